@@ -1,0 +1,112 @@
+"""Accelerators: which compiled libraries are there, and which provider may serve an op.
+
+A library claims an op by exporting `<op>_forward` / `<op>_backward`. The switches of this file are
+the run's, not an array's: the environment variable MINILLM_KERNELS (auto, off, require) at start,
+`use(...)` and `precision(...)` while running.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Literal
+
+import numpy
+
+Provider = Literal["auto", "reference"]
+Precision = Literal["f32", "bf16"]
+
+MODES = ("auto", "off", "require")
+
+
+def _load(name: str, mode: str) -> ModuleType | None:
+    if mode == "off":
+        return None
+    try:
+        return importlib.import_module(f"minillm.{name}")
+    except ModuleNotFoundError as error:
+        if mode == "require" and name == "_cpu":
+            raise ImportError(
+                "MINILLM_KERNELS=require: the C++ extension minillm._cpu is not installed; "
+                "install a C++17 compiler and reinstall, or unset MINILLM_KERNELS"
+            ) from error
+        return None
+
+
+def _mode() -> str:
+    mode = os.environ.get("MINILLM_KERNELS", "auto") or "auto"
+    if mode not in MODES:
+        raise ImportError(f"MINILLM_KERNELS: {mode!r} is not known, one of {', '.join(MODES)} needed")
+    return mode
+
+
+cpu: ModuleType | None = _load("_cpu", _mode())
+cuda: ModuleType | None = _load("_cuda", _mode())
+
+active_cpu: ModuleType | None = cpu
+active_cuda: ModuleType | None = cuda
+active_precision: Precision = "f32"
+
+
+def library(xp: ModuleType) -> ModuleType | None:
+    """The library that may serve ops on arrays of `xp` now, or None for the reference."""
+    return active_cpu if xp is numpy else active_cuda
+
+
+@contextmanager
+def use(provider: Provider) -> Iterator[None]:
+    """Serve ops from "auto" (kernels where there are any) or the "reference" only."""
+    if provider not in ("auto", "reference"):
+        raise ValueError(f"use: {provider!r} is not a provider, 'auto' or 'reference' is needed")
+    global active_cpu, active_cuda
+    before = active_cpu, active_cuda
+    active_cpu, active_cuda = (cpu, cuda) if provider == "auto" else (None, None)
+    try:
+        yield
+    finally:
+        active_cpu, active_cuda = before
+
+
+@contextmanager
+def precision(name: Precision) -> Iterator[None]:
+    """Operands of matrix products in float32 ("f32") or rounded to bfloat16 ("bf16").
+
+    Where no active library offers bfloat16 products, "bf16" gives one warning and runs in float32.
+    """
+    if name not in ("f32", "bf16"):
+        raise ValueError(f"precision: {name!r} is not known, 'f32' or 'bf16' is needed")
+    global active_precision
+    before = active_precision
+    active_precision = name if name == "f32" or has_bf16() else "f32"
+    if active_precision != name:
+        warnings.warn(
+            "precision: no bfloat16 matrix product on this machine, running in float32",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    try:
+        yield
+    finally:
+        active_precision = before
+
+
+def has_bf16() -> bool:
+    """Whether an active library multiplies matrices in bfloat16."""
+    return any(getattr(lib, "bf16_products", False) for lib in (active_cpu, active_cuda))
+
+
+def set_threads(count: int) -> None:
+    """Size of the extension's thread pool, 1 or more. Results do not depend on it."""
+    if count < 1:
+        raise ValueError(f"threads: {count} asked for, at least 1 is needed")
+    if cpu is not None:
+        cpu.runtime.set_threads(count)
+
+
+def threads() -> int:
+    """Threads of the extension's pool; 1 without the extension."""
+    return 1 if cpu is None else cpu.runtime.threads()

@@ -1,0 +1,146 @@
+"""Op: one operation, defined once over `xp`, with accelerators that claim it by name.
+
+An op is a handful of plain functions joined by one line. For `softmax`:
+
+    softmax_forward(xp, x, *, axis)            -> (out, saved)
+    softmax_backward(xp, grad, saved, *, axis) -> one gradient for each array input (or None)
+    softmax_kernel_forward(lib, xp, x, *, axis), softmax_kernel_backward(lib, xp, grad, saved, *, axis)
+        the same contract, served by a compiled library; NotImplemented hands a case to the reference
+    softmax_check(x, *, axis)                  raises one clear line for impossible input
+    softmax_sample(draw)                       -> (inputs, params), valid ones of any size
+
+`saved` is the same for every provider. Inputs are never written (but see `mutates`), `out` is a new
+array object of the input's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from minillm import kernels
+from minillm.arrays import Array, xp_of
+from minillm.tensor import Node, Tensor, grad_mode, result
+
+registry: dict[str, Op] = {}
+
+
+class Op:
+    """A registered operation; calling it takes and returns Tensors.
+
+    `constant` names the inputs (by place) that never receive a gradient; `mutates` those an update
+    rule changes in place. Ops without a backward are computed on raw arrays by `compute`.
+    """
+
+    __slots__ = (
+        "_check",
+        "_kernel_backward",
+        "_kernel_forward",
+        "_libraries",
+        "backward",
+        "constant",
+        "doc",
+        "forward",
+        "mutates",
+        "name",
+        "sample",
+    )
+
+    def __init__(
+        self,
+        forward: Callable[..., tuple[Array, Any]],
+        backward: Callable[..., Sequence[Any]] | None,
+        sample: Callable[..., tuple[list[Any], dict[str, Any]]],
+        *,
+        check: Callable[..., None] | None = None,
+        kernel_forward: Callable[..., Any] | None = None,
+        kernel_backward: Callable[..., Any] | None = None,
+        constant: tuple[int, ...] = (),
+        mutates: tuple[int, ...] = (),
+    ) -> None:
+        self.name = forward.__name__.removesuffix("_forward")
+        self.doc = forward.__doc__
+        self.forward = forward
+        self.backward = backward
+        self.sample = sample
+        self.constant = constant
+        self.mutates = mutates
+        self._check = check
+        self._kernel_forward = kernel_forward
+        self._kernel_backward = kernel_backward
+        self._libraries: dict[ModuleType, tuple[Any, Any]] = {}
+        if registry.setdefault(self.name, self) is not self:
+            raise ValueError(f"op: {self.name} is defined twice")
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def kernels(self, lib: ModuleType | None) -> tuple[Any, Any]:
+        """The shims (forward, backward) that `lib` serves, None for each it does not."""
+        if lib is None:
+            return _NONE
+        try:
+            return self._libraries[lib]
+        except KeyError:
+            pass
+        forward = self._kernel_forward if hasattr(lib, f"{self.name}_forward") else None
+        claimed = hasattr(lib, f"{self.name}_backward") or (
+            forward is not None and self._kernel_backward is not None and self.composes(lib)
+        )
+        shims = forward, self._kernel_backward if claimed else None
+        self._libraries[lib] = shims
+        return shims
+
+    def composes(self, lib: ModuleType) -> bool:
+        """Whether the backward shim calls nothing but the op's own forward function."""
+        shim = self._kernel_backward
+        return shim is not None and f"{self.name}_backward" not in shim.__code__.co_names
+
+    def __call__(self, *inputs: Any, **params: Any) -> Tensor:
+        arrays = []
+        record = False
+        for value in inputs:
+            if isinstance(value, Tensor):
+                arrays.append(value.data)
+                if value.requires_grad:
+                    record = True
+            else:
+                arrays.append(value)
+        out, saved = self.compute(*arrays, **params)
+        if record and grad_mode.enabled:
+            return result(out, Node(self, inputs, saved, params))
+        return result(out, None)
+
+    def compute(self, *arrays: Any, **params: Any) -> tuple[Array, Any]:
+        """forward on raw arrays, by the best active provider: (out, saved)."""
+        if self._check is not None:
+            self._check(*arrays, **params)
+        xp = numpy if type(arrays[0]) is numpy.ndarray else xp_of(*arrays)
+        lib = kernels.active_cpu if xp is numpy else kernels.active_cuda
+        if lib is not None and self._kernel_forward is not None:
+            shim = self.kernels(lib)[0]
+            if shim is not None:
+                served = shim(lib, xp, *arrays, **params)
+                if served is not NotImplemented:
+                    return served
+        return self.forward(xp, *arrays, **params)
+
+    def run_backward(self, grad: Array, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
+        """backward on raw arrays, by the best active provider."""
+        xp = numpy if type(grad) is numpy.ndarray else xp_of(grad)
+        lib = kernels.active_cpu if xp is numpy else kernels.active_cuda
+        if lib is not None and self._kernel_backward is not None:
+            shim = self.kernels(lib)[1]
+            if shim is not None:
+                served = shim(lib, xp, grad, saved, **params)
+                if served is not NotImplemented:
+                    return served
+        if self.backward is None:
+            raise RuntimeError(f"{self.name}: this operation has no gradient")
+        return self.backward(xp, grad, saved, **params)
+
+
+_NONE = (None, None)

@@ -1,0 +1,207 @@
+"""Activations, elementwise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+
+from minillm.op import Op
+
+SQRT_HALF = math.sqrt(0.5)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
+LIMIT = 1e4  # beyond it a gate is exactly 0 or 1; clipping there makes inf * 0 the limit 0
+
+
+def sample(draw):
+    return [draw.normal(*draw.shape()) * draw.choice((1.0, 4.0))], {}
+
+
+def relu_forward(xp, x):
+    """max(x, 0); the gradient at 0 is 0"""
+    return xp.maximum(x, x.dtype.type(0)), (x,)
+
+
+def relu_backward(xp, grad, saved):
+    (x,) = saved
+    return (xp.where(x > 0, grad, grad.dtype.type(0)),)
+
+
+def tanh_forward(xp, x):
+    """tanh(x)"""
+    out = xp.tanh(x)
+    return out, (out,)
+
+
+def tanh_backward(xp, grad, saved):
+    (out,) = saved
+    return (grad * (1 - out * out),)
+
+
+def gate(xp, x):
+    """1 / (1 + e**-x), without overflow on either side"""
+    decay = xp.exp(-xp.abs(x))
+    return xp.where(x < 0, decay, x.dtype.type(1)) / (1 + decay)
+
+
+def sigmoid_forward(xp, x):
+    """1 / (1 + e**-x)"""
+    out = gate(xp, x)
+    return out, (out,)
+
+
+def sigmoid_backward(xp, grad, saved):
+    (out,) = saved
+    return (grad * out * (1 - out),)
+
+
+def silu_forward(xp, x):
+    """x * sigmoid(x) (Elfwing et al. 2017)"""
+    return xp.maximum(x, -LIMIT) * gate(xp, x), (x,)
+
+
+def silu_backward(xp, grad, saved):
+    x = xp.clip(saved[0], -LIMIT, LIMIT)
+    open_ = gate(xp, x)
+    return (grad * open_ * (1 + x * (1 - open_)),)
+
+
+def silu_kernel_forward(lib, xp, x):
+    if x.dtype != xp.float32:
+        return NotImplemented
+    out = xp.empty(x.shape, x.dtype)
+    lib.silu_forward(xp.ascontiguousarray(x).reshape(-1), out.reshape(-1))
+    return out, (x,)
+
+
+def silu_kernel_backward(lib, xp, grad, saved):
+    (x,) = saved
+    if x.dtype != xp.float32:
+        return NotImplemented
+    dx = xp.empty(x.shape, x.dtype)
+    lib.silu_backward(
+        xp.ascontiguousarray(grad).reshape(-1), xp.ascontiguousarray(x).reshape(-1), dx.reshape(-1)
+    )
+    return (dx,)
+
+
+def erf(xp, x):
+    """The error function in x's precision."""
+    if xp is not numpy:
+        from cupyx.scipy.special import erf as gpu_erf
+
+        return gpu_erf(x)
+    return _erf(x) if x.dtype == numpy.float64 else _erf(x.astype(numpy.float64)).astype(x.dtype)
+
+
+def _erf(x):
+    """erf in float64, good to 2e-16 absolute.
+
+    Near 0 the Maclaurin series; further out 1 - exp(-x^2) times a Chebyshev fit of
+    erfcx in t = 1 / (1 + x / 2), the substitution of Numerical Recipes, section 6.2.
+    """
+    magnitude = numpy.abs(x)
+    square = magnitude * magnitude
+    small = numpy.polynomial.polynomial.polyval(numpy.minimum(square, 1.0), _SERIES) * x
+    t = 2.0 / (1.0 + 0.5 * magnitude) - 1.0
+    tail = numpy.exp(-square) * numpy.polynomial.chebyshev.chebval(t, _erfcx_coefficients())
+    return numpy.where(magnitude < 1.0, small, numpy.copysign(1.0 - tail, x))
+
+
+_SERIES = [
+    2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(20)
+]
+_ERFCX: list[numpy.ndarray] = []
+
+
+def _erfcx_coefficients():
+    """Chebyshev coefficients of exp(x^2) erfc(x) over t in (-1, 1), fitted once, on first use."""
+    if not _ERFCX:
+        count = 40
+        nodes = numpy.cos(numpy.pi * (numpy.arange(count) + 0.5) / count)
+        values = [_erfcx(2 * (2 / (t + 1) - 1)) for t in nodes]
+        _ERFCX.append(numpy.polynomial.chebyshev.chebfit(nodes, values, count - 1))
+    return _ERFCX[0]
+
+
+def _erfcx(x):
+    if x < 5:
+        return math.exp(x * x) * math.erfc(x)
+    fraction = 0.0  # the continued fraction of Abramowitz and Stegun 7.1.14
+    for k in range(60, 0, -1):
+        fraction = 0.5 * k / (x + fraction)
+    return 1 / ((x + fraction) * math.sqrt(math.pi))
+
+
+def gelu_forward(xp, x, *, approximate="none"):
+    """x * Phi(x) (Hendrycks and Gimpel 2016): exact, or GPT-2's tanh form (approximate="tanh")"""
+    return xp.maximum(x, -LIMIT) * gate_of(xp, x, approximate), (x,)
+
+
+def gate_of(xp, x, approximate):
+    """Phi(x), or its tanh form."""
+    if approximate == "tanh":
+        return 0.5 + 0.5 * xp.tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))
+    return 0.5 + 0.5 * erf(xp, x * SQRT_HALF)
+
+
+def gelu_backward(xp, grad, saved, *, approximate="none"):
+    x = xp.clip(saved[0], -LIMIT, LIMIT)
+    gate = gate_of(xp, x, approximate)
+    if approximate == "tanh":
+        bend = 2 * gate * (1 - gate) * SQRT_2_OVER_PI * (1 + 3 * 0.044715 * x * x)
+    else:
+        bend = INV_SQRT_2PI * xp.exp(-0.5 * x * x)
+    return (grad * (gate + x * bend),)
+
+
+def gelu_check(x, *, approximate="none"):
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate={approximate!r}, 'none' or 'tanh' is needed")
+
+
+def gelu_kernel_forward(lib, xp, x, *, approximate="none"):
+    if x.dtype != xp.float32:
+        return NotImplemented
+    out = xp.empty(x.shape, x.dtype)
+    lib.gelu_forward(xp.ascontiguousarray(x).reshape(-1), approximate == "tanh", out.reshape(-1))
+    return out, (x,)
+
+
+def gelu_kernel_backward(lib, xp, grad, saved, *, approximate="none"):
+    (x,) = saved
+    if x.dtype != xp.float32:
+        return NotImplemented
+    dx = xp.empty(x.shape, x.dtype)
+    lib.gelu_backward(
+        xp.ascontiguousarray(grad).reshape(-1),
+        xp.ascontiguousarray(x).reshape(-1),
+        approximate == "tanh",
+        dx.reshape(-1),
+    )
+    return (dx,)
+
+
+def gelu_sample(draw):
+    return sample(draw)[0], {"approximate": draw.choice(("none", "tanh"))}
+
+
+relu = Op(relu_forward, relu_backward, sample)
+tanh = Op(tanh_forward, tanh_backward, sample)
+sigmoid = Op(sigmoid_forward, sigmoid_backward, sample)
+silu = Op(
+    silu_forward,
+    silu_backward,
+    sample,
+    kernel_forward=silu_kernel_forward,
+    kernel_backward=silu_kernel_backward,
+)
+gelu = Op(
+    gelu_forward,
+    gelu_backward,
+    gelu_sample,
+    check=gelu_check,
+    kernel_forward=gelu_kernel_forward,
+    kernel_backward=gelu_kernel_backward,
+)

@@ -1,0 +1,267 @@
+"""Attention and the rotary embedding that goes into it."""
+
+from __future__ import annotations
+
+import math
+
+from minillm.arrays import is_array
+from minillm.op import Op
+from minillm.ops.arith import unbroadcast
+from minillm.ops.linear import swap
+
+
+def scaled_dot_product_attention_forward(
+    xp, q, k, v, mask=None, *, causal=False, offset=0, scale=None
+):
+    """softmax(scale * q k^T + mask) v (Vaswani et al. 2017, section 3.2.1)
+
+    q (B, H, Tq, D), k (B, Hkv, Tk, D), v (B, Hkv, Tk, Dv); H is a multiple of Hkv and query head h
+    attends with key head h // (H / Hkv). The mask, of 4 axes each full or 1, is boolean (True
+    attends) or added to the scores. `causal`: query i sees keys j <= offset + i. `scale` is
+    1/sqrt(D) if None. A query that may see nothing gives 0; masked keys and values never leak.
+    """
+    scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale)
+    top = xp.max(scores, axis=-1, keepdims=True, initial=-xp.inf)
+    weights = xp.exp(scores - xp.where(top == -xp.inf, q.dtype.type(0), top))
+    if visible is not None:
+        weights = xp.where(visible, weights, q.dtype.type(0))
+    total = xp.sum(weights, axis=-1, keepdims=True)
+    seen = xp.where(total == 0, q.dtype.type(1), total)
+    weights /= seen
+    out = ungrouped(weighted_sum(xp, weights, grouped_keys(v)), q.shape[1])
+    lse = xp.where(total == 0, q.dtype.type(-xp.inf), xp.log(seen) + top)
+    lse = lse.reshape(q.shape[:-1])
+    return xp.ascontiguousarray(out), (q, k, v, mask, out, lse)
+
+
+def scaled_dot_product_attention_backward(
+    xp, grad, saved, *, causal=False, offset=0, scale=None
+):
+    q, k, v, mask, out, lse = saved
+    scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale)
+    lse = grouped(xp.where(lse == -xp.inf, lse.dtype.type(0), lse)[..., None], k.shape[1])
+    weights = xp.exp(scores - lse)
+    if visible is not None:
+        weights = xp.where(visible, weights, q.dtype.type(0))
+    delta = grouped(xp.sum(grad * out, axis=-1, keepdims=True), k.shape[1])
+    dout = grouped(grad, k.shape[1])
+    dweights = xp.matmul(dout, swap(grouped_keys(v)))
+    dscores = xp.where(weights == 0, weights, weights * (dweights - delta))
+    dmask = None
+    if mask is not None and mask.dtype != bool:
+        full = dscores.reshape(*q.shape[:-1], k.shape[2])
+        dmask = unbroadcast(xp, full, mask.shape)
+    dscores = dscores * scale_of(q, scale)
+    dq = ungrouped(weighted_sum(xp, dscores, grouped_keys(k)), q.shape[1])
+    dk = xp.sum(xp.matmul(swap(dscores), grouped(q, k.shape[1])), axis=2)
+    dv = xp.sum(xp.matmul(swap(weights), dout), axis=2)
+    return dq, dk, dv, dmask
+
+
+def scale_of(q, scale):
+    return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+
+
+def grouped(array, kv_heads):
+    """(B, H, ...) as (B, Hkv, H/Hkv, ...)."""
+    batch, heads = array.shape[:2]
+    return array.reshape(batch, kv_heads, heads // kv_heads, *array.shape[2:])
+
+
+def ungrouped(array, heads):
+    return array.reshape(array.shape[0], heads, *array.shape[3:])
+
+
+def grouped_keys(array):
+    return array[:, :, None]
+
+
+def masked_scores(xp, q, k, mask, causal, offset, scale):
+    """Scores (B, Hkv, G, Tq, Tk), -inf where masked, and the boolean of what is visible (or None)."""
+    scores = xp.matmul(grouped(q, k.shape[1]), swap(grouped_keys(k)))
+    scores *= scale_of(q, scale)
+    visible = None
+    if causal:
+        visible = xp.arange(k.shape[2]) <= xp.arange(q.shape[2])[:, None] + offset
+    if mask is not None:
+        mask = xp.broadcast_to(mask, (mask.shape[0], q.shape[1], *mask.shape[2:]))
+        mask = grouped(mask, k.shape[1])
+        if mask.dtype == bool:
+            visible = mask if visible is None else visible & mask
+        else:
+            scores += mask
+            open_ = mask != -xp.inf
+            visible = open_ if visible is None else visible & open_
+    if visible is not None:
+        scores = xp.where(visible, scores, q.dtype.type(-xp.inf))
+    return scores, visible
+
+
+def weighted_sum(xp, weights, values):
+    """weights @ values, where a weight of 0 hides even a NaN."""
+    finite = xp.isfinite(values)
+    if bool(finite.all()):
+        return xp.matmul(weights, values)
+    out = xp.matmul(weights, xp.where(finite, values, values.dtype.type(0)))
+    wild = xp.where(finite, values.dtype.type(0), values)
+    for key in range(values.shape[-2]):
+        weight = weights[..., key, None]
+        out += xp.where(weight == 0, weight, weight * wild[..., key, None, :])
+    return out
+
+
+def attention_check(q, k, v, mask=None, *, causal=False, offset=0, scale=None):
+    name = "scaled_dot_product_attention"
+    if not (q.ndim == k.ndim == v.ndim == 4):
+        raise ValueError(f"{name}: q {q.shape}, k {k.shape}, v {v.shape}, 4 axes each are needed")
+    if k.shape[:3] != v.shape[:3] or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise ValueError(
+            f"{name}: q {q.shape}, k {k.shape}, v {v.shape}; "
+            "(B, H, Tq, D), (B, Hkv, Tk, D), (B, Hkv, Tk, Dv) are needed"
+        )
+    if not k.shape[1] or q.shape[1] % k.shape[1]:
+        raise ValueError(f"{name}: {q.shape[1]} query heads are no multiple of {k.shape[1]} key heads")
+    if offset < 0:
+        raise ValueError(f"{name}: offset {offset}, 0 or more is needed")
+    full = (*q.shape[:3], k.shape[2])
+    if mask is not None and (
+        mask.ndim != 4 or any(m not in (1, n) for m, n in zip(mask.shape, full))
+    ):
+        raise ValueError(f"{name}: mask {mask.shape}, each axis of {full} or 1 is needed")
+    if mask is not None and mask.dtype != bool and mask.dtype.kind != "f":
+        raise TypeError(f"{name}: mask of dtype {mask.dtype}, bool or float is needed")
+
+
+def scaled_dot_product_attention_kernel_forward(
+    lib, xp, q, k, v, mask=None, *, causal=False, offset=0, scale=None
+):
+    if not served(lib, xp, q, k, v, mask):
+        return NotImplemented
+    q, k, v = (rows_contiguous(xp, array) for array in (q, k, v))
+    out = xp.empty((*q.shape[:3], v.shape[3]), q.dtype)
+    lse = xp.empty(q.shape[:3], q.dtype)
+    lib.scaled_dot_product_attention_forward(
+        q, k, v, mask, causal, offset, scale_of(q, scale), out, lse
+    )
+    return out, (q, k, v, mask, out, lse)
+
+
+def scaled_dot_product_attention_kernel_backward(
+    lib, xp, grad, saved, *, causal=False, offset=0, scale=None
+):
+    q, k, v, mask, out, lse = saved
+    learnt_mask = mask is not None and mask.dtype != bool
+    if learnt_mask or not served(lib, xp, q, k, v, mask):
+        return NotImplemented
+    q, k, v = (rows_contiguous(xp, array) for array in (q, k, v))
+    dq, dk, dv = (xp.empty(array.shape, q.dtype) for array in (q, k, v))
+    lib.scaled_dot_product_attention_backward(
+        xp.ascontiguousarray(grad),
+        q,
+        k,
+        v,
+        mask,
+        xp.ascontiguousarray(out),
+        xp.ascontiguousarray(lse),
+        causal,
+        offset,
+        scale_of(q, scale),
+        dq,
+        dk,
+        dv,
+    )
+    return dq, dk, dv, None
+
+
+def served(lib, xp, q, k, v, mask):
+    """Whether a kernel may run: float32, and nothing non-finite that a mask would have to hide."""
+    floats = (q, k, v) if mask is None or mask.dtype == bool else (q, k, v, mask)
+    if any(array.dtype != xp.float32 for array in floats):
+        return False
+    return lib.runtime.all_finite(k) and lib.runtime.all_finite(v)
+
+
+def rows_contiguous(xp, array):
+    return array if array.strides[-1] == array.itemsize else xp.ascontiguousarray(array)
+
+
+def attention_sample(draw):
+    batch, kv_heads, group = draw.size("B"), draw.choice((1, 2)), draw.choice((1, 3))
+    length, keys = draw.size("T"), draw.size("T", low=1)
+    width, value_width = draw.size("D", low=1), draw.size("D", low=1)
+    heads = kv_heads * group
+    mask = draw.choice(("none", "none", "bool", "float"))
+    full = (batch, heads, length, keys)
+    axes = tuple(draw.choice((n, 1)) for n in full) if mask != "none" else ()
+    return [
+        draw.normal(batch, heads, length, width),
+        draw.normal(batch, kv_heads, keys, width),
+        draw.normal(batch, kv_heads, keys, value_width),
+        {"none": None, "bool": draw.mask(*axes), "float": draw.normal(*axes)}[mask],
+    ], {
+        "causal": draw.boolean(),
+        "offset": draw.choice((0, 0, 3)),
+        "scale": draw.choice((None, None, 0.5)),
+    }
+
+
+def rotary_embedding_forward(xp, x, cos, sin, *, interleaved=False):
+    """Each pair of x turned by its angle (Su et al. 2021, RoFormer)
+
+    x (..., T, D); cos and sin broadcast to (..., T, R/2), R <= D even; the first R features turn.
+    Pairs are (i, i + R/2), Hugging Face's layout, or (2i, 2i + 1) with interleaved=True.
+    """
+    return turned(xp, x, cos, sin, interleaved), (cos, sin)
+
+
+def rotary_embedding_backward(xp, grad, saved, *, interleaved=False):
+    cos, sin = saved
+    return turned(xp, grad, cos, -sin, interleaved), None, None
+
+
+def turned(xp, x, cos, sin, interleaved):
+    half = cos.shape[-1]
+    out = x.copy()
+    first, second = (
+        (slice(0, 2 * half, 2), slice(1, 2 * half, 2))
+        if interleaved
+        else (slice(0, half), slice(half, 2 * half))
+    )
+    a, b = x[..., first], x[..., second]
+    out[..., first] = a * cos - b * sin
+    out[..., second] = b * cos + a * sin
+    return out
+
+
+def rotary_check(x, cos, sin, *, interleaved=False):
+    if not all(is_array(array) for array in (x, cos, sin)) or cos.shape != sin.shape:
+        raise ValueError("rotary_embedding: cos and sin of one shape are needed")
+    if x.ndim < 2 or 2 * cos.shape[-1] > x.shape[-1] or cos.shape[-2] not in (1, x.shape[-2]):
+        raise ValueError(
+            f"rotary_embedding: x {x.shape} and angles {cos.shape}, "
+            "(..., T, D) and (..., T, R/2) with R <= D are needed"
+        )
+
+
+def rotary_sample(draw):
+    half = draw.size("D", low=1)
+    x = draw.normal(*draw.shape(dims=2), draw.size("T"), 2 * half + draw.choice((0, 1)))
+    angle = draw.normal(x.shape[-2], half)
+    return [x, draw.cos(angle), draw.sin(angle)], {"interleaved": draw.boolean()}
+
+
+scaled_dot_product_attention = Op(
+    scaled_dot_product_attention_forward,
+    scaled_dot_product_attention_backward,
+    attention_sample,
+    check=attention_check,
+    kernel_forward=scaled_dot_product_attention_kernel_forward,
+    kernel_backward=scaled_dot_product_attention_kernel_backward,
+)
+rotary_embedding = Op(
+    rotary_embedding_forward,
+    rotary_embedding_backward,
+    rotary_sample,
+    check=rotary_check,
+    constant=(1, 2),
+)

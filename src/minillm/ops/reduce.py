@@ -1,0 +1,108 @@
+"""Reductions over one axis, several, or all. `axis` is None, an int or a tuple of ints."""
+
+from __future__ import annotations
+
+from minillm.op import Op
+
+
+def normal_axes(ndim, axis):
+    """The reduced axes as a tuple of non-negative ints."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return tuple(a + ndim if a < 0 else a for a in axes)
+
+
+def expand(xp, array, ndim, axis, keepdims):
+    """A reduced array with its reduced axes back as axes of length 1."""
+    if keepdims or array.ndim == ndim:
+        return array
+    return xp.expand_dims(array, normal_axes(ndim, axis))
+
+
+def reduce_sample(draw, low=0):
+    x = draw.normal(*draw.shape(low=low))
+    axes = [None, *range(-x.ndim, x.ndim)]
+    if x.ndim > 1:
+        axes.append((0, x.ndim - 1))
+    return [x], {"axis": draw.choice(axes), "keepdims": draw.boolean()}
+
+
+def nonempty_sample(draw):
+    return reduce_sample(draw, low=1)
+
+
+def sum_forward(xp, x, *, axis=None, keepdims=False):
+    """The sum over `axis`"""
+    return xp.asarray(xp.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype)), (x.shape,)
+
+
+def sum_backward(xp, grad, saved, *, axis=None, keepdims=False):
+    (shape,) = saved
+    return (xp.broadcast_to(expand(xp, grad, len(shape), axis, keepdims), shape),)
+
+
+def mean_forward(xp, x, *, axis=None, keepdims=False):
+    """The mean over `axis`"""
+    return xp.asarray(xp.mean(x, axis=axis, keepdims=keepdims, dtype=x.dtype)), (x.shape,)
+
+
+def mean_backward(xp, grad, saved, *, axis=None, keepdims=False):
+    (shape,) = saved
+    count = 1
+    for a in normal_axes(len(shape), axis):
+        count *= shape[a]
+    return (xp.broadcast_to(expand(xp, grad, len(shape), axis, keepdims) / count, shape),)
+
+
+def mean_check(x, *, axis=None, keepdims=False):
+    if not x.size:
+        raise ValueError(f"mean: shape {x.shape} has no elements, at least 1 is needed")
+
+
+def max_forward(xp, x, *, axis=None, keepdims=False):
+    """The largest element over `axis`; equal largest ones share the gradient equally"""
+    out = xp.asarray(xp.max(x, axis=axis, keepdims=keepdims))
+    return out, (x, out)
+
+
+def max_backward(xp, grad, saved, *, axis=None, keepdims=False):
+    x, out = saved
+    largest = (x == expand(xp, out, x.ndim, axis, keepdims)).astype(x.dtype)
+    largest /= xp.sum(largest, axis=axis, keepdims=True)
+    return (largest * expand(xp, grad, x.ndim, axis, keepdims),)
+
+
+def max_check(x, *, axis=None, keepdims=False):
+    if not x.size:
+        raise ValueError(f"max: shape {x.shape} has no elements, at least 1 is needed")
+
+
+def norm_forward(xp, x):
+    """The Euclidean norm of all elements, summed in float64; shape ()"""
+    square = xp.square(x, dtype=xp.float64)
+    out = xp.asarray(xp.sqrt(xp.sum(square))).astype(x.dtype)
+    return out, (x, out)
+
+
+def norm_backward(xp, grad, saved):
+    x, out = saved
+    return (x * (grad / xp.where(out == 0, out.dtype.type(1), out)),)
+
+
+def norm_kernel_forward(lib, xp, x):
+    if x.dtype != xp.float32:
+        return NotImplemented
+    out = xp.empty((), x.dtype)
+    lib.norm_forward(xp.ascontiguousarray(x).reshape(-1), out.reshape(1))
+    return out, (x, out)
+
+
+def norm_sample(draw):
+    return [draw.normal(*draw.shape())], {}
+
+
+sum = Op(sum_forward, sum_backward, reduce_sample)
+mean = Op(mean_forward, mean_backward, nonempty_sample, check=mean_check)
+max = Op(max_forward, max_backward, nonempty_sample, check=max_check)
+norm = Op(norm_forward, norm_backward, norm_sample, kernel_forward=norm_kernel_forward)

@@ -1,0 +1,432 @@
+"""Tensor and the tape: arrays that remember how they were made, and `backward()` through them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy
+
+from minillm.arrays import Array, default_generator, is_array, to_device, to_numpy
+
+FLOATS = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
+
+
+class _GradMode(threading.local):
+    enabled = True
+
+
+grad_mode = _GradMode()
+_order = itertools.count()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing on the tape inside the block (this thread only); also a decorator."""
+    before, grad_mode.enabled = grad_mode.enabled, False
+    try:
+        yield
+    finally:
+        grad_mode.enabled = before
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Record on the tape inside the block, even within `no_grad`."""
+    before, grad_mode.enabled = grad_mode.enabled, True
+    try:
+        yield
+    finally:
+        grad_mode.enabled = before
+
+
+class Differentiable(Protocol):
+    """What the tape needs of an operation."""
+
+    name: str
+
+    def run_backward(self, grad: Array, saved: Any, params: dict[str, Any]) -> Sequence[Any]: ...
+
+
+class Node:
+    """One recorded operation. Holds what its backward needs, never its own output Tensor."""
+
+    __slots__ = ("leaves", "op", "order", "params", "parents", "saved")
+
+    def __init__(
+        self, op: Differentiable, inputs: Sequence[object], saved: Any, params: dict[str, Any]
+    ) -> None:
+        self.op = op
+        self.saved = saved
+        self.params = params
+        self.order = next(_order)
+        parents: list[Node | Tensor | None] = []
+        leaves: list[tuple[Tensor, int]] = []
+        for value in inputs:
+            if isinstance(value, Tensor):
+                node = value._node
+                if node is None:
+                    leaves.append((value, value._version[0]))
+                    parents.append(value if value.requires_grad else None)
+                else:
+                    parents.append(node)
+            else:
+                parents.append(None)
+        self.parents = parents
+        self.leaves = leaves
+
+    def check_unmodified(self) -> None:
+        """Raise RuntimeError if an array this node saved was changed in place meanwhile."""
+        for tensor, version in self.leaves:
+            if tensor._version[0] != version and any(
+                kept is tensor.data
+                or type(kept) is numpy.ndarray
+                and numpy.may_share_memory(kept, tensor.data)
+                for kept in self.saved
+            ):
+                raise RuntimeError(
+                    f"backward: an input of {self.op.name} of shape {tensor.shape} was modified "
+                    f"after it was used (version {version}, now {tensor._version[0]}), its old "
+                    "value is needed for the gradient; modify a copy instead"
+                )
+
+    def free(self) -> None:
+        self.saved, self.parents, self.leaves = None, (), ()
+
+
+class Tensor:
+    """An array with a gradient.
+
+    `data` is the array (float32 or float64 to be differentiable), `grad` a Tensor of the same shape
+    or None. `Tensor(data)` copies; Python numbers and lists become float32. The result of an
+    operation is read-only; a leaf is changed in place by `t[...] = value`, `copy_` and the like,
+    which `backward` notices if it needs the old value. Gradients accumulate in place in `grad`.
+    Raises TypeError for float16 (a storage format: convert it) and for data that is not numeric.
+    """
+
+    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
+    __array_ufunc__ = None  # NumPy scalars and arrays on the left leave the operation to Tensor
+    __hash__ = object.__hash__
+
+    data: Array
+    grad: Tensor | None
+    requires_grad: bool
+    _node: Node | None
+    _version: list[int]  # shared by all Tensors over one writable array; op results are read-only
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
+        if dtype is None and not hasattr(data, "dtype"):
+            kind = numpy.asarray(data).dtype.kind
+            dtype = numpy.float32 if kind == "f" else None
+        array = data.astype(dtype or data.dtype) if is_array(data) else numpy.array(data, dtype)
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize == 2 and array.dtype.kind == "f":
+            raise TypeError(
+                f"Tensor: dtype {array.dtype} cannot be computed with, float32 or float64 "
+                "(or integers, booleans) needed; convert with array.astype('float32')"
+            )
+        self.data = array
+        self.grad = None
+        self._node = None
+        self._version = [0]
+        self.requires_grad = False
+        self.requires_grad_(requires_grad)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set whether a leaf collects gradients. TypeError unless it is float32 or float64."""
+        if requires_grad and self.data.dtype not in FLOATS:
+            raise TypeError(
+                f"Tensor: only float32 and float64 can require a gradient, this is {self.dtype}"
+            )
+        if self._node is not None and not requires_grad:
+            raise RuntimeError("requires_grad_: only leaves can be changed; use detach()")
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> numpy.dtype:
+        return self.data.dtype
+
+    @property
+    def is_leaf(self) -> bool:
+        return self._node is None
+
+    def __len__(self) -> int:
+        if not self.data.ndim:
+            raise TypeError("len: a Tensor of shape () has no length")
+        return self.data.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __repr__(self) -> str:
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({numpy.array2string(to_numpy(self.data), prefix='Tensor(')}{grad})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        return numpy.array(to_numpy(self.data), dtype=dtype, copy=copy)
+
+    def item(self) -> float:
+        """The only element as a Python number. ValueError if there is not exactly one."""
+        if self.data.size != 1:
+            raise ValueError(f"item: exactly 1 element is needed, shape {self.shape} has {self.size}")
+        return self.data.item()
+
+    def numpy(self) -> numpy.ndarray:
+        """The values in host memory, without a copy where that is possible."""
+        return to_numpy(self.data)
+
+    def detach(self) -> Tensor:
+        """The same values, cut from the tape (shared memory)."""
+        other = of(self.data)
+        other._version = self._version
+        return other
+
+    def to(self, device: str) -> Tensor:
+        """A leaf with the same values on "cpu" or "cuda"."""
+        other = of(to_device(self.data, device))
+        other.requires_grad = self.requires_grad
+        return other
+
+    def copy_(self, value: Any) -> Tensor:
+        """Overwrite a leaf in place; shapes must be equal (ValueError)."""
+        source = value.data if isinstance(value, Tensor) else numpy.asarray(value)
+        if source.shape != self.data.shape:
+            raise ValueError(f"copy_: shape {source.shape} given, {self.data.shape} is needed")
+        self._write(..., source)
+        return self
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(value, Tensor):
+            if grad_mode.enabled and value.requires_grad:
+                raise RuntimeError(
+                    "setitem: assigning a Tensor that requires a gradient is not recorded; "
+                    "build the result with where or concatenate, or assign under no_grad()"
+                )
+            value = value.data
+        self._write(index, value)
+
+    def _write(self, index: Any, value: Any) -> None:
+        if self._node is not None:
+            raise RuntimeError(
+                "setitem: the result of an operation is read-only; write into a copy: Tensor(t)"
+            )
+        if self.requires_grad and grad_mode.enabled:
+            raise RuntimeError(
+                "setitem: a leaf that requires a gradient is changed in place only under no_grad()"
+            )
+        self.data[index] = value
+        self._version[0] += 1
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Add d(self)/d(leaf) to the `grad` of every leaf that requires it.
+
+        `gradient` is the upstream gradient, of this Tensor's shape; 1 if left out, which needs a
+        single element (RuntimeError). The tape is freed on the way unless `retain_graph`; a second
+        pass over a freed tape raises RuntimeError. There is no double backprop.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward: this Tensor does not require a gradient")
+        backward(self, gradient, retain_graph)
+
+    if TYPE_CHECKING:  # bound by minillm.ops, where the operations are defined
+        T: Tensor
+
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, exponent: float) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def max(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def reshape(self, *shape: Any) -> Tensor: ...
+        def permute(self, *axes: int) -> Tensor: ...
+        def transpose(self, axis0: int, axis1: int) -> Tensor: ...
+        def exp(self) -> Tensor: ...
+        def log(self) -> Tensor: ...
+        def sqrt(self) -> Tensor: ...
+        def tanh(self) -> Tensor: ...
+        def masked_fill(self, mask: Any, value: float) -> Tensor: ...
+
+
+def of(array: Array) -> Tensor:
+    """A leaf over `array` itself, without a copy."""
+    tensor = Tensor.__new__(Tensor)
+    tensor.data = array
+    tensor.grad = None
+    tensor.requires_grad = False
+    tensor._node = None
+    tensor._version = [0]
+    return tensor
+
+
+def result(array: Array, node: Node | None) -> Tensor:
+    """The Tensor an operation returns: read-only, `node` its place on the tape."""
+    if type(array) is not numpy.ndarray and not is_array(array):
+        array = numpy.asarray(array)  # ufuncs turn arrays of shape () into scalars
+    if type(array) is numpy.ndarray:
+        array.setflags(write=False)
+    tensor = Tensor.__new__(Tensor)
+    tensor.data = array
+    tensor.grad = None
+    tensor.requires_grad = node is not None
+    tensor._node = node
+    tensor._version = _READ_ONLY
+    return tensor
+
+
+_READ_ONLY = [0]
+
+
+def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
+    """Walk the tape from `root` in reverse order of recording, each node once, without recursion."""
+    upstream = _upstream(root, gradient)
+    if root._node is None:
+        _accumulate(root, upstream, owned=gradient is None)
+        return
+    pending: dict[Node, tuple[Array, bool]] = {root._node: (upstream, gradient is None)}
+    for node in _reachable(root._node):
+        if node not in pending:
+            continue
+        grad, _ = pending.pop(node)
+        node.check_unmodified()
+        gradients = node.op.run_backward(grad, node.saved, node.params)
+        for place, (parent, part) in enumerate(zip(node.parents, gradients)):
+            if parent is None or part is None:
+                continue
+            if not is_array(part):
+                part = numpy.asarray(part)
+            owned = part.base is None and part is not grad and _sole(gradients, place)
+            if isinstance(parent, Tensor):
+                _accumulate(parent, part, owned)
+            elif parent in pending:
+                pending[parent] = _add(*pending[parent], part), True
+            else:
+                pending[parent] = part, owned
+        if not retain_graph:
+            node.free()
+
+
+def _upstream(root: Tensor, gradient: Any) -> Array:
+    if gradient is None:
+        if root.size != 1:
+            raise RuntimeError(
+                f"backward: shape {root.shape} has {root.size} elements, a scalar is needed; "
+                "pass gradient= or reduce it first"
+            )
+        filled = root.data.copy()
+        filled.fill(1)
+        return filled
+    if isinstance(gradient, Tensor):
+        gradient = gradient.data
+    if not is_array(gradient):
+        gradient = numpy.asarray(gradient, root.dtype)
+    if gradient.shape != root.shape:
+        raise ValueError(f"backward: gradient of shape {gradient.shape} given, {root.shape} needed")
+    return gradient.astype(root.dtype, copy=False)
+
+
+def _reachable(root: Node) -> list[Node]:
+    """Nodes that lead to `root`, latest first: consumers come before what they consumed."""
+    seen, stack, nodes = {root}, [root], []
+    while stack:
+        node = stack.pop()
+        if node.saved is None:
+            raise RuntimeError(
+                "backward: the tape was freed by an earlier backward(); run the forward pass again "
+                "or pass retain_graph=True the first time"
+            )
+        nodes.append(node)
+        for parent in node.parents:
+            if type(parent) is Node and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    nodes.sort(key=lambda node: -node.order)
+    return nodes
+
+
+def _sole(gradients: Sequence[Any], place: int) -> bool:
+    return sum(other is gradients[place] for other in gradients) == 1
+
+
+def _add(total: Array, owned: bool, part: Array) -> Array:
+    if owned and total.dtype == part.dtype:
+        total += part
+        return total
+    return total + part
+
+
+def _accumulate(leaf: Tensor, part: Array, owned: bool) -> None:
+    if part.shape != leaf.shape:
+        raise RuntimeError(f"backward: gradient of shape {part.shape} for a leaf {leaf.shape}")
+    if leaf.grad is None:
+        own = owned and part.dtype == leaf.dtype and part.flags.c_contiguous
+        leaf.grad = of(part if own else part.astype(leaf.dtype, order="C"))
+    else:
+        leaf.grad.data += part
+        leaf.grad._version[0] += 1
+
+
+class _Checkpoint:
+    name = "checkpoint"
+
+    def run_backward(self, grad: Array, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
+        function, wanted, state, *arrays = saved
+        inputs = [of(array).requires_grad_(want) for array, want in zip(arrays, wanted)]
+        now = default_generator.bit_generator.state
+        default_generator.bit_generator.state = state
+        try:
+            with enable_grad():
+                again = function(*inputs)
+        finally:
+            default_generator.bit_generator.state = now
+        if again.requires_grad:
+            backward(again, grad, retain_graph=False)
+        return [None if leaf.grad is None else leaf.grad.data for leaf in inputs]
+
+
+_checkpoint = _Checkpoint()
+
+
+def checkpoint(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """function(*inputs), keeping only the inputs: the block is run again during `backward`.
+
+    Trades one more forward pass for the memory of the block's activations (Chen et al. 2016,
+    "Training deep nets with sublinear memory cost"). `function` maps Tensors to one Tensor and must
+    be deterministic apart from the default generator, whose state is replayed.
+    """
+    if not grad_mode.enabled:
+        return function(*inputs)
+    state = default_generator.bit_generator.state
+    with no_grad():
+        out = function(*inputs)
+    saved = (function, [t.requires_grad for t in inputs], state, *[t.data for t in inputs])
+    return result(out.data.view(), Node(_checkpoint, inputs, saved, {}))
