@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy
@@ -16,6 +17,10 @@ LIMIT = 1e4  # beyond it a gate is exactly 0 or 1; clipping there makes inf * 0 
 
 def sample(draw):
     return [draw.normal(*draw.shape()) * draw.choice((1.0, 4.0))], {}
+
+
+def relu_sample(draw):
+    return [draw.distinct(*draw.shape())], {}
 
 
 def relu_forward(xp, x):
@@ -86,52 +91,50 @@ def silu_kernel_backward(lib, xp, grad, saved):
     return (dx,)
 
 
-def erf(xp, x):
-    """The error function in x's precision."""
+def normal_cdf(xp, x):
+    """Phi(x) in x's precision, relative precision in both tails."""
     if xp is not numpy:
-        from cupyx.scipy.special import erf as gpu_erf
+        from cupyx.scipy.special import ndtr
 
-        return gpu_erf(x)
-    return _erf(x) if x.dtype == numpy.float64 else _erf(x.astype(numpy.float64)).astype(x.dtype)
+        return ndtr(x)
+    return numpy.asarray(_normal_cdf(x.astype(numpy.float64)), x.dtype)
 
 
-def _erf(x):
-    """erf in float64, good to 2e-16 absolute.
+def _normal_cdf(x):
+    """Phi in float64: a Maclaurin series for erf near 0, else the complement through erfcx.
 
-    Near 0 the Maclaurin series; further out 1 - exp(-x^2) times a Chebyshev fit of
-    erfcx in t = 1 / (1 + x / 2), the substitution of Numerical Recipes, section 6.2.
+    erfcx(z) = exp(z**2) erfc(z) is smooth in t = 2 / (1 + z / 2) - 1 (Numerical Recipes, section
+    6.2); its Chebyshev coefficients are fitted once.
     """
-    magnitude = numpy.abs(x)
-    square = magnitude * magnitude
-    small = numpy.polynomial.polynomial.polyval(numpy.minimum(square, 1.0), _SERIES) * x
-    t = 2.0 / (1.0 + 0.5 * magnitude) - 1.0
-    tail = numpy.exp(-square) * numpy.polynomial.chebyshev.chebval(t, _erfcx_coefficients())
-    return numpy.where(magnitude < 1.0, small, numpy.copysign(1.0 - tail, x))
+    z = numpy.minimum(numpy.abs(x) * SQRT_HALF, 40.0)
+    square = numpy.minimum(z, 1.0) ** 2
+    near = 0.5 + 0.5 * numpy.copysign(z, x) * numpy.polynomial.polynomial.polyval(square, _SERIES)
+    t = 2.0 / (1.0 + 0.5 * z) - 1.0
+    tail = 0.5 * numpy.exp(-z * z) * numpy.polynomial.chebyshev.chebval(t, _erfcx_coefficients())
+    far = numpy.where(x < 0, tail, 1.0 - tail)
+    return numpy.where(numpy.isnan(x), x, numpy.where(z < 0.5, near, far))
 
 
 _SERIES = [
-    2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(20)
+    2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(15)
 ]
-_ERFCX: list[numpy.ndarray] = []
 
 
+@functools.cache
 def _erfcx_coefficients():
-    """Chebyshev coefficients of exp(x^2) erfc(x) over t in (-1, 1), fitted once, on first use."""
-    if not _ERFCX:
-        count = 40
-        nodes = numpy.cos(numpy.pi * (numpy.arange(count) + 0.5) / count)
-        values = [_erfcx(2 * (2 / (t + 1) - 1)) for t in nodes]
-        _ERFCX.append(numpy.polynomial.chebyshev.chebfit(nodes, values, count - 1))
-    return _ERFCX[0]
+    count = 40
+    nodes = numpy.cos(numpy.pi * (numpy.arange(count) + 0.5) / count)
+    values = [_erfcx(2 * (2 / (t + 1) - 1)) for t in nodes]
+    return numpy.polynomial.chebyshev.chebfit(nodes, values, count - 1)
 
 
-def _erfcx(x):
-    if x < 5:
-        return math.exp(x * x) * math.erfc(x)
+def _erfcx(z):
+    if z < 5:
+        return math.exp(z * z) * math.erfc(z)
     fraction = 0.0  # the continued fraction of Abramowitz and Stegun 7.1.14
     for k in range(60, 0, -1):
-        fraction = 0.5 * k / (x + fraction)
-    return 1 / ((x + fraction) * math.sqrt(math.pi))
+        fraction = 0.5 * k / (z + fraction)
+    return 1 / ((z + fraction) * math.sqrt(math.pi))
 
 
 def gelu_forward(xp, x, *, approximate="none"):
@@ -140,10 +143,10 @@ def gelu_forward(xp, x, *, approximate="none"):
 
 
 def gate_of(xp, x, approximate):
-    """Phi(x), or its tanh form."""
+    """Phi(x), or its tanh form (1 + tanh(u)) / 2, which is sigmoid(2u)."""
     if approximate == "tanh":
-        return 0.5 + 0.5 * xp.tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))
-    return 0.5 + 0.5 * erf(xp, x * SQRT_HALF)
+        return gate(xp, 2 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))
+    return normal_cdf(xp, x)
 
 
 def gelu_backward(xp, grad, saved, *, approximate="none"):
@@ -187,7 +190,7 @@ def gelu_sample(draw):
     return sample(draw)[0], {"approximate": draw.choice(("none", "tanh"))}
 
 
-relu = Op(relu_forward, relu_backward, sample)
+relu = Op(relu_forward, relu_backward, relu_sample)
 tanh = Op(tanh_forward, tanh_backward, sample)
 sigmoid = Op(sigmoid_forward, sigmoid_backward, sample)
 silu = Op(

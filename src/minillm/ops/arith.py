@@ -91,11 +91,7 @@ def divide_backward(xp, grad, saved):
 
 def divide_sample(draw):
     (a, b), params = pair_sample(draw)
-    return [a, away_from_zero(b)], params
-
-
-def away_from_zero(array):
-    return array + (array >= 0) - (array < 0)
+    return [a, draw.positive(*b.shape)], params
 
 
 def power_forward(xp, x, *, exponent):
@@ -177,8 +173,8 @@ def clip_backward(xp, grad, saved, *, low=None, high=None):
 
 
 def clip_sample(draw):
-    limits = draw.choice(((-0.5, 0.5), (None, 0.25), (-0.25, None)))
-    return [draw.normal(*draw.shape())], {"low": limits[0], "high": limits[1]}
+    limits = draw.choice(((-0.5, 0.5), (None, 0.3), (-0.3, None)))
+    return [draw.distinct(*draw.shape())], {"low": limits[0], "high": limits[1]}
 
 
 def where_forward(xp, condition, a, b):

@@ -155,7 +155,7 @@ def embedding_forward(xp, weight, ids):
 def embedding_backward(xp, grad, saved):
     shape, ids = saved
     dweight = xp.zeros(shape, grad.dtype)
-    scatter_add(xp, dweight, ids.reshape(-1), grad.reshape(-1, shape[1]))
+    scatter_add(xp, dweight, ids.reshape(-1), grad.reshape(ids.size, shape[1]))
     return dweight, None
 
 
@@ -165,7 +165,7 @@ def embedding_kernel_backward(lib, xp, grad, saved):
         return NotImplemented
     dweight = xp.empty(shape, grad.dtype)
     lib.embedding_backward(
-        xp.ascontiguousarray(grad).reshape(-1, shape[1]),
+        xp.ascontiguousarray(grad).reshape(ids.size, shape[1]),
         xp.ascontiguousarray(ids, dtype=xp.int64).reshape(-1),
         dweight,
     )

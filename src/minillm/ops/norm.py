@@ -10,6 +10,7 @@ def layer_norm_forward(xp, x, weight=None, bias=None, *, eps=1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias, var biased (Ba et al. 2016)"""
     mean = xp.mean(x, axis=-1, keepdims=True, dtype=x.dtype)
     centred = x - mean
+    centred -= xp.mean(centred, axis=-1, keepdims=True, dtype=x.dtype)  # what rounding the mean lost
     rstd = 1 / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True, dtype=x.dtype) + eps)
     out = centred * rstd
     if weight is not None:

@@ -1,0 +1,357 @@
+"""One rule that tells a right provider from a wrong one, shared by tests, bench and doctor.
+
+One unit is the error that rounding every array which crosses an op's boundary (inputs, saved,
+upstream gradient, result) once to the working precision causes, measured in float64. A provider may
+be at most 8 * max(1, sqrt(n / 256)) units from the float64 reference, n the most elements that a
+reduction can meet: the larger of rows and columns of any array (all elements for a scalar result).
+Nothing is tolerated per op, shape or dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from minillm import kernels
+from minillm.arrays import new_generator
+from minillm.op import Op
+
+EPS = {"float32": 2.0**-23, "bf16": 2.0**-8}
+GUARD = 64  # bytes before and after every buffer under test
+SENTINEL = 0xA5
+DRAWS = 8  # roundings whose worst error makes the unit
+
+
+class Draw:
+    """Random sizes, choices and values for an op's sampler. Subclasses choose differently."""
+
+    sizes: Sequence[int] = (0, 1, 2, 3, 5, 17, 64, 65)
+
+    def __init__(self, seed: int) -> None:
+        self.rng = new_generator(seed)
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return options[int(self.rng.integers(len(options)))]
+
+    def size(self, name: str, low: int = 0) -> int:
+        """A length for the axis called `name` (B T C H D V, N for any other)."""
+        return self.choice([length for length in self.sizes if length >= low])
+
+    def boolean(self) -> bool:
+        return self.choice((False, True))
+
+    def shape(self, dims: int | None = None, low: int = 0) -> tuple[int, ...]:
+        dims = self.choice((0, 1, 2, 3)) if dims is None else dims
+        return tuple(self.size(name, low) for name in ("B", "T", "C")[3 - dims :])
+
+    def normal(self, *shape: int) -> numpy.ndarray:
+        return numpy.asarray(self.rng.standard_normal(shape))
+
+    def positive(self, *shape: int) -> numpy.ndarray:
+        return numpy.asarray(0.1 + self.rng.random(shape))
+
+    def distinct(self, *shape: int) -> numpy.ndarray:
+        """Values 0.1 apart, none within 0.05 of a multiple of 0.1: away from ties and kinks."""
+        count = math.prod(shape)
+        return numpy.asarray(
+            (self.rng.permutation(count) - count // 2 + 0.5).reshape(shape) / 10
+        )
+
+    def integers(self, high: int, *shape: int) -> numpy.ndarray:
+        return numpy.asarray(self.rng.integers(0, high, shape))
+
+    def mask(self, *shape: int) -> numpy.ndarray:
+        return numpy.asarray(self.rng.random(shape) < 0.7)
+
+    cos = staticmethod(numpy.cos)
+    sin = staticmethod(numpy.sin)
+
+
+class Guarded:
+    """NumPy whose `empty` surrounds the buffer with sentinels and fills it with garbage."""
+
+    def __init__(self) -> None:
+        self._buffers: list[tuple[numpy.ndarray, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy, name)
+
+    def empty(self, shape: Any, dtype: Any = numpy.float64) -> numpy.ndarray:
+        dtype = numpy.dtype(dtype)
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        size = math.prod(shape) * dtype.itemsize
+        raw = numpy.full(size + 2 * GUARD, SENTINEL, numpy.uint8)
+        self._buffers.append((raw, size))
+        inner = raw[GUARD : GUARD + size].view(dtype).reshape(shape)
+        if dtype.kind == "f":
+            inner[...] = numpy.nan
+        return inner
+
+    def check(self) -> None:
+        for raw, size in self._buffers:
+            if (raw[:GUARD] != SENTINEL).any() or (raw[GUARD + size :] != SENTINEL).any():
+                raise AssertionError("wrote outside its output buffer")
+
+
+@dataclass
+class Provider:
+    """One way to serve an op: the reference in working precision, or a library's shims."""
+
+    name: str
+    op: Op
+    lib: ModuleType | None = None
+    served: int = field(default=0)
+
+    def forward(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Any, Any]:
+        return self._run(0, self.op.forward, arrays, params)
+
+    def backward(self, grad: Any, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
+        return self._run(1, self.op.backward, (grad, saved), params)
+
+    def _run(self, place: int, reference: Any, arguments: Any, params: dict[str, Any]) -> Any:
+        shim = self.op.kernels(self.lib)[place]
+        if shim is not None:
+            guarded = Guarded()
+            out = shim(self.lib, guarded, *arguments, **params)
+            guarded.check()
+            if out is not NotImplemented:
+                self.served += 1
+                return out
+        return reference(numpy, *arguments, **params)
+
+
+def providers(op: Op) -> list[Provider]:
+    """The reference, and every loaded library that claims the op on host arrays."""
+    found = [Provider("reference", op)]
+    if kernels.cpu is not None and any(op.kernels(kernels.cpu)):
+        found.append(Provider("cpu", op, kernels.cpu))
+    return found
+
+
+def is_float(value: object) -> bool:
+    return isinstance(value, numpy.ndarray | numpy.generic) and value.dtype.kind == "f"
+
+
+def cast(arrays: Sequence[Any], dtype: str) -> list[Any]:
+    return [numpy.asarray(a, dtype) if is_float(a) else a for a in arrays]
+
+
+def outputs(
+    op: Op, provider: Provider, arrays: Sequence[Any], params: dict[str, Any]
+) -> tuple[list[Any], Any]:
+    """What forward produces as a list (the written inputs for an update rule), and saved."""
+    if op.mutates:
+        arrays = [a.copy() if place in op.mutates else a for place, a in enumerate(arrays)]
+        provider.forward(arrays, params)
+        return [arrays[place] for place in op.mutates], None
+    out, saved = provider.forward(arrays, params)
+    return [out], saved
+
+
+def perturbed(arrays: Sequence[Any], rng: numpy.random.Generator, eps: float) -> list[Any]:
+    """Every float rounded up or down by half a unit in the last place."""
+    return [
+        numpy.asarray(a * (1 + rng.choice((-0.5, 0.5), numpy.shape(a)) * eps)) if is_float(a) else a
+        for a in arrays
+    ]
+
+
+def budget(arrays: Sequence[Any], results: Sequence[Any]) -> float:
+    """Units a provider may be off."""
+    longest = 1
+    for array in (*arrays, *results):
+        if numpy.ndim(array):
+            width = array.shape[-1] or 1
+            longest = max(longest, width, array.size // width)
+    if any(numpy.ndim(result) == 0 for result in results):
+        longest = max(longest, *(numpy.size(array) for array in arrays))
+    return 8 * max(1.0, math.sqrt(longest / 256))
+
+
+def distance(a: Any, b: Any) -> float:
+    """Largest difference; infinities and NaN must stand at the same places (else inf)."""
+    a, b = numpy.asarray(a, numpy.float64), numpy.asarray(b, numpy.float64)
+    if a.shape != b.shape:
+        raise AssertionError(f"shape {a.shape} given, {b.shape} is needed")
+    wild = ~numpy.isfinite(b)
+    if not numpy.array_equal(a[wild], b[wild], equal_nan=True):
+        return math.inf
+    return float(numpy.abs(a[~wild] - b[~wild]).max(initial=0.0))
+
+
+@dataclass
+class Reference:
+    """The float64 truth of one case and its units."""
+
+    op: Op
+    arrays: list[Any]
+    params: dict[str, Any]
+    grads_upstream: numpy.ndarray | None
+    outs: list[Any]
+    grads: list[Any]
+    out_units: list[float]
+    grad_units: list[float]
+    budget: float
+
+
+def reference(
+    op: Op, arrays: Sequence[Any], params: dict[str, Any], seed: int = 0, eps: float = EPS["float32"]
+) -> Reference:
+    """Compute the truth for float32 `arrays` in float64, and the units by rounding the boundary."""
+    rng = new_generator(seed)
+    exact = cast(arrays, "float64")
+    truth = Provider("truth", op)
+    outs, saved = outputs(op, truth, exact, params)
+    upstream, grads = None, []
+    if op.backward is not None:
+        upstream = rng.standard_normal(outs[0].shape).astype("float32").astype("float64")
+        grads = list(op.backward(numpy, upstream, saved, **params))
+    out_units = [0.5 * eps * _largest(out) for out in outs]
+    grad_units = [0.5 * eps * _largest(grad) for grad in grads]
+    for _ in range(DRAWS):
+        shaken, shaken_saved = outputs(op, truth, perturbed(exact, rng, eps), params)
+        _widen(out_units, shaken, outs, eps)
+        if upstream is not None:
+            again = op.backward(
+                numpy,
+                *perturbed([upstream], rng, eps),
+                tuple(perturbed(shaken_saved, rng, eps)),
+                **params,
+            )
+            _widen(grad_units, list(again), grads, eps)
+    allowed = budget(arrays, outs)
+    return Reference(
+        op, list(arrays), params, upstream, outs, grads, out_units, grad_units, allowed
+    )
+
+
+def _largest(array: Any) -> float:
+    if array is None:
+        return 0.0
+    finite = numpy.abs(array[numpy.isfinite(array)]) if numpy.ndim(array) else numpy.abs(array)
+    return float(numpy.max(finite, initial=0.0))
+
+
+def _widen(units: list[float], shaken: list[Any], exact: list[Any], eps: float) -> None:
+    for place, (a, b) in enumerate(zip(shaken, exact)):
+        if b is not None:
+            error = distance(a, b)
+            if math.isfinite(error):
+                units[place] = max(units[place], error + 0.5 * eps * _largest(b))
+
+
+def check_case(
+    truth: Reference,
+    forward: Provider,
+    backward: Provider | None = None,
+    lay: Callable[[Any], Any] = lambda array: array,
+) -> float:
+    """Run float32 through `forward` and `backward`; the worst share of the budget that was used.
+
+    Raises AssertionError if the budget is exceeded or the contract of providers is broken: inputs
+    unwritten, outputs fully written inside their buffers, dtype kept, the same bits twice.
+    """
+    op, params = truth.op, truth.params
+    arrays = [lay(a) if hasattr(a, "shape") else a for a in cast(truth.arrays, "float32")]
+    before = [_bytes(a) for a in arrays]
+    outs, saved = outputs(op, forward, arrays, params)
+    again, _ = outputs(op, forward, arrays, params)
+    worst = _compare(op, "forward", forward, truth, outs, truth.outs, truth.out_units)
+    _same_bits(op, "forward", outs, again)
+    if truth.grads_upstream is not None and backward is not None:
+        upstream = lay(truth.grads_upstream.astype("float32"))
+        kept = [_bytes(a) for a in (upstream, *saved)]
+        grads = list(backward.backward(upstream, saved, params))
+        twice = list(backward.backward(upstream, saved, params))
+        worst = max(
+            worst,
+            _compare(op, "backward", backward, truth, grads, truth.grads, truth.grad_units),
+        )
+        _same_bits(op, "backward", grads, twice)
+        if kept != [_bytes(a) for a in (upstream, *saved)]:
+            raise AssertionError(f"{op.name}: backward of {backward.name} wrote into its inputs")
+    if before != [_bytes(a) for a in arrays]:
+        raise AssertionError(f"{op.name}: {forward.name} wrote into its inputs")
+    return worst
+
+
+def _bytes(value: Any) -> Any:
+    return value.tobytes() if hasattr(value, "tobytes") else None
+
+
+def _same_bits(op: Op, what: str, first: list[Any], second: list[Any]) -> None:
+    if [_bytes(a) for a in first] != [_bytes(a) for a in second]:
+        raise AssertionError(f"{op.name}: the same {what} twice gave different bits")
+
+
+def _compare(
+    op: Op,
+    what: str,
+    provider: Provider,
+    truth: Reference,
+    got: list[Any],
+    exact: list[Any],
+    units: list[float],
+) -> float:
+    worst = 0.0
+    if len(got) != len(exact):
+        raise AssertionError(f"{op.name}: {what} gave {len(got)} results, {len(exact)} are needed")
+    for place, (value, right, unit) in enumerate(zip(got, exact, units)):
+        label = f"{op.name}: {what} of {provider.name}, result {place}"
+        if (value is None) != (right is None):
+            raise AssertionError(f"{label}: None against a gradient")
+        if right is None:
+            continue
+        if value.dtype != numpy.float32:
+            raise AssertionError(f"{label}: dtype {value.dtype}, float32 is needed")
+        error = distance(value, right)
+        if error > truth.budget * unit:
+            raise AssertionError(
+                f"{label}: off by {error:.3g} = {error / unit if unit else math.inf:.3g} units, "
+                f"{truth.budget:.3g} allowed; params {truth.params}, "
+                f"shapes {[getattr(a, 'shape', a) for a in truth.arrays]}"
+            )
+        if unit:
+            worst = max(worst, error / (truth.budget * unit))
+    return worst
+
+
+def check_gradient(op: Op, arrays: Sequence[Any], params: dict[str, Any], seed: int = 0) -> float:
+    """Compare the reference gradient with central differences in float64; the relative error.
+
+    Along a random direction for each input that takes a gradient, fourth order. Raises
+    AssertionError above 1e-6, or if a floating input that is not `constant` gets none.
+    """
+    rng = new_generator(seed)
+    exact = cast(arrays, "float64")
+    out, saved = op.forward(numpy, *exact, **params)
+    upstream = rng.standard_normal(numpy.shape(out))
+    grads = op.backward(numpy, upstream, saved, **params)
+    worst = 0.0
+    for place, array in enumerate(exact):
+        if not is_float(array) or place in op.constant:
+            continue
+        grad = grads[place]
+        if grad is None or grad.shape != array.shape:
+            raise AssertionError(f"{op.name}: gradient {place} is missing or of the wrong shape")
+        direction = rng.standard_normal(array.shape)
+        slope, step = 0.0, 1e-4
+        for factor, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
+            moved = list(exact)
+            moved[place] = numpy.asarray(array + factor * step * direction)
+            slope += weight * float((op.forward(numpy, *moved, **params)[0] * upstream).sum())
+        slope /= 12 * step
+        claimed = float((grad * direction).sum())
+        scale = max(abs(slope), float(numpy.abs(grad * direction).max(initial=0.0)), 1e-3)
+        worst = max(worst, abs(slope - claimed) / scale)
+        if worst > 1e-6:
+            raise AssertionError(
+                f"{op.name}: gradient {place} gives {claimed:.9g} along a direction, finite "
+                f"differences {slope:.9g}; params {params}"
+            )
+    return worst
