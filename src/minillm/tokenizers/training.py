@@ -1,0 +1,106 @@
+"""Making a tokenizer from texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from .bpe import BPETokenizer
+from .bpe_training import Progress, count_words, learn_merges
+from .byte import ByteTokenizer
+from .byte_alphabet import spell
+from .char import CharTokenizer
+from .tokenizer import END_OF_TEXT, Tokenizer, check_text
+from .tokenizer_json import check_special_tokens
+
+KINDS = ("byte", "char", "bpe")
+
+
+def train(
+    kind: str,
+    texts: Iterable[str],
+    *,
+    vocab_size: int | None = None,
+    special_tokens: Sequence[str] = (END_OF_TEXT,),
+    byte_fallback: bool | None = None,
+    progress: Progress | None = None,
+) -> Tokenizer:
+    """A tokenizer of a kind, "byte", "char" or "bpe", for texts like these.
+
+    `texts` are chunks of one text: where they are cut makes no difference, nor does anything but
+    their content. `vocab_size` counts everything, control tokens included.
+
+    byte   needs no text (`texts` is not read) and no `vocab_size`.
+    char   one id for each distinct character. With byte fallback also 256 byte tokens, and of the
+           characters only as many as fit, the most frequent (the smaller code point among equals).
+           byte_fallback=None means: only if `vocab_size` is too small for all the characters.
+    bpe    `vocab_size` is the size aimed at; a text too small to fill it gives a smaller one, with
+           no merge of a pair that occurs once. `progress(done, total)` follows the merges.
+
+    Raises ValueError for an unknown kind, a size that cannot be, options of another kind, lone
+    surrogates; TypeError for chunks that are not str.
+    """
+    check_special_tokens(special_tokens)
+    if kind not in KINDS:
+        raise ValueError(f"train: tokenizer kind {kind!r}, one of {', '.join(KINDS)} is needed")
+    if kind != "char" and byte_fallback is not None:
+        raise ValueError(f"train: byte_fallback is of kind 'char', kind {kind!r} has none")
+    if kind == "byte":
+        return _byte(vocab_size, special_tokens)
+    if kind == "char":
+        return _char(_checked(texts), vocab_size, special_tokens, byte_fallback)
+    return _bpe(_checked(texts), vocab_size, special_tokens, progress)
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        check_text("train", text)
+        yield text
+
+
+def _byte(vocab_size: int | None, special_tokens: Sequence[str]) -> ByteTokenizer:
+    size = 256 + len(special_tokens)
+    if vocab_size not in (None, size):
+        raise ValueError(f"train: a vocabulary of {vocab_size} bytes, it always has {size}")
+    return ByteTokenizer(special_tokens)
+
+
+def _char(
+    texts: Iterable[str],
+    vocab_size: int | None,
+    special_tokens: Sequence[str],
+    byte_fallback: bool | None,
+) -> CharTokenizer:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    needed = len(counts) + len(special_tokens)
+    if byte_fallback is None:
+        byte_fallback = vocab_size is not None and needed > vocab_size
+    room = len(counts) if vocab_size is None else vocab_size - len(special_tokens)
+    if byte_fallback and vocab_size is not None:
+        room -= 256
+    if room < 0 or (not byte_fallback and room < len(counts)):
+        least = 256 + len(special_tokens)
+        raise ValueError(
+            f"train: {len(counts)} distinct characters and {len(special_tokens)} control tokens "
+            f"in a vocabulary of {vocab_size}, {needed} are needed, or {least} with byte fallback"
+        )
+    if not counts and not byte_fallback:
+        raise ValueError("train: the text is empty, a character vocabulary needs some text")
+    frequent = sorted(counts, key=lambda character: (-counts[character], character))
+    return CharTokenizer.from_characters(frequent[:room], special_tokens, byte_fallback)
+
+
+def _bpe(
+    texts: Iterable[str],
+    vocab_size: int | None,
+    special_tokens: Sequence[str],
+    progress: Progress | None,
+) -> BPETokenizer:
+    least = 256 + len(special_tokens)
+    if vocab_size is None or vocab_size < least:
+        raise ValueError(f"train: a bpe vocabulary of {vocab_size}, at least {least} are needed")
+    merges = learn_merges(count_words(texts), vocab_size - least, progress)
+    lines = [f"{spell(left)} {spell(right)}" for left, right in merges]
+    return BPETokenizer.from_merges(lines, special_tokens)
