@@ -1,0 +1,252 @@
+"""The report of a training run: one page that opens offline, `report.html`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minillm.formats.files import atomic_write_text
+from minillm.training import metrics, page, steplog
+from minillm.training.console import shorten
+from minillm.training.curves import Chart, Curve, draw
+from minillm.training.metrics import MovingAverage, Summary, summarise
+from minillm.training.quantities import count, duration, number, size
+from minillm.training.steplog import Row
+
+SHOWN_SAMPLES, SAMPLE_LIMIT, PROMPT_LIMIT = 12, 1500, 300
+SHOWN_EVALUATIONS = 60
+SHOWN_SKIPS, SKIP_LIMIT = 20, 200
+MARKED_SKIPS = 200
+RISE = 1.02  # a last validation loss this much above the best is worth a word
+
+
+def write_report(folder: str | os.PathLike[str]) -> Path:
+    """Write `folder/report.html` from what the run recorded, and return its path.
+
+    Reads `metrics.jsonl` (FileNotFoundError if missing) and, where they stand,
+    `training/settings.json` (a flat object), `training/facts.json` (an object of objects: `data`,
+    `model`, `environment`, ...) and `training/samples.jsonl` (`step`, `prompt`, `text`). ValueError
+    names the file that is damaged. Equal inputs give equal bytes.
+    """
+    folder = Path(folder)
+    rows = metrics.read(folder / "metrics.jsonl")
+    settings = _read_object(folder / "training" / "settings.json")
+    facts = _read_object(folder / "training" / "facts.json")
+    samples_path = folder / "training" / "samples.jsonl"
+    samples = steplog.read(samples_path) if samples_path.exists() else []
+    name = folder.resolve().name
+    summary = summarise(rows)
+    body = (
+        f"<header><p>Training report</p><h1>{page.text(name)}</h1>"
+        f"<p class=lead>{page.text(in_words(summary))}</p></header>\n"
+        + page.figures(headline(summary, facts))
+        + page.section("Curves", loss_chart(rows, summary), _small_charts(rows))
+        + page.section("Skipped steps", _skips(summary.skipped))
+        + page.section("Samples", _samples(samples))
+        + page.section("Evaluations", _evaluations(rows))
+        + page.section("Settings and facts", _tables(settings, facts))
+        + page.section("Go on from here", _commands(name))
+    )
+    target = folder / "report.html"
+    atomic_write_text(target, page.document(f"{name}: training report", body))
+    return target
+
+
+def in_words(summary: Summary) -> str:
+    """The run in three or four sentences."""
+    if not summary.steps:
+        return "No training step has been recorded yet."
+    tokens = "" if summary.tokens is None else f" on {count(summary.tokens)} tokens"
+    time = "" if summary.elapsed_s is None else f" in {duration(summary.elapsed_s)}"
+    sentences = [f"Trained for {summary.steps:,} steps{tokens}{time}."]
+    final, best = summary.final, summary.best
+    if final is None or best is None:
+        sentences.append("No validation was run.")
+    else:
+        sentences.append(f"Validation loss ended at {_with_bits(final)}.")
+        if best["val_loss"] < final["val_loss"]:
+            sentences.append(f"Its lowest, {_with_bits(best)}, was at step {best['step']:,}.")
+        if final["val_loss"] > best["val_loss"] * RISE:
+            sentences.append("It has risen since, a sign of overfitting.")
+    if summary.skipped:
+        steps = f"{len(summary.skipped):,} step{'s' * (len(summary.skipped) > 1)}"
+        sentences.append(f"The numerics guard marked {steps}.")
+    return " ".join(sentences)
+
+
+def headline(summary: Summary, facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures at the top: name, value, note."""
+    found: list[tuple[str, str, str]] = []
+    best = summary.best
+    if best is not None:
+        found.append(("Best validation loss", number(best["val_loss"]), "nats per token"))
+        if "val_bpb" in best:
+            found.append(("Bits per byte", number(best["val_bpb"]), f"at step {best['step']:,}"))
+    if summary.loss is not None:
+        found.append(("Training loss", number(summary.loss), "nats per token, smoothed"))
+    model = facts.get("model")
+    parameters = model.get("parameters") if isinstance(model, dict) else None
+    if isinstance(parameters, int):
+        found.append(("Parameters", count(parameters), f"{parameters:,}"))
+    if summary.tokens is not None:
+        found.append(("Tokens seen", count(summary.tokens), f"{summary.tokens:,}"))
+    if summary.elapsed_s is not None:
+        found.append(("Time", duration(summary.elapsed_s), f"{summary.steps:,} steps"))
+    if summary.tokens_per_s is not None:
+        found.append(("Speed", count(summary.tokens_per_s), "tokens per second, median"))
+    if summary.rss_mb is not None:
+        found.append(("Memory", size(summary.rss_mb * 1e6), "resident, highest"))
+    return found
+
+
+def loss_chart(rows: Sequence[Row], summary: Summary) -> str:
+    """Training loss, raw and smoothed, validation loss with the best marked, skipped steps."""
+    step, loss = series(rows, "loss")
+    curves = [Curve("training", "raw", step, loss)] if len(loss) else []
+    if len(loss) > 1:
+        curves.append(Curve("training, smoothed", "line", step, smoothed(loss)))
+    val_step, val_loss = series(rows, "val_loss")
+    best = None
+    if summary.best is not None:
+        curves.append(Curve("validation", "points", val_step, val_loss))
+        value = summary.best["val_loss"]
+        best = (summary.best["step"], value, f"best {number(value)}")
+    if not curves:
+        return ""
+    skipped = summary.skipped[:: math.ceil(len(summary.skipped) / MARKED_SKIPS) or 1]
+    marks = [(row["step"], shorten(str(row["skipped"]), SKIP_LIMIT)) for row in skipped]
+    return draw(Chart("Loss", "nats per token", curves, marks=marks, best=best))
+
+
+def series(rows: Sequence[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the rows that hold `key`."""
+    pairs = [(float(row["step"]), float(row[key])) for row in rows if key in row]
+    return tuple(np.array(pairs, dtype=np.float64).reshape(-1, 2).T)  # type: ignore[return-value]
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """The running average run forwards, then backwards over the result, so that it does not lag."""
+    decay = 1 - 1 / min(100.0, max(1.0, len(values) / 100))
+
+    def run(sequence: np.ndarray) -> np.ndarray:
+        average = MovingAverage(decay)
+        return np.array([average.update(value) for value in sequence.tolist()])
+
+    return run(run(values)[::-1])[::-1]
+
+
+def _small_charts(rows: Sequence[Row]) -> str:
+    charts = []
+    for key, name, unit in (
+        ("lr", "Learning rate", "per step"),
+        ("grad_norm", "Gradient norm", "before clipping"),
+        ("tokens_per_s", "Speed", "tokens per second"),
+    ):
+        step, values = series(rows, key)
+        if len(values):
+            curves = [Curve(name, "line", step, values)]
+            if key != "lr" and len(values) > 1:
+                smooth = Curve("smoothed", "line", step, smoothed(values))
+                curves = [Curve(name, "raw", step, values), smooth]
+            charts.append(draw(Chart(name, unit, curves, 120, from_zero=key != "grad_norm")))
+    return f'<div class="small">{"".join(charts)}</div>' if charts else ""
+
+
+def _skips(skipped: Sequence[Row]) -> str:
+    if not skipped:
+        return ""
+    shown = [
+        (f"{row['step']:,}", shorten(str(row["skipped"]), SKIP_LIMIT))
+        for row in skipped[:SHOWN_SKIPS]
+    ]
+    caption = f"{len(shown)} of {len(skipped):,} marked steps, earliest first"
+    return page.columns_table(caption, ("Step", "Reason"), shown)
+
+
+def _samples(samples: Sequence[Row]) -> str:
+    blocks = []
+    for row in spread(samples, SHOWN_SAMPLES):
+        prompt, written = str(row.get("prompt", "")), str(row.get("text", ""))
+        written = written.removeprefix(prompt)
+        blocks.append(
+            f"<figure class=sample><figcaption>Step {row['step']:,}</figcaption>"
+            f'<pre dir="auto"><b>{page.text(shorten(prompt, PROMPT_LIMIT))}</b>'
+            f"{page.text(shorten(written, SAMPLE_LIMIT))}</pre></figure>"
+        )
+    if len(samples) > len(blocks):
+        blocks.append(f"<p>{len(blocks)} of {len(samples):,} samples are shown.</p>")
+    return "".join(blocks)
+
+
+def _evaluations(rows: Sequence[Row]) -> str:
+    found = [row for row in rows if "val_loss" in row]
+    if not found:
+        return ""
+    shown = spread(found, SHOWN_EVALUATIONS)
+    caption = f"{len(shown)} of {len(found):,} evaluations"
+    heads = ("Step", "Tokens", "Validation loss", "Bits per byte")
+    cells = [
+        (
+            f"{row['step']:,}",
+            f"{row['tokens']:,}" if "tokens" in row else "",
+            _decimal(row["val_loss"]),
+            _decimal(row["val_bpb"]) if "val_bpb" in row else "",
+        )
+        for row in shown
+    ]
+    return page.columns_table(caption, heads, cells, style="numbers")
+
+
+def spread(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most `most` rows, evenly spread, the first and the last among them."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
+
+
+def _tables(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    loose = {name: value for name, value in facts.items() if not isinstance(value, dict)}
+    tables = [page.facts_table("Settings", settings), page.facts_table("Facts", loose)]
+    for name, group in facts.items():
+        if isinstance(group, dict):
+            tables.append(page.facts_table(name.replace("_", " ").capitalize(), group))
+    return f'<div class="tables">{"".join(tables)}</div>' if any(tables) else ""
+
+
+def _commands(name: str) -> str:
+    shown = name if re.fullmatch(r"[\w.-]+", name) else shlex.quote(name)
+    return (
+        "<p>From the folder that holds this one:</p>"
+        f"<pre><code>minillm generate {page.text(shown)}\n"
+        f"minillm train --resume {page.text(shown)}</code></pre>"
+    )
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else number(value)
+
+
+def _with_bits(row: Row) -> str:
+    bits = f" ({number(row['val_bpb'])} bits per byte)" if "val_bpb" in row else ""
+    return f"{number(row['val_loss'])} nats per token{bits}"
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"report: {path.name}: {error}, needs a JSON object") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"report: {path.name}: a {type(found).__name__}, needs a JSON object")
+    return found
