@@ -1,0 +1,164 @@
+"""A corpus: text in files, read as often as needed and never held whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from .facts import Facts, Scan
+from .records import looks_like_records, records
+from .sources import PathLike, Source, Sources, find
+from .text import Decoding, Repairs, decode, refuse_binary
+
+PIECE_CHARACTERS = 1 << 20
+_LEAST_CHARACTERS = 2
+_Item = TypeVar("_Item")
+
+
+def read(paths: PathLike | Iterable[PathLike], *, encoding: str = "utf-8", errors: str = "strict",
+         keep_newlines: bool = False, text_field: str = "text") -> Corpus:
+    """Open and measure the texts that `paths` (files, folders, "-" for standard input) name.
+
+    .txt and .md files are one document each, each line of a .jsonl file is one document: the
+    string, or the string in its `text_field`; .gz is unpacked. Standard input and files of other
+    names are JSON lines where their first line is such a record, otherwise text.
+    `encoding` names any text codec, `errors` is "strict" or "replace", `keep_newlines` keeps CR
+    and CRLF. Reads every byte once, in memory that does not grow with the files (a JSON lines
+    record is held whole). Raises ValueError for what is not text, broken or holds less than two
+    characters, OSError for what is missing or unreadable: one line naming file and place.
+    """
+    decoding = Decoding(encoding, errors, keep_newlines)
+    return Corpus(find(paths), decoding, text_field)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text: a .txt file, or one record of a JSON lines file. `name` says where it came from."""
+
+    name: str
+    _open: Callable[[], Iterator[str]]
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text in order, at most 1,048,576 characters at a time.
+
+        Raises RuntimeError where the file is not what it was when the corpus was opened.
+        """
+        return self._open()
+
+
+class Corpus:
+    """Texts found and measured by `read`.
+
+    `facts` tells what is in it; `document_hashes` (64 bit) and `document_lengths` (characters)
+    hold one entry a document, in the order of `documents()`.
+    """
+
+    def __init__(self, sources: Sources, decoding: Decoding, text_field: str) -> None:
+        self._decoding, self._text_field = decoding, text_field
+        self._sources = replace(sources, files=[self._recognised(file) for file in sources.files])
+        self._seals: list[_Seal] = []
+        scan, repairs = Scan(), Repairs()
+        for source in self._sources.files:
+            self._seals.append(self._scan(source, scan, repairs))
+        self.document_hashes, self.document_lengths = scan.document_hashes, scan.document_lengths
+        self.facts: Facts = scan.facts(self._sources, repairs, encoding=decoding.encoding,
+                                       size=sum(seal.size for seal in self._seals))
+        if self.facts.characters < _LEAST_CHARACTERS:
+            names = ", ".join(source.name for source in sources.files[:3])
+            raise ValueError(f"read: {names} holds {self.facts.characters} characters, at least "
+                             f"{_LEAST_CHARACTERS} are needed")
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents that hold text, in order.
+
+        Raises RuntimeError where a file is not what it was when the corpus was opened.
+        """
+        for source, seal in zip(self._sources.files, self._seals):
+            if source.records:
+                for name, text in _unchanged(partial(self._records, source), source, seal):
+                    if text:
+                        yield Document(name, partial(_sliced, text))
+            elif not seal.empty:
+                yield Document(source.name,
+                               partial(_unchanged, partial(self._text, source), source, seal))
+
+    def _scan(self, source: Source, scan: Scan, repairs: Repairs) -> _Seal:
+        before = len(scan.document_lengths)
+        watch = _Watch()
+        if source.records:
+            for _, text in self._records(source, watch, repairs):
+                scan.document(_sliced(text))
+        else:
+            scan.document(self._text(source, watch, repairs))
+        return watch.seal(empty=len(scan.document_lengths) == before)
+
+    def _text(self, source: Source, watch: _Watch, repairs: Repairs) -> Iterator[str]:
+        chunks = refuse_binary(watch.over(source.chunks()), self._decoding, source.name)
+        return decode(chunks, self._decoding, source.name, repairs)
+
+    def _records(self, source: Source, watch: _Watch, repairs: Repairs
+                 ) -> Iterator[tuple[str, str]]:
+        framing, framing_repairs = replace(self._decoding, keep_newlines=False), Repairs()
+        chunks = refuse_binary(watch.over(source.chunks()), framing, source.name)
+        pieces = decode(chunks, framing, source.name, framing_repairs)
+        for line, text in records(pieces, self._decoding, source.name, self._text_field, repairs):
+            yield f"{source.name} line {line}", text
+        repairs.boms += framing_repairs.boms
+        repairs.replacements += framing_repairs.replacements
+
+    def _recognised(self, source: Source) -> Source:
+        """The source with its kind settled, by its first line where its name does not tell."""
+        if source.records is not None:
+            return source
+        beginning = next(self._text(source, _Watch(), Repairs()), "")
+        first_line, *_ = beginning.split("\n", 1)
+        return replace(source, records=looks_like_records(first_line, self._text_field))
+
+
+@dataclass(frozen=True)
+class _Seal:
+    size: int
+    digest: str
+    empty: bool
+
+
+class _Watch:
+    """Measures and hashes the bytes of one file as they pass."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._hash = hashlib.sha256()
+
+    def over(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._size += len(chunk)
+            self._hash.update(chunk)
+            yield chunk
+
+    def seal(self, empty: bool) -> _Seal:
+        return _Seal(self._size, self._hash.hexdigest(), empty)
+
+
+def _unchanged(open_again: Callable[[_Watch, Repairs], Iterator[_Item]], source: Source,
+               seal: _Seal) -> Iterator[_Item]:
+    """Yield from a file that was read before, raising RuntimeError where it is not the same."""
+    watch = _Watch()
+    try:
+        yield from open_again(watch, Repairs())
+    except (ValueError, FileNotFoundError) as error:
+        raise RuntimeError(f"read: {source.name} changed while it was in use ({error}), a file "
+                           "that stays the same is needed") from error
+    now = watch.seal(seal.empty)
+    if now != seal:
+        raise RuntimeError(
+            f"read: {source.name} changed while it was in use ({seal.size} bytes, sha256 "
+            f"{seal.digest[:12]} before; {now.size} bytes, {now.digest[:12]} now), a file that "
+            "stays the same is needed")
+
+
+def _sliced(text: str) -> Iterator[str]:
+    for at in range(0, len(text), PIECE_CHARACTERS):
+        yield text[at:at + PIECE_CHARACTERS]

@@ -1,0 +1,154 @@
+"""Lines counted, measured and recognised again, whatever their length and number.
+
+A line is kept as one 64-bit number, the sum over its characters of (code + 1) times a fixed random
+weight of the character's place: it adds up over pieces of a line, so no line is ever held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+LINES_REMEMBERED = 1 << 21  # 16 MB; later lines are still compared with these
+_BLOCK = 1 << 15
+_NEWLINE = 10
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Complete lines: `hashes` uint64, `lengths` in characters, `inked` without white space."""
+
+    hashes: np.ndarray
+    lengths: np.ndarray
+    inked: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> Lines:
+        return Lines(self.hashes[chosen], self.lengths[chosen], self.inked[chosen])
+
+
+def lines_of(pieces: Iterable[str]) -> Iterator[Lines]:
+    """The lines of a text that comes in pieces, some at a time, the last one ended or not."""
+    reader = LineReader()
+    for piece in pieces:
+        yield reader.feed(piece)
+    yield reader.finish()
+
+
+class LineReader:
+    """Takes text in pieces of any size and gives back the lines each piece completes."""
+
+    def __init__(self) -> None:
+        self._open = (0, 0, 0)  # hash, length and ink of the line begun but not ended
+
+    def feed(self, piece: str) -> Lines:
+        """The lines that end inside `piece`."""
+        return _joined([self._feed(codes_of(piece[at:at + _BLOCK]))
+                        for at in range(0, len(piece), _BLOCK)])
+
+    def finish(self) -> Lines:
+        """The last line, if the text did not end with a line end."""
+        hash_, length, ink = self._open
+        self._open = (0, 0, 0)
+        some = slice(0, int(length > 0))
+        return Lines(np.array([hash_], np.uint64)[some], np.array([length])[some],
+                     np.array([ink])[some])
+
+    def _feed(self, codes: np.ndarray) -> Lines:
+        ends = np.flatnonzero(codes == _NEWLINE)
+        starts = np.concatenate(([0], ends + 1))
+        lengths = np.diff(starts, append=len(codes))
+        places = np.arange(len(codes)) - np.repeat(starts, lengths)
+        places[:lengths[0]] += self._open[1]
+        terms = _weights(places) * (codes + np.uint64(1))
+        terms[ends] = 0
+        hashes, inked = _sums(terms, starts, lengths), _sums(~_is_space(codes), starts, lengths)
+        hashes[:1] += np.uint64(self._open[0])  # wraps; as a scalar it would warn
+        inked[0] += self._open[2]
+        lengths[0] += self._open[1]
+        self._open = int(hashes[-1]), int(lengths[-1]), int(inked[-1])
+        return Lines(hashes[:-1], lengths[:-1] - 1, inked[:-1])
+
+
+class SeenLines:
+    """Remembers up to `limit` distinct lines and tells which came before."""
+
+    def __init__(self, limit: int = LINES_REMEMBERED) -> None:
+        self._limit = limit
+        self._hashes = np.empty(0, np.uint64)  # sorted
+
+    @property
+    def full(self) -> bool:
+        return len(self._hashes) >= self._limit
+
+    def contains(self, hashes: np.ndarray) -> np.ndarray:
+        """Which of `hashes` are remembered."""
+        return found_in(self._hashes, hashes)[0]
+
+    def add(self, hashes: np.ndarray) -> np.ndarray:
+        """Remember `hashes`; returns which of them had come before, here or earlier."""
+        unique, first = np.unique(hashes, return_index=True)
+        new = ~self.contains(unique)
+        repeated = np.ones(len(hashes), bool)
+        repeated[first[new]] = False
+        room = self._limit - len(self._hashes)
+        fresh = unique[new] if room >= int(new.sum()) else hashes[np.sort(first[new])[:room]]
+        if len(fresh):
+            self._hashes = np.sort(np.concatenate((self._hashes, fresh)), kind="stable")
+        return repeated
+
+
+def found_in(ordered: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `hashes` are in `ordered` (sorted, distinct), and the place of each that is."""
+    places = np.searchsorted(ordered, hashes)
+    inside = places < len(ordered)
+    inside[inside] = ordered[places[inside]] == hashes[inside]
+    return inside, places[inside]
+
+
+def codes_of(text: str) -> np.ndarray:
+    """The code points of `text`, uint32."""
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
+
+
+def _joined(blocks: list[Lines]) -> Lines:
+    if len(blocks) == 1:
+        return blocks[0]
+    empty = Lines(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+    blocks = [empty, *blocks]
+    return Lines(np.concatenate([block.hashes for block in blocks]),
+                 np.concatenate([block.lengths for block in blocks]),
+                 np.concatenate([block.inked for block in blocks]))
+
+
+def _sums(terms: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sum of each run of `terms`; reduceat alone would give an empty run its neighbour's value."""
+    kind = terms.dtype if terms.dtype == np.uint64 else np.int64
+    out = np.zeros(len(starts), kind)
+    filled = lengths > 0
+    out[filled] = np.add.reduceat(terms, starts[filled], dtype=kind)
+    return out
+
+
+def _weights(places: np.ndarray) -> np.ndarray:
+    """A fixed random 64-bit number for each place in a line (the splitmix64 finaliser)."""
+    x = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@cache
+def _space_table() -> np.ndarray:
+    table = np.zeros(0x3002, bool)  # the last white space is U+3000; the last entry is for the rest
+    table[[code for code in range(0x3001) if chr(code).isspace()]] = True
+    return table
+
+
+def _is_space(codes: np.ndarray) -> np.ndarray:
+    table = _space_table()
+    return table[np.minimum(codes, len(table) - 1)]

@@ -1,0 +1,108 @@
+"""JSON lines: one document a line, as an object with a text field or as a bare string."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .text import REPLACEMENT, Decoding, Repairs
+
+RECORD_LIMIT = 1 << 28
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_JSON_SPACE = " \t\r\n"
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or false",
+          int: "a number", float: "a number", type(None): "null"}
+
+
+def records(pieces: Iterable[str], decoding: Decoding, name: str, text_field: str,
+            repairs: Repairs) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, text) of each non-empty line.
+
+    Line ends inside the texts follow `decoding`. At most one record is held, twice over while it
+    is parsed. Raises ValueError naming file, line and what was found instead of a text.
+    """
+    for number, line in enumerate(_lines(pieces, name), 1):
+        line = line.strip(_JSON_SPACE)
+        if not line:
+            continue
+        place = f"read: {name} line {number}"
+        text = _text_of(_parsed(line, place), place, text_field)
+        del line
+        yield number, _cleaned(text, decoding, place, repairs)
+
+
+def looks_like_records(first_line: str, text_field: str) -> bool:
+    """Whether a line is a whole JSON object with a text in `text_field`."""
+    if not first_line.startswith("{"):
+        return False
+    try:
+        found = json.loads(first_line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and isinstance(found.get(text_field), str)
+
+
+def _lines(pieces: Iterable[str], name: str) -> Iterator[str]:
+    parts: list[str] = []
+    held = number = 0
+    for piece in pieces:
+        *ended, rest = piece.split("\n")
+        for end in ended:
+            parts.append(end)
+            parts = ["".join(parts)]
+            number += 1
+            held = 0
+            yield parts.pop()
+        parts.append(rest)
+        held += len(rest)
+        if held > RECORD_LIMIT:
+            raise ValueError(f"read: {name} line {number + 1} is longer than {RECORD_LIMIT:,} "
+                             "characters, shorter records are needed; a text of that size can be "
+                             "a .txt file")
+    yield "".join(parts)
+
+
+def _parsed(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place} is not JSON ({error.msg} at column {error.colno}), one object "
+                         "or string a line is needed") from error
+    except RecursionError as error:
+        raise ValueError(f"{place} is nested too deeply, one object or string a line is needed"
+                         ) from error
+    except ValueError as error:
+        raise ValueError(f"{place} cannot be read ({error}), one object or string a line is needed"
+                         ) from error
+
+
+def _text_of(record: Any, place: str, text_field: str) -> str:
+    if isinstance(record, str):
+        return record
+    if not isinstance(record, dict):
+        raise ValueError(f"{place} is {_KINDS[type(record)]}, an object with a field "
+                         f"{text_field!r} or a string is needed")
+    if text_field not in record:
+        fields = ", ".join(repr(key) for key in list(record)[:5]) or "no fields"
+        raise ValueError(f"{place} has no field {text_field!r} but {fields}, a text is needed; "
+                         "name the field with --text-field")
+    text = record[text_field]
+    if not isinstance(text, str):
+        raise ValueError(f"{place}: field {text_field!r} is {_KINDS[type(text)]}, a string is "
+                         "needed")
+    return text
+
+
+def _cleaned(text: str, decoding: Decoding, place: str, repairs: Repairs) -> str:
+    if not text.isascii() and (half := _HALF_PAIR.search(text)):
+        if decoding.errors == "strict":
+            raise ValueError(f"{place}: U+{ord(half[0]):04X} at character {half.start()} is half "
+                             "a surrogate pair, whole characters are needed; pass --errors replace")
+        text, count = _HALF_PAIR.subn(REPLACEMENT, text)
+        repairs.replacements += count
+    if not decoding.keep_newlines and "\r" in text:
+        repairs.newlines += text.count("\r")
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text

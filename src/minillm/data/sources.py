@@ -1,0 +1,191 @@
+"""Finding the files a corpus is made of, and reading their bytes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK_BYTES = 1 << 20
+STDIN = "-"
+_GZIP_MAGIC = b"\x1f\x8b"
+_RECORDS = {".txt": False, ".md": False, ".jsonl": True}
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of text.
+
+    `records` is True for JSON lines, False for plain text, None where the name does not tell.
+    """
+
+    path: Path
+    name: str
+    records: bool | None
+
+    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """Yield the bytes of the file in order, `size` at a time, unpacked if it is gzip.
+
+        Raises ValueError for a damaged or falsely named gzip file, OSError as the system does.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                packed = file.read(2) == _GZIP_MAGIC
+                if not packed and self.path.suffix.lower() == ".gz" and file.tell():
+                    raise ValueError(f"read: {self.name} is not gzip, a file that begins with "
+                                     "0x1F 0x8B is needed; unpacked text must not be named .gz")
+                file.seek(0)
+                stream = gzip.GzipFile(fileobj=file) if packed else file
+                while chunk := stream.read(size):
+                    yield chunk
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"read: {self.name} is damaged gzip ({error}), a whole file is "
+                             "needed") from error
+        except OSError as error:
+            raise type(error)(f"read: {self.name}: {error.strerror or error}, a readable file is "
+                              "needed") from error
+
+
+@dataclass
+class Sources:
+    """The files found, in order, and what was passed over while looking."""
+
+    files: list[Source] = field(default_factory=list)
+    hidden: int = 0
+    loops: int = 0
+    broken_links: int = 0
+    other_kinds: int = 0
+    repeated: int = 0
+
+
+def find(paths: PathLike | Iterable[PathLike]) -> Sources:
+    """Find the text files that `paths` (files, folders, or "-" for standard input) name.
+
+    Folders are searched to the bottom in the order of their names for .txt, .md and .jsonl, plain
+    or as .gz. A file reached twice is taken once and counted. Raises ValueError where nothing is
+    found, OSError where a path is missing or cannot be read.
+    """
+    named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not named:
+        raise ValueError("read: no input named, at least one file or folder is needed")
+    search = _Search()
+    for path in named:
+        search.take(path)
+    return search.found
+
+
+class _Search:
+    def __init__(self) -> None:
+        self.found = Sources()
+        self._files: set[tuple[int, int]] = set()
+        self._folders: set[tuple[int, int]] = set()
+        self._stdin_taken = False
+
+    def take(self, path: PathLike) -> None:
+        if os.fspath(path) == STDIN:
+            self._take_stdin()
+            return
+        path, name = Path(path), shown(path)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise type(error)(f"read: {name}: {error.strerror}, a file or folder is needed"
+                              ) from error
+        if stat.S_ISDIR(status.st_mode):
+            before = len(self.found.files) + self.found.repeated
+            self._take_folder(path, ())
+            if len(self.found.files) + self.found.repeated == before:
+                raise ValueError(f"read: {name} is a folder without text, at least one .txt, .md "
+                                 "or .jsonl file is needed, plain or as .gz")
+        elif stat.S_ISREG(status.st_mode):
+            self._take_file(path, status)
+        elif stat.S_ISFIFO(status.st_mode):
+            with open(path, "rb") as pipe:
+                self.found.files.append(_spooled(pipe, name))
+        else:
+            raise ValueError(f"read: {name} is a device or socket, a file, folder or pipe is "
+                             "needed")
+
+    def _take_stdin(self) -> None:
+        if self._stdin_taken:
+            self.found.repeated += 1
+            return
+        self._stdin_taken = True
+        self.found.files.append(_spooled(sys.stdin.buffer, "standard input"))
+
+    def _take_file(self, path: Path, status: os.stat_result) -> None:
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._files:
+            self.found.repeated += 1
+            return
+        self._files.add(identity)
+        self.found.files.append(Source(path, shown(path), _holds_records(path)))
+
+    def _take_folder(self, folder: Path, above: tuple[tuple[int, int], ...]) -> None:
+        status = folder.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            self.found.loops += 1
+            return
+        if identity in self._folders:
+            self.found.repeated += 1
+            return
+        self._folders.add(identity)
+        try:
+            entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+        except OSError as error:
+            raise type(error)(f"read: {shown(folder)}: {error.strerror}, a readable folder is "
+                              "needed") from error
+        for entry in entries:
+            self._take_entry(entry, (*above, identity))
+
+    def _take_entry(self, entry: Path, above: tuple[tuple[int, int], ...]) -> None:
+        if entry.name.startswith("."):
+            self.found.hidden += 1
+            return
+        try:
+            status = entry.stat()
+        except OSError:
+            self.found.broken_links += 1
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self._take_folder(entry, above)
+        elif stat.S_ISREG(status.st_mode) and _holds_records(entry) is not None:
+            self._take_file(entry, status)
+        else:
+            self.found.other_kinds += 1
+
+
+def _holds_records(path: Path) -> bool | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return _RECORDS.get(suffixes[-1]) if suffixes else None
+
+
+def _spooled(stream: BinaryIO, name: str) -> Source:
+    """Copy a stream that can be read once to a file that lives as long as its Source."""
+    descriptor, path = tempfile.mkstemp(prefix="minillm-")
+    source = Source(Path(path), name, records=None)
+    weakref.finalize(source, source.path.unlink, missing_ok=True)
+    with open(descriptor, "wb") as spool:
+        shutil.copyfileobj(stream, spool, CHUNK_BYTES)
+    return source
+
+
+def shown(path: PathLike) -> str:
+    """The path as one printable line, whatever bytes the file system holds."""
+    return "".join(character if character.isprintable()
+                   else character.encode("unicode_escape").decode("ascii")
+                   for character in os.fspath(path))
