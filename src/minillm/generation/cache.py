@@ -1,0 +1,55 @@
+"""Keys and values of the positions seen so far."""
+
+from __future__ import annotations
+
+import numpy
+
+from minillm.arrays import Array, xp_of
+from minillm.tensor import Tensor, of
+
+
+class Cache:
+    """One verb: `update(layer, k, v)` appends and returns everything. `length` positions so far.
+
+    Buffers of (B, Hkv, capacity, D) double when they are full, up to what was written.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.length = 0
+        self._filled = [0] * layers
+        self._buffers: list[tuple[Array, Array] | None] = [None] * layers
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        start = self._filled[layer]
+        end = start + k.shape[2]
+        keys, values = self._room(layer, k.data, v.data, end)
+        keys[:, :, start:end] = k.data
+        values[:, :, start:end] = v.data
+        self._filled[layer] = end
+        if layer == len(self._filled) - 1:
+            self.length = end
+        return of(keys[:, :, :end]), of(values[:, :, :end])
+
+    def _room(self, layer: int, k: Array, v: Array, end: int) -> tuple[Array, Array]:
+        buffers = self._buffers[layer]
+        if buffers is None or buffers[0].shape[2] < end:
+            grown = tuple(self._grown(old, new, end) for old, new in zip(buffers or (None, None), (k, v)))
+            buffers = self._buffers[layer] = grown[0], grown[1]
+        return buffers
+
+    def _grown(self, old: Array | None, new: Array, end: int) -> Array:
+        capacity = max(end, 32 if old is None else 2 * old.shape[2])
+        batch, heads, _, width = new.shape
+        buffer = xp_of(new).empty((batch, heads, capacity, width), new.dtype)
+        if old is not None:
+            buffer[:, :, : old.shape[2]] = old
+        return buffer
+
+    def clear(self) -> None:
+        """Forget all positions, keep the memory."""
+        self.length = 0
+        self._filled = [0] * len(self._filled)
+
+    @property
+    def nbytes(self) -> int:
+        return int(numpy.sum([b.nbytes for pair in self._buffers if pair for b in pair]))

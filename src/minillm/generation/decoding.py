@@ -1,0 +1,109 @@
+"""Token by token: the one loop that generates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy
+
+from minillm.arrays import new_generator
+from minillm.generation.cache import Cache
+from minillm.generation.sampling import Sampler
+from minillm.tensor import no_grad
+from minillm.tokenizers import Tokenizer
+
+PREFILL_CHUNK = 512
+
+
+def generate_ids(
+    model: Any,
+    prompt: Sequence[int],
+    sampler: Sampler,
+    generator: numpy.random.Generator,
+    *,
+    use_cache: bool = True,
+    on_slide: Callable[[int], None] | None = None,
+) -> Iterator[int]:
+    """Ids that follow `prompt`, without end.
+
+    When the model's context is full, the last half of it is read again as the new beginning;
+    `on_slide` is told how many positions were kept. ValueError for a prompt that is empty or longer
+    than the context, IndexError for an id the model does not have.
+    """
+    context = model.config.context
+    window = [int(i) for i in prompt]
+    if not 1 <= len(window) <= context:
+        raise ValueError(
+            f"generate: a prompt of {len(window)} tokens, 1 to {context} (the model's context) "
+            "are needed"
+        )
+    cache = Cache(model.config.n_layer)
+    unread = window
+    while True:
+        if len(window) > context:
+            window = window[-max(1, context // 2) :]
+            cache.clear()
+            unread = window
+            if on_slide is not None:
+                on_slide(len(window))
+        with no_grad():
+            logits = _read(model, unread, cache) if use_cache else _read(model, window, None)
+        unread = [sampler.pick(logits, generator)]
+        yield unread[0]
+        window = window + unread
+
+
+def _read(model: Any, ids: Sequence[int], cache: Cache | None) -> numpy.ndarray:
+    """Logits (V,) after the last of `ids`."""
+    step = PREFILL_CHUNK if cache is not None else len(ids)
+    for start in range(0, len(ids), step):
+        chunk = numpy.asarray(ids[start : start + step], numpy.int64)[None]
+        logits = model.next_logits(chunk, cache)
+    return logits.numpy()[0]
+
+
+def stream(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    max_tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    use_cache: bool = True,
+    on_slide: Callable[[int], None] | None = None,
+) -> Iterator[str]:
+    """Pieces of text that follow `prompt`, whole characters each; ends at the end-of-text token.
+
+    The same model, prompt, settings and seed give the same text. ValueError for max_tokens below 0,
+    or a prompt the tokenizer or the model cannot take.
+    """
+    if max_tokens < 0:
+        raise ValueError(f"max-tokens: {max_tokens}, 0 or more is needed")
+    model.eval()
+    ids = tokenizer.encode(prompt)
+    if not ids and tokenizer.eos_id is not None:
+        ids = [tokenizer.eos_id]  # what stood before every text in training
+    decoder = tokenizer.stream()
+    generated = generate_ids(
+        model,
+        ids,
+        Sampler(temperature, top_k, top_p),
+        new_generator(seed),
+        use_cache=use_cache,
+        on_slide=on_slide,
+    )
+    for _ in range(max_tokens):
+        token = next(generated)
+        if token == tokenizer.eos_id:
+            break
+        yield decoder.push(token)
+    yield decoder.flush()
+
+
+def generate(model: Any, tokenizer: Tokenizer, prompt: str, **options: Any) -> str:
+    """The text that follows `prompt`; options as for `stream`."""
+    return "".join(stream(model, tokenizer, prompt, **options))

@@ -1,0 +1,242 @@
+"""GPT-2 (Radford et al. 2019): learned positions, pre-norm blocks, GPT-2's GELU, tied head."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from minillm import nn, ops
+from minillm.arrays import Array, new_generator
+from minillm.nn.attention import LayerCache
+from minillm.tensor import Tensor, checkpoint
+
+MODEL_TYPE = "gpt2"
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+BUFFERS = (".attn.bias", ".attn.masked_bias")
+ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
+REFUSED = {  # settings that change the computation, with the value this file implements
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "n_inner": None,
+}
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """Sizes and settings; ValueError if they do not fit together."""
+
+    vocab_size: int
+    n_positions: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    dropout: float = 0.0
+    layer_norm_epsilon: float = 1e-5
+    activation_function: str = "gelu_new"
+    eos_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"gpt2: {name} is {getattr(self, name)}, 1 or more is needed")
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"gpt2: {self.n_head} heads do not divide the width {self.n_embd}, "
+                f"a width that is a multiple of {self.n_head} is needed"
+            )
+        if self.activation_function not in ACTIVATIONS:
+            raise ValueError(
+                f"gpt2: activation {self.activation_function!r}, "
+                f"one of {', '.join(ACTIVATIONS)} is needed"
+            )
+
+    @property
+    def context(self) -> int:
+        return self.n_positions
+
+    @property
+    def parameter_count(self) -> int:
+        c, layers = self.n_embd, self.n_layer
+        return (self.vocab_size + self.n_positions) * c + layers * (12 * c * c + 13 * c) + 2 * c
+
+    def to_hf(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": MODEL_TYPE,
+            "vocab_size": self.vocab_size,
+            "n_positions": self.n_positions,
+            "n_ctx": self.n_positions,
+            "n_embd": self.n_embd,
+            "n_layer": self.n_layer,
+            "n_head": self.n_head,
+            "resid_pdrop": self.dropout,
+            "embd_pdrop": self.dropout,
+            "attn_pdrop": 0.0,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "activation_function": self.activation_function,
+            "tie_word_embeddings": True,
+            "bos_token_id": self.eos_token_id,
+            "eos_token_id": self.eos_token_id,
+            "torch_dtype": "float32",
+        }
+
+    @classmethod
+    def from_hf(cls, content: dict[str, Any]) -> GPT2Config:
+        """Read config.json. ValueError names a missing key or a setting that is not implemented."""
+        for name, implemented in REFUSED.items():
+            if content.get(name, implemented) != implemented:
+                raise ValueError(f"gpt2: {name}={content[name]!r} is not implemented")
+        if content.get("tie_word_embeddings", True) is not True:
+            raise ValueError("gpt2: tie_word_embeddings=false is not implemented")
+        try:
+            return cls(
+                vocab_size=content["vocab_size"],
+                n_positions=content["n_positions"],
+                n_embd=content["n_embd"],
+                n_layer=content["n_layer"],
+                n_head=content["n_head"],
+                dropout=content.get("resid_pdrop", 0.1),
+                layer_norm_epsilon=content.get("layer_norm_epsilon", 1e-5),
+                activation_function=content.get("activation_function", "gelu_new"),
+                eos_token_id=content.get("eos_token_id"),
+            )
+        except KeyError as error:
+            raise ValueError(f"gpt2: config.json has no {error}") from error
+        except TypeError as error:
+            raise ValueError(f"gpt2: config.json holds a value of a wrong kind ({error})") from error
+
+
+class Attention(nn.Module):
+    """Causal self-attention; queries, keys and values from one product."""
+
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads = layer, config.n_head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+        width = x.shape[-1]
+        joint = self.c_attn(x)  # (B, T, 3C)
+        q, k, v = (
+            nn.split_heads(joint[..., start : start + width], self.heads)  # (B, H, T, D)
+            for start in (0, width, 2 * width)
+        )
+        return self.c_proj(nn.merge_heads(nn.attend(q, k, v, layer=self.layer, cache=cache)))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.approximate = ACTIVATIONS[config.activation_function]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(ops.gelu(self.c_fc(x), approximate=self.approximate))
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.dropout(self.attn(self.ln_1(x), cache))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
+
+
+class GPT2(nn.Module):
+    """model(ids) gives logits; `loss` trains without holding them.
+
+    Weights start as in GPT-2: N(0, 0.02), those of projections into the residual stream smaller by
+    sqrt(2 * layers), biases 0; drawn from `seed`.
+    """
+
+    def __init__(self, config: GPT2Config, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.recompute = False  # run each block again in backward instead of keeping its insides
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.initialise(seed)
+
+    def initialise(self, seed: int) -> None:
+        """Draw all weights anew from `seed`."""
+        generator = new_generator(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                std = 0.02
+                if name.endswith("c_proj.weight"):
+                    std /= math.sqrt(2 * self.config.n_layer)
+                parameter.data[...] = generator.normal(0.0, std, parameter.shape)
+            else:
+                parameter.data[...] = 1.0 if name.endswith("weight") else 0.0
+
+    def features(self, ids: Any, cache: Any = None) -> Tensor:
+        """What the head reads: ids (B, T) to (B, T, C). A cache shifts the positions."""
+        start = 0 if cache is None else cache.length
+        end = start + ids.shape[1]
+        if end > self.config.n_positions:
+            raise ValueError(
+                f"gpt2: position {end - 1} asked for, the model has {self.config.n_positions}"
+            )
+        x = self.dropout(self.wte(ids) + self.wpe(numpy.arange(start, end)))
+        for block in self.h:
+            x = checkpoint(block, x) if self.recompute and cache is None else block(x, cache)
+        return self.ln_f(x)
+
+    def forward(self, ids: Any, cache: Any = None) -> Tensor:
+        """Logits (B, T, V) for ids (B, T)."""
+        return ops.linear(self.features(ids, cache), self.wte.weight)
+
+    def next_logits(self, ids: Any, cache: Any = None) -> Tensor:
+        """Logits (B, V) after the last id of each row."""
+        return ops.linear(self.features(ids, cache)[:, -1], self.wte.weight)
+
+    def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of targets (B, T) in nats; -100 is ignored."""
+        x = self.features(ids)
+        return ops.linear_cross_entropy(x, self.wte.weight, targets, reduction=reduction)
+
+
+def to_files(state: dict[str, Array]) -> dict[str, Array]:
+    """Our names and layout to Hugging Face's: `transformer.` before, Conv1D weights transposed."""
+    return {
+        f"transformer.{name}": array.T if name.endswith(TRANSPOSED) else array
+        for name, array in state.items()
+    }
+
+
+def from_files(arrays: dict[str, Array]) -> dict[str, Array]:
+    """The reverse of `to_files`; the prefix is optional, mask buffers and a tied head are dropped."""
+    state = {}
+    for name, array in arrays.items():
+        name = name.removeprefix("transformer.")
+        if not name.endswith(BUFFERS):
+            state[name] = array.T if name.endswith(TRANSPOSED) else array
+    head = state.pop("lm_head.weight", None)
+    if head is not None and "wte.weight" in state:
+        difference = float(numpy.abs(head - state["wte.weight"]).max(initial=0.0))
+        if difference:
+            warnings.warn(
+                f"gpt2: lm_head.weight and wte.weight differ by up to {difference:.3g}, but the "
+                "configuration ties them; wte.weight is used for both",
+                stacklevel=2,
+            )
+    elif head is not None:
+        state["wte.weight"] = head
+    return state

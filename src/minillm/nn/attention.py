@@ -1,0 +1,45 @@
+"""Heads in and out of the feature axis, and attention through an optional cache."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from minillm import ops
+from minillm.tensor import Tensor
+
+
+class LayerCache(Protocol):
+    """Keys and values of the positions seen so far."""
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, Hkv, T, D) to `layer` and return everything it holds."""
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, H * D) as (B, H, T, D)."""
+    batch, length, width = x.shape
+    return x.reshape(batch, length, heads, width // heads).permute(0, 2, 1, 3)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, T, D) as (B, T, H * D)."""
+    batch, heads, length, width = x.shape
+    return x.permute(0, 2, 1, 3).reshape(batch, length, heads * width)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    layer: int = 0,
+    cache: LayerCache | None = None,
+    mask: Any = None,
+    causal: bool = True,
+) -> Tensor:
+    """Causal attention of q (B, H, T, D) over the cached prefix and itself."""
+    new = k.shape[2]
+    if cache is not None:
+        k, v = cache.update(layer, k, v)
+    offset = k.shape[2] - new if causal else 0
+    return ops.scaled_dot_product_attention(q, k, v, mask, causal=causal, offset=offset)

@@ -1,0 +1,112 @@
+"""Layers with PyTorch's names, shapes and initial values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy
+
+from minillm import ops
+from minillm.arrays import default_generator
+from minillm.nn.module import Module, Parameter
+from minillm.tensor import Tensor
+
+Generator = numpy.random.Generator
+
+
+def uniform(shape: tuple[int, ...], bound: float, generator: Generator | None) -> Parameter:
+    """A float32 Parameter drawn from (-bound, bound)."""
+    generator = generator or default_generator
+    return Parameter(generator.uniform(-bound, bound, shape).astype(numpy.float32))
+
+
+def normal(shape: tuple[int, ...], std: float, generator: Generator | None) -> Parameter:
+    """A float32 Parameter drawn from N(0, std**2)."""
+    generator = generator or default_generator
+    return Parameter(generator.normal(0.0, std, shape).astype(numpy.float32))
+
+
+class Linear(Module):
+    """x @ weight.T + bias; weight (out_features, in_features)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        self.weight = uniform((out_features, in_features), bound, generator)
+        self.bias = uniform((out_features,), bound, generator) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """weight[ids]; weight (num_embeddings, embedding_dim)."""
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, generator: Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.weight = normal((num_embeddings, embedding_dim), 1.0, generator)
+
+    def forward(self, ids: Any) -> Tensor:
+        return ops.embedding(self.weight, ids)
+
+
+class LayerNorm(Module):
+    """Normalisation over the last axis, then weight and bias."""
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = Parameter(numpy.ones(normalized_shape, numpy.float32))
+        self.bias = Parameter(numpy.zeros(normalized_shape, numpy.float32)) if bias else None
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+class RMSNorm(Module):
+    """Division by the root mean square over the last axis, then weight."""
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = Parameter(numpy.ones(normalized_shape, numpy.float32))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.weight, eps=self.eps)
+
+
+class Dropout(Module):
+    """While training, zeroes elements with probability p and divides the rest by 1 - p."""
+
+    def __init__(self, p: float = 0.5, generator: Generator | None = None) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p={p}, 0 <= p < 1 is needed")
+        self.p = p
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        generator = self.generator or default_generator
+        return ops.dropout(x, p=self.p, seed=int(generator.integers(1 << 63)))
+
+
+class GELU(Module):
+    """x * Phi(x), exact ("none") or GPT-2's tanh form ("tanh")."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.gelu(x, approximate=self.approximate)

@@ -1,0 +1,214 @@
+"""Optimisers, gradient clipping and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy
+
+from minillm import ops
+from minillm.arrays import Array
+from minillm.nn.module import Parameter
+from minillm.tensor import Tensor
+
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
+SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant", "wsd")
+
+
+class Optimizer:
+    """Groups of parameters with their options and state.
+
+    `params` is an iterable of Parameters, or of dicts {"params": [...], option: value, ...}.
+    """
+
+    state_names: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        groups = list(params)
+        if not groups:
+            raise ValueError("optimizer: no parameters given, at least 1 is needed")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        self.param_groups: list[dict[str, Any]] = []
+        self.steps = 0
+        seen: set[int] = set()
+        for group in groups:
+            unknown = set(group) - set(defaults) - {"params"}
+            if unknown:
+                raise ValueError(f"optimizer: unknown option {sorted(unknown)[0]!r}")
+            merged = defaults | group
+            merged["params"] = list(group["params"])
+            for param in merged["params"]:
+                if not isinstance(param, Tensor) or id(param) in seen:
+                    raise ValueError("optimizer: each parameter must be a Tensor, given once")
+                seen.add(id(param))
+            self.param_groups.append(merged)
+        self.state: list[dict[str, Array]] = [
+            {name: numpy.zeros_like(param.data) for name in self.state_names}
+            for param in self.parameters()
+        ]
+
+    def parameters(self) -> list[Parameter]:
+        return [param for group in self.param_groups for param in group["params"]]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for param in self.parameters():
+            param.grad = None
+
+    def step(self, grad_scale: float = 1.0) -> None:
+        """Update every parameter that has a gradient, the gradient times `grad_scale`."""
+        self.steps += 1
+        states = iter(self.state)
+        for group in self.param_groups:
+            for param in group["params"]:
+                state = next(states)
+                if param.grad is not None:
+                    self._update(param.data, param.grad.data, state, group, grad_scale)
+                    param._version[0] += 1
+
+    def _update(
+        self,
+        param: Array,
+        grad: Array,
+        state: dict[str, Array],
+        group: dict[str, Any],
+        grad_scale: float,
+    ) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step count and the state arrays (not copied), in order of the parameters."""
+        return {"steps": self.steps, "state": self.state}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Copy a state back. ValueError if it belongs to other parameters."""
+        if len(saved["state"]) != len(self.state):
+            raise ValueError(
+                f"optimizer: state of {len(saved['state'])} parameters, {len(self.state)} needed"
+            )
+        self.steps = int(saved["steps"])
+        for own, other in zip(self.state, saved["state"]):
+            for name, array in own.items():
+                if array.shape != other[name].shape:
+                    raise ValueError(
+                        f"optimizer: state {name} {other[name].shape}, {array.shape} is needed"
+                    )
+                array[...] = other[name]
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    state_names = ("m", "v")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    def _update(self, param, grad, state, group, grad_scale):  # type: ignore[no-untyped-def]
+        beta1, beta2 = group["betas"]
+        ops.adamw.compute(
+            param,
+            grad,
+            state["m"],
+            state["v"],
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            step=self.steps,
+            grad_scale=grad_scale,
+        )
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum and L2 weight decay."""
+
+    state_names = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    def _update(self, param, grad, state, group, grad_scale):  # type: ignore[no-untyped-def]
+        ops.sgd.compute(
+            param,
+            grad,
+            state["momentum_buffer"],
+            lr=group["lr"],
+            momentum=group["momentum"],
+            weight_decay=group["weight_decay"],
+            grad_scale=grad_scale,
+        )
+
+
+def decay_groups(params: Iterable[Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only: biases and norms are left alone."""
+    params = list(params)
+    groups = [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def grad_norm(params: Iterable[Parameter]) -> float:
+    """Euclidean norm of all gradients together; overflow of the squares cannot happen."""
+    norms = [float(ops.norm.compute(p.grad.data)[0]) for p in params if p.grad is not None]
+    return math.hypot(*norms)
+
+
+def clip_scale(norm: float, max_norm: float) -> float:
+    """The factor that brings gradients of norm `norm` down to `max_norm`; 1 if they are below."""
+    return max_norm / norm if max_norm and norm > max_norm else 1.0
+
+
+def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients in place so that their joint norm is at most `max_norm`; the norm before."""
+    params = list(params)
+    norm = grad_norm(params)
+    scale = clip_scale(norm, max_norm)
+    if scale < 1:
+        for param in params:
+            if param.grad is not None:
+                param.grad.data *= scale
+    return norm
+
+
+def scheduled(
+    progress: float, schedule: Schedule, warmup: float = 0.0, final: float = 0.1
+) -> float:
+    """Share of the peak learning rate at `progress` (0 to 1) of the run.
+
+    Linear warm-up over the first `warmup` of the run; then "cosine" or "linear" down to `final`,
+    "constant", or "wsd": constant, and linear to `final` over the last fifth (warm-up, stable,
+    decay; Hu et al. 2024, MiniCPM).
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule: {schedule!r}, one of {', '.join(SCHEDULES)} is needed")
+    if progress < warmup:
+        return progress / warmup
+    rest = min(1.0, (progress - warmup) / (1 - warmup)) if warmup < 1 else 1.0
+    if schedule == "cosine":
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * rest))
+    if schedule == "linear":
+        return final + (1 - final) * (1 - rest)
+    if schedule == "wsd":
+        return 1 - (1 - final) * max(0.0, rest - 0.8) / 0.2
+    return 1.0
