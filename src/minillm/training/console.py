@@ -82,8 +82,12 @@ class Console:
         would fail on it at exit."""
         self.lost = str(error)
         if error.errno in GONE and self._stream is not None:
+            try:
+                descriptor = self._stream.fileno()
+            except (OSError, AttributeError):  # not a stream of the system: nothing is buffered
+                return
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._stream.fileno())
+            os.dup2(null, descriptor)
             os.close(null)
 
 

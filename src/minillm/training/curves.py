@@ -6,55 +6,18 @@ stretch (a nested SVG of 1000 units, strokes not scaled), so labels and points s
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from minillm.training.axis import Axis, axis_around
+from minillm.training.page import text
 from minillm.training.quantities import count, number
 
 SPAN = 1000  # drawing units across
 BUCKETS = 400  # a longer curve is drawn through first, lowest, highest and last of each
-LOG_RATIO = 20  # from this ratio of highest to lowest on, a logarithmic axis
 TEXT_HEIGHT = 22
-SMALLEST, LARGEST = 1e-300, 1e300  # the range an axis can be laid out in
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A range of values laid out from 0 to 1, linear or logarithmic."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def fraction(self, value: np.ndarray | float) -> np.ndarray:
-        """Where `value` lies, 0 at `low` and 1 at `high`."""
-        low, high, value = (self._inner(v) for v in (self.low, self.high, value))
-        return (value / 2 - low / 2) / (high / 2 - low / 2)  # halves: the span may pass the float
-
-    def ticks(self, wanted: int = 5) -> list[float]:
-        """At most about `wanted` round values inside the range."""
-        if self.log:
-            return _log_ticks(self.low, self.high, wanted)
-        step = _round_step((self.high / wanted) - (self.low / wanted))
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [k * step for k in range(first, last + 1)]
-
-    def labels(self, ticks: Sequence[float]) -> list[str]:
-        """The ticks in words, all to the same decimal place on a linear axis."""
-        if self.log or len(ticks) < 2:
-            return [number(tick) for tick in ticks]
-        if not 1e-3 <= max(map(abs, ticks)) < 1e6:
-            return [_scientific(tick) for tick in ticks]
-        step = ticks[1] - ticks[0]
-        decimals = next((d for d in range(12) if math.isclose(round(step, d), step)), 12)
-        return [f"{tick:,.{decimals}f}" if tick else "0" for tick in ticks]
-
-    def _inner(self, value: np.ndarray | float) -> np.ndarray:
-        return np.log10(value) if self.log else np.asarray(value, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -86,9 +49,7 @@ class Chart:
 def draw(chart: Chart) -> str:
     """The chart as a `<figure>`: heading, legend, axes, curves, marks."""
     x_axis, y_axis = step_axis(chart), value_axis(chart)
-    legend = "".join(
-        f'<span class="key {c.style}">{html.escape(c.label)}</span>' for c in chart.curves
-    )
+    legend = "".join(f'<span class="key {c.style}">{text(c.label)}</span>' for c in chart.curves)
     if chart.marks:
         legend += '<span class="key mark">skipped step</span>'
     parts = [_grid(chart, x_axis, y_axis)]
@@ -99,9 +60,9 @@ def draw(chart: Chart) -> str:
     parts.append(_best(chart, x_axis, y_axis))
     log = " (logarithmic)" if y_axis.log else ""
     return (
-        f'<figure class="chart"><figcaption><b>{html.escape(chart.name)}</b> '
-        f'<span class="unit">{html.escape(chart.unit)}{log}</span>{legend}</figcaption>'
-        f'<div class="plot"><svg role="img" aria-label="{html.escape(_in_words(chart))}" '
+        f'<figure class="chart"><figcaption><b>{text(chart.name)}</b> '
+        f'<span class="unit">{text(chart.unit)}{log}</span>{legend}</figcaption>'
+        f'<div class="plot"><svg role="img" aria-label="{text(_in_words(chart))}" '
         f'width="100%" height="{chart.height}" data-x="{x_axis.low!r} {x_axis.high!r}" '
         f'data-y="{y_axis.low!r} {y_axis.high!r} {int(y_axis.log)}">{"".join(parts)}</svg>'
         f'<output class="readout"></output></div></figure>'
@@ -109,22 +70,16 @@ def draw(chart: Chart) -> str:
 
 
 def step_axis(chart: Chart) -> Axis:
-    """Steps from 0 to the last one measured."""
-    return Axis(0.0, max([1.0, *(float(c.x[-1]) for c in chart.curves)]))
+    """Steps from 0 to the last one measured or marked."""
+    last = [float(c.x[-1]) for c in chart.curves] + [float(step) for step, _ in chart.marks]
+    return Axis(0.0, max([1.0, *last]))
 
 
 def value_axis(chart: Chart) -> Axis:
-    """The range of all values and a little air; logarithmic where it spans a factor of 20."""
-    values = [v for c in chart.curves for v in (float(c.y.min()), float(c.y.max()))]
-    low, high = _within(min(values, default=0.0)), _within(max(values, default=1.0))
-    if chart.from_zero and low >= 0:
-        return Axis(0.0, min(high * 1.05, LARGEST) or 1.0)
-    if low > 0 and high / LOG_RATIO > low:
-        air = min(high / low, LARGEST) ** 0.04
-        return Axis(max(low / air, SMALLEST), min(high * air, LARGEST), log=True)
-    spread = high / 25 - low / 25
-    air = spread if spread > 1e-9 * abs(high) else abs(high) / 20 or 0.5
-    return Axis(max(low - air, -LARGEST), min(high + air, LARGEST))
+    """The range of all values of all curves."""
+    low = min(float(curve.y.min()) for curve in chart.curves)
+    high = max(float(curve.y.max()) for curve in chart.curves)
+    return axis_around(low, high, from_zero=chart.from_zero)
 
 
 def thin(x: np.ndarray, y: np.ndarray, buckets: int = BUCKETS) -> tuple[np.ndarray, np.ndarray]:
@@ -170,11 +125,11 @@ def _line(chart: Chart, curve: Curve, x_axis: Axis, y_axis: Axis) -> str:
     across = SPAN * x_axis.fraction(x)
     down = chart.height * (1 - y_axis.fraction(y))
     path = "L".join(f"{a:.1f},{d:.1f}" for a, d in zip(across, down))
-    dot = "h0" if len(x) == 1 else ""
+    style, end = (f"{curve.style} dot", "h0") if len(x) == 1 else (curve.style, "")
     return (
         f'<svg viewBox="0 0 {SPAN} {chart.height}" preserveAspectRatio="none" width="100%" '
-        f'height="{chart.height}"><path class="{curve.style}" '
-        f'data-label="{html.escape(curve.label)}" d="M{path}{dot}"/></svg>'
+        f'height="{chart.height}"><path class="{style}" '
+        f'data-label="{text(curve.label)}" d="M{path}{end}"/></svg>'
     )
 
 
@@ -183,7 +138,7 @@ def _points(chart: Chart, curve: Curve, x_axis: Axis, y_axis: Axis) -> str:
     joined = _line(chart, Curve(curve.label, "joined", x, y), x_axis, y_axis)
     return joined + "".join(
         f'<circle class="point" cx="{_x(x_axis, a)}" cy="{_y(chart, y_axis, v)}" r="3">'
-        f"<title>step {a:.0f}: {html.escape(curve.label)} {number(v)}</title></circle>"
+        f"<title>step {a:.0f}: {text(curve.label)} {number(v)}</title></circle>"
         for a, v in zip(x.tolist(), y.tolist())
     )
 
@@ -191,7 +146,7 @@ def _points(chart: Chart, curve: Curve, x_axis: Axis, y_axis: Axis) -> str:
 def _marks(chart: Chart, x_axis: Axis) -> str:
     return "".join(
         f'<line class="mark" x1="{_x(x_axis, step)}" x2="{_x(x_axis, step)}" '
-        f'y1="{chart.height - 12}" y2="{chart.height}"><title>step {step}: {html.escape(why)}'
+        f'y1="{chart.height - 12}" y2="{chart.height}"><title>step {step}: {text(why)}'
         f"</title></line>"
         for step, why in chart.marks
     )
@@ -207,7 +162,7 @@ def _best(chart: Chart, x_axis: Axis, y_axis: Axis) -> str:
     return (
         f'<circle class="best" cx="{_x(x_axis, step)}" cy="{y}" r="5.5"/>'
         f'<text class="best" x="{_x(x_axis, step)}" y="{baseline:.1f}" text-anchor="{anchor}">'
-        f"{html.escape(label)}</text>"
+        f"{text(label)}</text>"
     )
 
 
@@ -219,7 +174,7 @@ def _in_words(chart: Chart) -> str:
         f"{number(float(c.y.max()))}"
         for c in chart.curves
     ]
-    marks = [f"{len(chart.marks)} steps marked"] if chart.marks else []
+    marks = [f"{len(chart.marks)} skipped steps marked"] if chart.marks else []
     return f"{chart.name}, {chart.unit}, by step: {'; '.join(curves + marks)}."
 
 
@@ -229,27 +184,3 @@ def _x(axis: Axis, value: float) -> str:
 
 def _y(chart: Chart, axis: Axis, value: float) -> str:
     return f"{chart.height * (1 - float(axis.fraction(value))):.1f}"
-
-
-def _within(value: float) -> float:
-    return 0.0 if abs(value) < SMALLEST else max(-LARGEST, min(value, LARGEST))
-
-
-def _scientific(value: float) -> str:
-    power = math.floor(math.log10(abs(value))) if value else 0
-    return f"{value / 10.0**power:.4g}e{power}" if value else "0"
-
-
-def _round_step(step: float) -> float:
-    """The next of 1, 2, 2.5 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next((f * power for f in (1, 2, 2.5, 5) if f * power >= step * (1 - 1e-9)), 10 * power)
-
-
-def _log_ticks(low: float, high: float, wanted: int) -> list[float]:
-    """Powers of ten; within two decades 1, 2 and 5 times them; fewer where they crowd."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if last - first <= 2 else (1,)
-    ticks = [float(f"{f}e{k}") for k in range(first, last + 1) for f in factors]
-    inside = [t for t in ticks if low <= t <= high]
-    return inside[:: math.ceil(len(inside) / (wanted + 2)) or 1]

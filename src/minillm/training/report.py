@@ -17,15 +17,15 @@ from minillm.formats.files import atomic_write_text
 from minillm.training import metrics, page, steplog
 from minillm.training.console import shorten
 from minillm.training.curves import Chart, Curve, draw
+from minillm.training.headline import headline, sentences
 from minillm.training.metrics import MovingAverage, Summary, summarise
-from minillm.training.quantities import count, duration, number, size
+from minillm.training.quantities import number
 from minillm.training.steplog import Row
 
-SHOWN_SAMPLES, SAMPLE_LIMIT, PROMPT_LIMIT = 12, 1500, 300
+SHOWN_SAMPLES, SAMPLE_LIMIT, PROMPT_LIMIT = 12, 1200, 300
 SHOWN_EVALUATIONS = 60
 SHOWN_SKIPS, SKIP_LIMIT = 20, 200
-MARKED_SKIPS = 200
-RISE = 1.02  # a last validation loss this much above the best is worth a word
+MARKED_SKIPS, MARK_LIMIT = 100, 60
 
 
 def write_report(folder: str | os.PathLike[str]) -> Path:
@@ -46,7 +46,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     summary = summarise(rows)
     body = (
         f"<header><p>Training report</p><h1>{page.text(name)}</h1>"
-        f"<p class=lead>{page.text(in_words(summary))}</p></header>\n"
+        f'<p class="lead">{page.text(sentences(summary))}</p></header>\n'
         + page.figures(headline(summary, facts))
         + page.section("Curves", loss_chart(rows, summary), _small_charts(rows))
         + page.section("Skipped steps", _skips(summary.skipped))
@@ -58,53 +58,6 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     target = folder / "report.html"
     atomic_write_text(target, page.document(f"{name}: training report", body))
     return target
-
-
-def in_words(summary: Summary) -> str:
-    """The run in three or four sentences."""
-    if not summary.steps:
-        return "No training step has been recorded yet."
-    tokens = "" if summary.tokens is None else f" on {count(summary.tokens)} tokens"
-    time = "" if summary.elapsed_s is None else f" in {duration(summary.elapsed_s)}"
-    sentences = [f"Trained for {summary.steps:,} steps{tokens}{time}."]
-    final, best = summary.final, summary.best
-    if final is None or best is None:
-        sentences.append("No validation was run.")
-    else:
-        sentences.append(f"Validation loss ended at {_with_bits(final)}.")
-        if best["val_loss"] < final["val_loss"]:
-            sentences.append(f"Its lowest, {_with_bits(best)}, was at step {best['step']:,}.")
-        if final["val_loss"] > best["val_loss"] * RISE:
-            sentences.append("It has risen since, a sign of overfitting.")
-    if summary.skipped:
-        steps = f"{len(summary.skipped):,} step{'s' * (len(summary.skipped) > 1)}"
-        sentences.append(f"The numerics guard marked {steps}.")
-    return " ".join(sentences)
-
-
-def headline(summary: Summary, facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The figures at the top: name, value, note."""
-    found: list[tuple[str, str, str]] = []
-    best = summary.best
-    if best is not None:
-        found.append(("Best validation loss", number(best["val_loss"]), "nats per token"))
-        if "val_bpb" in best:
-            found.append(("Bits per byte", number(best["val_bpb"]), f"at step {best['step']:,}"))
-    if summary.loss is not None:
-        found.append(("Training loss", number(summary.loss), "nats per token, smoothed"))
-    model = facts.get("model")
-    parameters = model.get("parameters") if isinstance(model, dict) else None
-    if isinstance(parameters, int):
-        found.append(("Parameters", count(parameters), f"{parameters:,}"))
-    if summary.tokens is not None:
-        found.append(("Tokens seen", count(summary.tokens), f"{summary.tokens:,}"))
-    if summary.elapsed_s is not None:
-        found.append(("Time", duration(summary.elapsed_s), f"{summary.steps:,} steps"))
-    if summary.tokens_per_s is not None:
-        found.append(("Speed", count(summary.tokens_per_s), "tokens per second, median"))
-    if summary.rss_mb is not None:
-        found.append(("Memory", size(summary.rss_mb * 1e6), "resident, highest"))
-    return found
 
 
 def loss_chart(rows: Sequence[Row], summary: Summary) -> str:
@@ -122,7 +75,7 @@ def loss_chart(rows: Sequence[Row], summary: Summary) -> str:
     if not curves:
         return ""
     skipped = summary.skipped[:: math.ceil(len(summary.skipped) / MARKED_SKIPS) or 1]
-    marks = [(row["step"], shorten(str(row["skipped"]), SKIP_LIMIT)) for row in skipped]
+    marks = [(row["step"], shorten(str(row["skipped"]), MARK_LIMIT)) for row in skipped]
     return draw(Chart("Loss", "nats per token", curves, marks=marks, best=best))
 
 
@@ -177,7 +130,7 @@ def _samples(samples: Sequence[Row]) -> str:
         prompt, written = str(row.get("prompt", "")), str(row.get("text", ""))
         written = written.removeprefix(prompt)
         blocks.append(
-            f"<figure class=sample><figcaption>Step {row['step']:,}</figcaption>"
+            f'<figure class="sample"><figcaption>Step {row["step"]:,}</figcaption>'
             f'<pre dir="auto"><b>{page.text(shorten(prompt, PROMPT_LIMIT))}</b>'
             f"{page.text(shorten(written, SAMPLE_LIMIT))}</pre></figure>"
         )
@@ -217,7 +170,8 @@ def _tables(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     tables = [page.facts_table("Settings", settings), page.facts_table("Facts", loose)]
     for name, group in facts.items():
         if isinstance(group, dict):
-            tables.append(page.facts_table(name.replace("_", " ").capitalize(), group))
+            shown = {key: _grouped(value) for key, value in group.items()}
+            tables.append(page.facts_table(name.replace("_", " ").capitalize(), shown))
     return f'<div class="tables">{"".join(tables)}</div>' if any(tables) else ""
 
 
@@ -230,13 +184,13 @@ def _commands(name: str) -> str:
     )
 
 
+def _grouped(value: object) -> object:
+    """Large whole numbers with separators."""
+    return f"{value:,}" if type(value) is int and value >= 10_000 else value
+
+
 def _decimal(value: float) -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else number(value)
-
-
-def _with_bits(row: Row) -> str:
-    bits = f" ({number(row['val_bpb'])} bits per byte)" if "val_bpb" in row else ""
-    return f"{number(row['val_loss'])} nats per token{bits}"
 
 
 def _read_object(path: Path) -> dict[str, Any]:
