@@ -1,0 +1,96 @@
+#include "arguments.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace minillm {
+namespace {
+
+const char* name_of(Type type) {
+    switch (type) {
+        case Type::float32:
+            return "float32";
+        case Type::int64:
+            return "int64";
+        case Type::boolean:
+            return "bool";
+        case Type::other:
+            break;
+    }
+    return "of another dtype";
+}
+
+template <class Iterator>
+std::string text(Iterator first, Iterator last) {
+    std::string result = "(";
+    for (Iterator i = first; i != last; ++i)
+        result += (i == first ? "" : ", ") + std::to_string(*i);
+    return result + (last - first == 1 ? ",)" : ")");
+}
+
+}  // namespace
+
+void Arguments::fail(const std::string& fact) const {
+    throw std::invalid_argument(std::string(operation_) + ": " + fact);
+}
+
+void Arguments::require_rank(const Array& a, const char* name, int ndim) const {
+    if (!a.given) fail(std::string(name) + " is None, an array is needed");
+    if (a.ndim != ndim)
+        fail(std::string(name) + " has " + std::to_string(a.ndim) + " axes, " +
+             std::to_string(ndim) + " are needed");
+}
+
+void Arguments::require_type(const Array& a, const char* name, Type type) const {
+    if (a.type != type)
+        fail(std::string(name) + " is " + name_of(a.type) + ", " + name_of(type) + " is needed");
+    if (!a.aligned)
+        fail(std::string(name) + " is not aligned in memory, an aligned copy is needed");
+}
+
+void Arguments::require_contiguous(const Array& a, const char* name) const {
+    if (!a.contiguous)
+        fail(std::string(name) + " is not C-contiguous, a contiguous copy is needed");
+}
+
+void Arguments::require_writable(const Array& a, const char* name) const {
+    if (!a.writable) fail(std::string(name) + " is read-only, a writable array is needed");
+}
+
+void Arguments::require_shape(const Array& a, const char* name, Shape shape) const {
+    if (!std::equal(shape.begin(), shape.end(), a.shape))
+        fail(std::string(name) + " has shape " + text(a.shape, a.shape + a.ndim) + ", " +
+             text(shape.begin(), shape.end()) + " is needed");
+}
+
+void* Arguments::contiguous(const Array& a, const char* name, Type type, Shape shape) const {
+    require_rank(a, name, static_cast<int>(shape.size()));
+    require_type(a, name, type);
+    require_shape(a, name, shape);
+    require_contiguous(a, name);
+    return a.data;
+}
+
+const float* Arguments::input(const Array& a, const char* name, Shape shape) const {
+    return static_cast<const float*>(contiguous(a, name, Type::float32, shape));
+}
+
+const float* Arguments::optional_input(const Array& a, const char* name, Shape shape) const {
+    return a.given ? input(a, name, shape) : nullptr;
+}
+
+const int64_t* Arguments::ids(const Array& a, const char* name, Shape shape) const {
+    return static_cast<const int64_t*>(contiguous(a, name, Type::int64, shape));
+}
+
+float* Arguments::output(const Array& a, const char* name, Shape shape) const {
+    void* data = contiguous(a, name, Type::float32, shape);
+    require_writable(a, name);
+    return static_cast<float*>(data);
+}
+
+float* Arguments::optional_output(const Array& a, const char* name, Shape shape) const {
+    return a.given ? output(a, name, shape) : nullptr;
+}
+
+}  // namespace minillm

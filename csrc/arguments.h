@@ -1,0 +1,52 @@
+// The checks that stand between a caller's arrays and a kernel's pointers.
+#pragma once
+
+#include <array>
+#include <initializer_list>
+#include <string>
+
+#include "array.h"
+
+namespace minillm {
+
+// The arguments of one call; every failure is a std::invalid_argument beginning with the operation.
+class Arguments {
+ public:
+    using Shape = std::initializer_list<int64_t>;
+
+    explicit Arguments(const char* operation) : operation_(operation) {}
+
+    [[noreturn]] void fail(const std::string& fact) const;
+    void require(bool condition, const char* fact) const {
+        if (!condition) fail(fact);
+    }
+
+    // The sizes of an array of N axes.
+    template <int N>
+    std::array<int64_t, N> sizes(const Array& a, const char* name) const {
+        require_rank(a, name, N);
+        std::array<int64_t, N> result;
+        for (int axis = 0; axis < N; axis++) result[axis] = a.shape[axis];
+        return result;
+    }
+
+    // Contiguous arrays of a certain shape; the optional ones are null if not given.
+    const float* input(const Array& a, const char* name, Shape shape) const;
+    const float* optional_input(const Array& a, const char* name, Shape shape) const;
+    const int64_t* ids(const Array& a, const char* name, Shape shape) const;
+    float* output(const Array& a, const char* name, Shape shape) const;
+    float* optional_output(const Array& a, const char* name, Shape shape) const;
+
+    void require_rank(const Array& a, const char* name, int ndim) const;
+    void require_type(const Array& a, const char* name, Type type) const;  // and alignment
+    void require_contiguous(const Array& a, const char* name) const;
+    void require_writable(const Array& a, const char* name) const;
+
+ private:
+    void require_shape(const Array& a, const char* name, Shape shape) const;
+    void* contiguous(const Array& a, const char* name, Type type, Shape shape) const;
+
+    const char* operation_;
+};
+
+}  // namespace minillm

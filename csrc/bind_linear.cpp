@@ -1,0 +1,106 @@
+#include <vector>
+
+#include "bindings.h"
+
+namespace minillm {
+namespace {
+
+int64_t elements(const Array& a, int axis) { return a.strides[axis] / 4; }
+
+Matrix last_two_axes(const Arguments& args, const Array& a, const char* name) {
+    args.require(a.given && a.ndim >= 2, "arrays of at least 2 axes are needed");
+    args.require_type(a, name, Type::float32);
+    const int row = a.ndim - 2, col = a.ndim - 1;
+    return {static_cast<const float*>(a.data), a.shape[row], a.shape[col], elements(a, row),
+            elements(a, col)};
+}
+
+// Where the matrices of `a` begin as the leading axes of `out` run; axes of size 1 are repeated.
+std::vector<int64_t> batch_offsets(const Arguments& args, const Array& a, const Array& out) {
+    args.require(a.ndim <= out.ndim, "out has fewer axes than an input");
+    std::vector<int64_t> offsets{0};
+    for (int axis = 0; axis < out.ndim - 2; axis++) {
+        const int own = axis - (out.ndim - a.ndim);
+        const bool repeated = own < 0 || a.shape[own] == 1;
+        args.require(repeated || a.shape[own] == out.shape[axis],
+                     "the leading axes of an input do not broadcast to those of out");
+        std::vector<int64_t> next;
+        next.reserve(offsets.size() * out.shape[axis]);
+        for (const int64_t offset : offsets)
+            for (int64_t i = 0; i < out.shape[axis]; i++)
+                next.push_back(offset + (repeated ? 0 : i * elements(a, own)));
+        offsets.swap(next);
+    }
+    return offsets;
+}
+
+// Left matrices that lie at equal steps and all meet the same right one are a single tall matrix.
+bool one_tall_product(const Matrix& a, const std::vector<int64_t>& a_offsets,
+                      const std::vector<int64_t>& b_offsets) {
+    const auto step = a.rows * a.row_stride;
+    for (size_t i = 0; i < a_offsets.size(); i++)
+        if (b_offsets[i] != 0 || a_offsets[i] != static_cast<int64_t>(i) * step) return false;
+    return true;
+}
+
+void matmul_forward(const Array& a, const Array& b, const Array& out) {
+    const Arguments args("matmul_forward");
+    Matrix left = last_two_axes(args, a, "a");
+    const Matrix right = last_two_axes(args, b, "b");
+    const Matrix product = last_two_axes(args, out, "out");
+    args.require(left.cols == right.rows, "a needs as many columns as b has rows");
+    args.require(product.rows == left.rows && product.cols == right.cols,
+                 "out needs the rows of a and the columns of b");
+    args.require_contiguous(out, "out");
+    args.require_writable(out, "out");
+    const std::vector<int64_t> a_offsets = batch_offsets(args, a, out);
+    const std::vector<int64_t> b_offsets = batch_offsets(args, b, out);
+    auto batch = static_cast<int64_t>(a_offsets.size());
+    if (one_tall_product(left, a_offsets, b_offsets)) {
+        left.rows *= batch;
+        batch = batch > 0;
+    }
+    const Unlocked unlocked;
+    kernels().matmul_forward(left, a_offsets.data(), right, b_offsets.data(), batch,
+                             const_cast<float*>(product.data));
+}
+
+void linear_forward(const Array& x, const Array& weight, const Array& bias, const Array& out) {
+    const Arguments args("linear_forward");
+    const auto [n, k] = args.sizes<2>(x, "x");
+    const auto m = args.sizes<2>(weight, "weight")[0];
+    const auto* x_data = args.input(x, "x", {n, k});
+    const auto* weight_data = args.input(weight, "weight", {m, k});
+    const auto* bias_data = args.optional_input(bias, "bias", {m});
+    auto* out_data = args.output(out, "out", {n, m});
+    const Unlocked unlocked;
+    kernels().linear_forward(x_data, weight_data, bias_data, n, m, k, out_data);
+}
+
+void linear_backward(const Array& grad, const Array& x, const Array& weight, const Array& dx,
+                     const Array& dweight, const Array& dbias) {
+    const Arguments args("linear_backward");
+    const auto [n, k] = args.sizes<2>(x, "x");
+    const auto m = args.sizes<2>(weight, "weight")[0];
+    const auto* grad_data = args.input(grad, "grad", {n, m});
+    const auto* x_data = args.input(x, "x", {n, k});
+    const auto* weight_data = args.input(weight, "weight", {m, k});
+    auto* dx_data = args.optional_output(dx, "dx", {n, k});
+    auto* dweight_data = args.optional_output(dweight, "dweight", {m, k});
+    auto* dbias_data = args.optional_output(dbias, "dbias", {m});
+    const Unlocked unlocked;
+    kernels().linear_backward(grad_data, x_data, weight_data, n, m, k, dx_data, dweight_data,
+                              dbias_data);
+}
+
+}  // namespace
+
+void bind_linear(pybind11::module_& module) {
+    using pybind11::arg;
+    module.def("matmul_forward", matmul_forward, arg("a"), arg("b"), arg("out"));
+    module.def("linear_forward", linear_forward, arg("x"), arg("weight"), arg("bias"), arg("out"));
+    module.def("linear_backward", linear_backward, arg("grad"), arg("x"), arg("weight"), arg("dx"),
+               arg("dweight"), arg("dbias"));
+}
+
+}  // namespace minillm

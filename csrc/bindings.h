@@ -1,0 +1,18 @@
+// The functions of every family under the names that all devices share: each checks its arguments,
+// lets the interpreter go on with other threads and calls the kernels in use.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "arguments.h"
+#include "kernels.h"
+
+namespace minillm {
+
+const Kernels& kernels();
+
+using Unlocked = pybind11::gil_scoped_release;
+
+void bind_linear(pybind11::module_& module);
+
+}  // namespace minillm

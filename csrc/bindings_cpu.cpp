@@ -1,0 +1,74 @@
+// The module minillm._cpu: the operations of every family, and what governs how they run.
+#include <pybind11/stl.h>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "bindings.h"
+#include "cpu/isa.h"
+#include "parallel.h"
+
+namespace minillm {
+namespace {
+
+bool all_finite(const Array& x) {
+    const Arguments args("all_finite");
+    args.require(x.given, "x is None, an array is needed");
+    args.require_type(x, "x", Type::float32);
+    args.require_contiguous(x, "x");
+    int64_t size = 1;
+    for (int axis = 0; axis < x.ndim; axis++) size *= x.shape[axis];
+    bool finite = true;
+    const Unlocked unlocked;
+    kernels().all_finite(static_cast<const float*>(x.data), size, &finite);
+    return finite;
+}
+
+void set_threads(int count) {
+    if (count < 1)
+        throw std::invalid_argument("set_threads: " + std::to_string(count) +
+                                    " threads were asked for, at least 1 is needed");
+    set_thread_count(count);
+}
+
+// Throws what makes the import fail with one line.
+void read_environment() {
+    kernels();
+    if (const char* isa = std::getenv("MINILLM_ISA")) {
+        try {
+            set_isa(isa);
+        } catch (const std::invalid_argument& error) {
+            throw std::runtime_error(std::string("MINILLM_ISA: ") + error.what());
+        }
+    }
+    if (const char* threads = std::getenv("MINILLM_THREADS")) {
+        char* end = nullptr;
+        const long count = std::strtol(threads, &end, 10);
+        if (end == threads || *end || count < 1 || count > 4096)
+            throw std::runtime_error(std::string("MINILLM_THREADS: '") + threads +
+                                     "' is not a whole number from 1 to 4096");
+        set_thread_count(static_cast<int>(count));
+    }
+}
+
+void bind_runtime(pybind11::module_ runtime) {
+    using pybind11::arg;
+    runtime.def("threads", thread_count, "Threads that the kernels use.");
+    runtime.def("set_threads", set_threads, arg("count"));
+    runtime.def(
+        "isa", [] { return kernels().isa; }, "Instruction set in use.");
+    runtime.def("available_isas", available_isas, "Instruction sets this processor runs.");
+    runtime.def("set_isa", set_isa, arg("name"));
+    runtime.def("all_finite", all_finite, arg("x"), "No infinity and no NaN in x.");
+}
+
+}  // namespace
+}  // namespace minillm
+
+PYBIND11_MODULE(_cpu, module) {
+    module.doc() = "Kernels for the CPU; the operations of minillm.ops call them.";
+    minillm::read_environment();
+    minillm::bind_linear(module);
+    minillm::bind_runtime(module.def_submodule("runtime", "Threads and instruction sets."));
+}

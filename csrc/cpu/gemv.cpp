@@ -1,0 +1,96 @@
+// Matrix times vector: every element of the matrix is read once, so memory sets the pace.
+#include "../parallel.h"
+#include "../scratch.h"
+#include "gemm.h"
+
+namespace minillm::MINILLM_ISA {
+namespace {
+
+constexpr int64_t chunk_floats = 1 << 15;  // of the matrix
+constexpr int64_t together = 4;            // rows or vectors that share one pass over v
+
+template <int R>
+void dot_rows(const float* x, int64_t row_stride, const float* v, int64_t n, float* out) {
+    vf acc[R][2] = {};
+    int64_t k = 0;
+    for (; k + 2 * W <= n; k += 2 * W) {
+        for (int i = 0; i < R; i++) {
+            acc[i][0] += load(x + i * row_stride + k) * load(v + k);
+            acc[i][1] += load(x + i * row_stride + k + W) * load(v + k + W);
+        }
+    }
+    for (; k < n; k += W) {
+        for (int i = 0; i < R; i++) {
+            const float* row = x + i * row_stride + k;
+            acc[i][0] += n - k < W ? load_first(row, n - k) * load_first(v + k, n - k)
+                                   : load(row) * load(v + k);
+        }
+    }
+    for (int i = 0; i < R; i++) out[i] = sum(acc[i][0] + acc[i][1]);
+}
+
+void gather(const float* from, int64_t stride, int64_t n, float* to) {
+    for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];
+}
+
+// Rows of x are contiguous, or else (any strides) copied one at a time.
+void dot_products(const Matrix& x, const float* v, float* out) {
+    const int64_t each = larger(1, chunk_floats / x.cols / together) * together;
+    parallel_for(ceil_div(x.rows, each), [&](int64_t chunk) {
+        const int64_t end = smaller(x.rows, (chunk + 1) * each);
+        const Scratch copy(x.col_stride == 1 ? 0 : x.cols);
+        for (int64_t i = chunk * each; i < end;) {
+            const float* row = x.data + i * x.row_stride;
+            if (x.col_stride != 1) {
+                gather(row, x.col_stride, x.cols, copy);
+                dot_rows<1>(copy, 0, v, x.cols, out + i++);
+            } else if (i + together <= end) {
+                dot_rows<together>(row, x.row_stride, v, x.cols, out + i);
+                i += together;
+            } else {
+                dot_rows<1>(row, 0, v, x.cols, out + i++);
+            }
+        }
+    });
+}
+
+// Columns of x are contiguous: each chunk sums a band of rows over all columns.
+void combine_columns(const Matrix& x, const float* v, float* out) {
+    const int64_t each = together * W;
+    parallel_for(ceil_div(x.rows, each), [&](int64_t chunk) {
+        const int64_t first = chunk * each, rows = smaller(each, x.rows - first);
+        const float* column = x.data + first;
+        vf acc[together] = {};
+        for (int64_t k = 0; k < x.cols; k++, column += x.col_stride) {
+            for (int64_t i = 0; i < together; i++) {
+                const int64_t left = rows - i * W;
+                if (left <= 0) break;
+                acc[i] += splat(v[k]) *
+                          (left < W ? load_first(column + i * W, left) : load(column + i * W));
+            }
+        }
+        for (int64_t i = 0; i < rows; i += W) {
+            if (rows - i < W)
+                store_first(out + first + i, acc[i / W], rows - i);
+            else
+                store(out + first + i, acc[i / W]);
+        }
+    });
+}
+
+}  // namespace
+
+void gemv(const Matrix& x, Strided v, Strided bias, float* out, int64_t out_stride) {
+    const Scratch factors(v.stride == 1 ? 0 : x.cols), results(out_stride == 1 ? 0 : x.rows);
+    if (v.stride != 1) gather(v.data, v.stride, x.cols, factors);
+    const float* vector = v.stride == 1 ? v.data : factors;
+    float* products = out_stride == 1 ? out : results;
+    if (x.row_stride == 1 && x.col_stride != 1)
+        combine_columns(x, vector, products);
+    else
+        dot_products(x, vector, products);
+    for (int64_t i = 0; i < x.rows && (bias.data || out_stride != 1); i++)
+        out[i * out_stride] = products[i] + (bias.data ? bias.data[i * bias.stride] : 0);
+}
+
+}  // namespace minillm::MINILLM_ISA

@@ -1,0 +1,77 @@
+#include "isa.h"
+
+#include <atomic>
+#include <stdexcept>
+
+namespace minillm {
+
+#define MINILLM_LINK(isa)         \
+    namespace isa {               \
+    extern const Kernels kernels; \
+    }
+
+#if defined(__x86_64__)
+MINILLM_LINK(sse4)
+MINILLM_LINK(avx2)
+MINILLM_LINK(avx512)
+#elif defined(__aarch64__)
+MINILLM_LINK(neon)
+#else
+MINILLM_LINK(generic)
+#endif
+
+namespace {
+
+// The builtins also ask the operating system whether it keeps the wide registers.
+std::vector<const Kernels*> supported() {
+#if defined(__x86_64__)
+    std::vector<const Kernels*> found;
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("sse4.2")) return found;
+    found.push_back(&sse4::kernels);
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return found;
+    found.push_back(&avx2::kernels);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        found.push_back(&avx512::kernels);
+    return found;
+#elif defined(__aarch64__)
+    return {&neon::kernels};
+#else
+    return {&generic::kernels};
+#endif
+}
+
+std::atomic<const Kernels*> in_use{nullptr};
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+    std::vector<std::string> names;
+    for (const Kernels* table : supported()) names.push_back(table->isa);
+    return names;
+}
+
+const Kernels& kernels() {
+    if (!in_use) {
+        const std::vector<const Kernels*> tables = supported();
+        if (tables.empty()) throw std::runtime_error("minillm._cpu: this processor lacks SSE4.2");
+        in_use = tables.back();
+    }
+    return *in_use;
+}
+
+void set_isa(const std::string& name) {
+    std::string choices;
+    for (const Kernels* table : supported()) {
+        if (table->isa == name) {
+            in_use = table;
+            return;
+        }
+        choices += (choices.empty() ? "" : ", ") + std::string(table->isa);
+    }
+    throw std::invalid_argument("instruction set '" + name +
+                                "' is not one of those this processor runs: " + choices);
+}
+
+}  // namespace minillm

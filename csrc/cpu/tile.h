@@ -1,0 +1,59 @@
+// The innermost product: a few rows of A times a panel of B, its result held in registers.
+#pragma once
+
+#include "vec.h"
+
+namespace minillm::MINILLM_ISA {
+
+#if defined(__AVX512F__)
+constexpr int MR = 12, NV = 2;  // 24 of 32 registers hold the result
+#elif defined(__AVX2__)
+constexpr int MR = 6, NV = 2;  // 12 of 16
+#elif defined(__aarch64__)
+constexpr int MR = 6, NV = 4;  // 24 of 32
+#else
+constexpr int MR = 4, NV = 2;
+#endif
+constexpr int NR = NV * W;  // columns of a panel
+
+// c = start + a · b for one tile; each element adds its products in order of depth, whatever the
+// shape of the tile, so a result does not depend on how the output was cut into tiles.
+struct Tile {
+    int64_t depth;
+    const float* a;
+    int64_t a_stride;  // between rows where rows are contiguous, else between columns
+    const float* b;
+    int64_t b_stride;  // between rows of b
+    float* c;
+    int64_t c_stride;
+    const float* start;  // null: zero. A bias has start_stride 0; to accumulate, start at c
+    int64_t start_stride;
+};
+
+template <int M, int N, bool by_rows>
+static void multiply_tile(const Tile& tile) {
+    vf acc[M][N] = {};
+    const int64_t row = by_rows ? tile.a_stride : 1, step = by_rows ? 1 : tile.a_stride;
+    const float *a = tile.a, *b = tile.b;
+    for (int64_t k = 0; k < tile.depth; k++, a += step, b += tile.b_stride) {
+        vf columns[N];
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) columns[j] = load(b + j * W);
+#pragma GCC unroll 12
+        for (int i = 0; i < M; i++) {
+            const vf factor = splat(a[i * row]);
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) acc[i][j] += factor * columns[j];
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < M; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) {
+            if (tile.start) acc[i][j] += load(tile.start + i * tile.start_stride + j * W);
+            store(tile.c + i * tile.c_stride + j * W, acc[i][j]);
+        }
+    }
+}
+
+}  // namespace minillm::MINILLM_ISA

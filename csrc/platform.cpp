@@ -1,0 +1,108 @@
+#include "platform.h"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#include "parallel.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if !defined(_WIN32)
+#include <pthread.h>
+#include <signal.h>
+#endif
+#if defined(_MSC_VER)
+#include <intrin.h>
+#endif
+
+namespace minillm {
+
+void cpu_pause() {
+#if defined(_MSC_VER) && defined(_M_X64)
+    _mm_pause();
+#elif defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+#if defined(_WIN32)
+void block_signals() {}
+void on_fork_child(void (*)()) {}
+#else
+void block_signals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+}
+
+void on_fork_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handler); }
+#endif
+
+#if defined(__linux__)
+namespace {
+
+int affinity_cores() {
+    for (int room = 1024; room <= 1 << 20; room *= 2) {
+        cpu_set_t* set = CPU_ALLOC(room);
+        if (!set) return 0;
+        const size_t size = CPU_ALLOC_SIZE(room);
+        const bool fits = sched_getaffinity(0, size, set) == 0;
+        const int cores = fits ? CPU_COUNT_S(size, set) : 0;
+        CPU_FREE(set);
+        if (fits) return cores;
+    }
+    return 0;
+}
+
+// Cores granted by one group's files, rounded up; 0 where it sets no limit.
+int group_quota(const std::string& folder) {
+    double quota = 0, period = 0;
+    std::ifstream v2(folder + "/cpu.max");  // "max 100000" fails to parse: no limit
+    if (!(v2 >> quota >> period)) {
+        std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;  // -1: no limit
+        std::ifstream(folder + "/cpu.cfs_period_us") >> period;
+    }
+    if (quota <= 0 || period <= 0) return 0;
+    return static_cast<int>(std::max(1.0, (quota + period - 1) / period));
+}
+
+// The tightest quota of this process's control group and its parents (cgroup v2 and v1).
+int quota_cores() {
+    int cores = 0;
+    std::ifstream groups("/proc/self/cgroup");
+    for (std::string line; std::getline(groups, line);) {  // "0::/path" or "4:cpu,cpuacct:/path"
+        const size_t first = line.find(':'), second = line.find(':', first + 1);
+        if (second == std::string::npos) continue;
+        const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+        const bool v2 = controllers == ",,";
+        if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
+        const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
+        std::string path = line.substr(second + 1);
+        for (;;) {
+            if (path == "/") path.clear();
+            const int quota = group_quota(root + path);
+            if (quota > 0) cores = cores > 0 ? std::min(cores, quota) : quota;
+            if (path.empty()) break;
+            path.erase(path.rfind('/'));
+        }
+    }
+    return cores;
+}
+
+}  // namespace
+
+int available_cores() {
+    const int affinity = affinity_cores(), quota = quota_cores();
+    return std::max(1, quota > 0 ? std::min(affinity, quota) : affinity);
+}
+#else
+int available_cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+#endif
+
+}  // namespace minillm

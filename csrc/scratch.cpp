@@ -1,0 +1,57 @@
+#include "scratch.h"
+
+#include <new>
+#include <utility>
+
+namespace minillm {
+namespace {
+
+constexpr std::align_val_t alignment{64};
+constexpr int64_t granule = 16384;         // floats; sizes are rounded up so that blocks fit again
+constexpr int64_t largest_kept = 8 << 20;  // floats
+
+struct Block {
+    float* data = nullptr;
+    int64_t floats = 0;
+    void free() { ::operator delete(data, alignment); }
+};
+
+struct Shelf {
+    Block blocks[6];
+    ~Shelf() {
+        for (Block& block : blocks) block.free();
+    }
+};
+
+thread_local Shelf shelf;
+
+}  // namespace
+
+Scratch::Scratch(int64_t floats) {
+    Block* best = nullptr;
+    for (Block& block : shelf.blocks)
+        if (block.floats >= floats && block.data && (!best || block.floats < best->floats))
+            best = &block;
+    Block taken;
+    if (best) {
+        std::swap(taken, *best);
+    } else {
+        taken.floats = (floats + granule - 1) / granule * granule;
+        taken.data = static_cast<float*>(::operator new(sizeof(float) * taken.floats, alignment));
+    }
+    data_ = taken.data;
+    floats_ = taken.floats;
+}
+
+Scratch::~Scratch() {
+    Block returned{data_, floats_};
+    if (floats_ <= largest_kept) {
+        Block* smallest = &shelf.blocks[0];
+        for (Block& block : shelf.blocks)
+            if (block.floats < smallest->floats) smallest = &block;
+        if (smallest->floats < returned.floats) std::swap(returned, *smallest);
+    }
+    returned.free();
+}
+
+}  // namespace minillm
