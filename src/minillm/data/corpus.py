@@ -10,10 +10,9 @@ from typing import TypeVar
 
 from .facts import Facts, Scan
 from .records import looks_like_records, records
-from .sources import PathLike, Source, Sources, find
+from .sources import CHUNK_BYTES, PathLike, Source, Sources, find
 from .text import Decoding, Repairs, decode, refuse_binary
 
-PIECE_CHARACTERS = 1 << 20
 _LEAST_CHARACTERS = 2
 _Item = TypeVar("_Item")
 
@@ -42,7 +41,7 @@ class Document:
     _open: Callable[[], Iterator[str]]
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text in order, at most 1,048,576 characters at a time.
+        """Yield the text in order, at most 262,144 characters at a time.
 
         Raises RuntimeError where the file is not what it was when the corpus was opened.
         """
@@ -149,8 +148,9 @@ def _unchanged(open_again: Callable[[_Watch, Repairs], Iterator[_Item]], source:
     try:
         yield from open_again(watch, Repairs())
     except (ValueError, FileNotFoundError) as error:
-        raise RuntimeError(f"read: {source.name} changed while it was in use ({error}), a file "
-                           "that stays the same is needed") from error
+        now_said = str(error).removeprefix("read: ")
+        raise RuntimeError(f"read: {source.name} changed while it was in use, a file that stays "
+                           f"the same is needed; now {now_said}") from error
     now = watch.seal(seal.empty)
     if now != seal:
         raise RuntimeError(
@@ -160,5 +160,5 @@ def _unchanged(open_again: Callable[[_Watch, Repairs], Iterator[_Item]], source:
 
 
 def _sliced(text: str) -> Iterator[str]:
-    for at in range(0, len(text), PIECE_CHARACTERS):
-        yield text[at:at + PIECE_CHARACTERS]
+    for at in range(0, len(text), CHUNK_BYTES):
+        yield text[at:at + CHUNK_BYTES]

@@ -10,12 +10,12 @@ from hashlib import blake2b
 
 import numpy as np
 
-from .lines import LineReader, Lines, SeenLines, codes_of
+from .lines import LineReader, Lines, SeenLines, blocks_of, codes_of
 from .sources import Sources
 from .text import Repairs
 
 REPEATED_LINE_INK = 10
-_BLOCK = 1 << 15
+_LINES_AT_ONCE = 1 << 16
 _KEPT_CONTROLS = "\t\n\r"
 _LONG_LINE = 100_000
 
@@ -100,28 +100,30 @@ class Scan:
         self._counts = np.zeros(128, np.int64)
         self._reader = LineReader()
         self._seen = SeenLines()
-        self._characters = self._lines = self._longest = 0
-        self._line_characters = self._repeated_characters = 0
-        self._empty = 0
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []  # hashes and lengths of lines
+        self._characters = self._lines = self._longest = self._empty = 0
+        self._line_characters = self._repeated_characters = self._lines_waiting = 0
 
     def document(self, pieces: Iterable[str]) -> None:
         """Take in one document, to its end."""
         digest, length = blake2b(digest_size=8), 0
-        for piece in pieces:
-            length += len(piece)
-            digest.update(piece.encode("utf-8"))
-            self._count_characters(piece)
-            self._take_lines(self._reader.feed(piece))
+        for block in blocks_of(pieces):
+            length += len(block)
+            digest.update(block.encode("utf-8"))
+            codes = codes_of(block)
+            self._count(codes)
+            self._take(self._reader.feed(codes))
         if not length:
             self._empty += 1
             return
-        self._take_lines(self._reader.finish())
+        self._take(self._reader.finish())
         self._characters += length
         self.document_hashes.append(int.from_bytes(digest.digest(), "little"))
         self.document_lengths.append(length)
 
     def facts(self, sources: Sources, repairs: Repairs, *, encoding: str, size: int) -> Facts:
         """The account so far, with what the readers of the files found."""
+        self._compare()
         counts = Counter({chr(code): int(self._counts[code])
                           for code in np.flatnonzero(self._counts)})
         return Facts(
@@ -135,21 +137,30 @@ class Scan:
             control_characters=sum(n for character, n in counts.items() if _is_control(character)),
             sources=sources)
 
-    def _count_characters(self, piece: str) -> None:
-        for at in range(0, len(piece), _BLOCK):
-            counts = np.bincount(codes_of(piece[at:at + _BLOCK]))
-            if len(counts) > len(self._counts):
-                self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
-            self._counts[:len(counts)] += counts
+    def _count(self, codes: np.ndarray) -> None:
+        counts = np.bincount(codes)
+        if len(counts) > len(self._counts):
+            self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
+        self._counts[:len(counts)] += counts
 
-    def _take_lines(self, lines: Lines) -> None:
+    def _take(self, lines: Lines) -> None:
         if not len(lines.hashes):
             return
         self._lines += len(lines.hashes)
         self._longest = max(self._longest, int(lines.lengths.max()))
         self._line_characters += int(lines.lengths.sum())
-        telling = lines.where(lines.inked >= REPEATED_LINE_INK)
-        self._repeated_characters += int(telling.lengths[self._seen.add(telling.hashes)].sum())
+        telling = lines.inked >= REPEATED_LINE_INK
+        self._waiting.append((lines.hashes[telling], lines.lengths[telling]))
+        self._lines_waiting += len(self._waiting[-1][0])
+        if self._lines_waiting >= _LINES_AT_ONCE:
+            self._compare()
+
+    def _compare(self) -> None:
+        """Look the waiting lines up among those seen before, many at once: each look-up sorts."""
+        if self._waiting:
+            hashes, lengths = map(np.concatenate, zip(*self._waiting))
+            self._repeated_characters += int(lengths[self._seen.add(hashes)].sum())
+        self._waiting, self._lines_waiting = [], 0
 
 
 def _is_control(character: str) -> bool:

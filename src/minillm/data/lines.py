@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 LINES_REMEMBERED = 1 << 21  # 16 MB; later lines are still compared with these
-_BLOCK = 1 << 15
+_BLOCK = 1 << 14
 _NEWLINE = 10
 
 
@@ -25,38 +25,30 @@ class Lines:
     lengths: np.ndarray
     inked: np.ndarray
 
-    def where(self, chosen: np.ndarray) -> Lines:
-        return Lines(self.hashes[chosen], self.lengths[chosen], self.inked[chosen])
+
+def blocks_of(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces so small that arrays of 8 bytes a character do not weigh."""
+    for piece in pieces:
+        for at in range(0, len(piece), _BLOCK):
+            yield piece[at:at + _BLOCK]
 
 
 def lines_of(pieces: Iterable[str]) -> Iterator[Lines]:
     """The lines of a text that comes in pieces, some at a time, the last one ended or not."""
     reader = LineReader()
-    for piece in pieces:
-        yield reader.feed(piece)
+    for block in blocks_of(pieces):
+        yield reader.feed(codes_of(block))
     yield reader.finish()
 
 
 class LineReader:
-    """Takes text in pieces of any size and gives back the lines each piece completes."""
+    """Takes a text as code points, in pieces of any size, and gives back the lines each ends."""
 
     def __init__(self) -> None:
         self._open = (0, 0, 0)  # hash, length and ink of the line begun but not ended
 
-    def feed(self, piece: str) -> Lines:
-        """The lines that end inside `piece`."""
-        return _joined([self._feed(codes_of(piece[at:at + _BLOCK]))
-                        for at in range(0, len(piece), _BLOCK)])
-
-    def finish(self) -> Lines:
-        """The last line, if the text did not end with a line end."""
-        hash_, length, ink = self._open
-        self._open = (0, 0, 0)
-        some = slice(0, int(length > 0))
-        return Lines(np.array([hash_], np.uint64)[some], np.array([length])[some],
-                     np.array([ink])[some])
-
-    def _feed(self, codes: np.ndarray) -> Lines:
+    def feed(self, codes: np.ndarray) -> Lines:
+        """The lines that end inside `codes` (n,) uint32."""
         ends = np.flatnonzero(codes == _NEWLINE)
         starts = np.concatenate(([0], ends + 1))
         lengths = np.diff(starts, append=len(codes))
@@ -70,6 +62,14 @@ class LineReader:
         lengths[0] += self._open[1]
         self._open = int(hashes[-1]), int(lengths[-1]), int(inked[-1])
         return Lines(hashes[:-1], lengths[:-1] - 1, inked[:-1])
+
+    def finish(self) -> Lines:
+        """The last line, if the text did not end with a line end."""
+        hash_, length, ink = self._open
+        self._open = (0, 0, 0)
+        some = slice(0, int(length > 0))
+        return Lines(np.array([hash_], np.uint64)[some], np.array([length])[some],
+                     np.array([ink])[some])
 
 
 class SeenLines:
@@ -111,16 +111,6 @@ def found_in(ordered: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.nd
 def codes_of(text: str) -> np.ndarray:
     """The code points of `text`, uint32."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
-
-
-def _joined(blocks: list[Lines]) -> Lines:
-    if len(blocks) == 1:
-        return blocks[0]
-    empty = Lines(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
-    blocks = [empty, *blocks]
-    return Lines(np.concatenate([block.hashes for block in blocks]),
-                 np.concatenate([block.lengths for block in blocks]),
-                 np.concatenate([block.inked for block in blocks]))
 
 
 def _sums(terms: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -163,7 +163,7 @@ class _Job:
         ending = np.array([] if eos is None or len(self.lengths) == 1 else [eos], np.int64)
         done = 0
         for document, writer in zip(self._corpus.documents(), writers):
-            for ids, characters in _encoded(self._tokenizer, document.pieces()):
+            for ids, characters in encoded(self._tokenizer, document.pieces()):
                 writer.write(ids)
                 done += characters
                 if self._progress is not None:
@@ -171,7 +171,7 @@ class _Job:
             writer.write(ending)
 
 
-def _encoded(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[tuple[np.ndarray, int]]:
+def encoded(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the ids of a text, stretch by stretch, with the characters each stands for.
 
     Joined they are the ids of the whole text: stretches end where the tokenizer allows a cut. What
@@ -180,18 +180,17 @@ def _encoded(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[tuple[np.n
     held: list[str] = []
     length = wanted = 0
     for piece in pieces:
-        for at in range(0, len(piece), _STRETCH):
-            held.append(piece[at:at + _STRETCH])
-            length += len(held[-1])
-            if length < wanted:
-                continue
-            text = "".join(held)
-            cut = tokenizer.cut(text)
-            if cut:
-                yield tokenizer.encode_array(text[:cut]), cut
-            held = [text[cut:]]
-            length -= cut
-            wanted = 2 * length
+        held.append(piece)
+        length += len(piece)
+        if length < wanted:
+            continue
+        text = "".join(held)
+        cut = tokenizer.cut(text)
+        if cut:
+            yield tokenizer.encode_array(text[:cut]), cut
+        held = [text[cut:]]
+        length -= cut
+        wanted = 2 * length
     if length:
         yield tokenizer.encode_array("".join(held)), length
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 STDIN = "-"
 _GZIP_MAGIC = b"\x1f\x8b"
 _RECORDS = {".txt": False, ".md": False, ".jsonl": True}
@@ -23,16 +23,29 @@ _RECORDS = {".txt": False, ".md": False, ".jsonl": True}
 PathLike = str | os.PathLike[str]
 
 
+class Spool:
+    """A copy of a stream that can be read only once; the file goes when nothing refers to it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        descriptor, path = tempfile.mkstemp(prefix="minillm-")
+        self.path = Path(path)
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        with open(descriptor, "wb") as file:
+            shutil.copyfileobj(stream, file, CHUNK_BYTES)
+
+
 @dataclass(frozen=True)
 class Source:
     """One file of text.
 
-    `records` is True for JSON lines, False for plain text, None where the name does not tell.
+    `records` is True for JSON lines, False for plain text, None where the name does not tell;
+    `spool` keeps the copy alive that the path leads to, if it is one.
     """
 
     path: Path
     name: str
-    records: bool | None
+    records: bool | None = None
+    spool: Spool | None = None
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield the bytes of the file in order, `size` at a time, unpacked if it is gzip.
@@ -175,13 +188,8 @@ def _holds_records(path: Path) -> bool | None:
 
 
 def _spooled(stream: BinaryIO, name: str) -> Source:
-    """Copy a stream that can be read once to a file that lives as long as its Source."""
-    descriptor, path = tempfile.mkstemp(prefix="minillm-")
-    source = Source(Path(path), name, records=None)
-    weakref.finalize(source, source.path.unlink, missing_ok=True)
-    with open(descriptor, "wb") as spool:
-        shutil.copyfileobj(stream, spool, CHUNK_BYTES)
-    return source
+    spool = Spool(stream)
+    return Source(spool.path, name, spool=spool)
 
 
 def shown(path: PathLike) -> str:
