@@ -1,0 +1,5 @@
+"""`python -m minillm`."""
+
+from minillm.cli.main import main
+
+raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""Write text with a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from minillm.cli.main import OK
+from minillm.training.console import Console, visible
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder of a run or model")
+    parser.add_argument("--prompt", default="", help="text to continue, - to read it from stdin")
+    parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="length (200)")
+    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (0.8)")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="only the K best, 0 for all (0)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="only the nucleus (1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (0)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    parser.add_argument("--no-cache", action="store_true", help="compute every position each time")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from minillm import kernels
+    from minillm.generation import stream
+    from minillm.models.folder import load
+
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: {arguments.seed}, 0 or more is needed")
+    if arguments.threads is not None:
+        kernels.set_threads(arguments.threads)
+    model, tokenizer = load(arguments.model)
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    console = Console(sys.stdout)
+    pieces = stream(
+        model,
+        tokenizer,
+        prompt,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        use_cache=not arguments.no_cache,
+        on_slide=_slide_notice(),
+    )
+    shown = visible if console.isatty() else str
+    first = next(pieces, "")
+    console.write(shown(prompt + first))
+    for piece in pieces:
+        if console.lost is not None:
+            break
+        console.write(shown(piece))
+    console.write("\n")
+    return OK
+
+
+def _slide_notice():  # type: ignore[no-untyped-def]
+    told: list[int] = []
+
+    def notice(kept: int) -> None:
+        if not told:
+            told.append(kept)
+            print(
+                f"minillm: note: the context is full, going on from the last {kept} tokens",
+                file=sys.stderr,
+            )
+
+    return notice

@@ -1,0 +1,104 @@
+"""The `minillm` command: finds the subcommand, and turns errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+NUMPY_POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+class Parser(argparse.ArgumentParser):
+    """One line and exit code 2 for what cannot be parsed, with the nearest known option."""
+
+    def error(self, message: str) -> NoReturn:
+        from minillm.training.settings import nearest
+
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            word = next((part for part in unknown.split() if part.startswith("-")), unknown)
+            near = nearest(word.partition("=")[0], self.known_flags())
+            message = f"unknown option {word}" + (f"; did you mean {near}?" if near else "")
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+    def known_flags(self) -> list[str]:
+        """Every long option of this parser and its subcommands."""
+        flags: list[str] = []
+        for action in self._actions:
+            flags += [flag for flag in action.option_strings if flag.startswith("--")]
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    flags += parser.known_flags()
+        return sorted(set(flags))
+
+
+def limit_numpy_threads(arguments: Sequence[str]) -> None:
+    """NumPy's own thread pool reads its size once, when it starts: before anything imports it."""
+    for place, word in enumerate(arguments):
+        name, _, value = word.partition("=")
+        if name == "--threads":
+            value = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
+            if value.isdecimal() and int(value) > 0:
+                for pool in NUMPY_POOLS:
+                    os.environ.setdefault(pool, value)
+
+
+def build_parser() -> Parser:
+    from minillm import __version__
+    from minillm.cli import doctor, generate, train, verify_resume
+
+    parser = Parser(
+        prog="minillm",
+        description="Train and run small Transformer language models with nothing but NumPy.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"minillm {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for command in (train, generate, verify_resume, doctor):
+        name = command.__name__.rpartition(".")[2].replace("_", "-")
+        summary = (command.__doc__ or "").partition("\n")[0]
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run, command=name)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code. MINILLM_DEBUG=1 shows the traceback of an error."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    limit_numpy_threads(arguments)
+    warnings.showwarning = _show_warning
+    try:
+        options = build_parser().parse_args(arguments)
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (ValueError, TypeError, LookupError, OSError, RuntimeError, ImportError, MemoryError) as e:
+        if os.environ.get("MINILLM_DEBUG"):
+            raise
+        print(f"minillm: {one_line(e)}", file=sys.stderr)
+        return USAGE
+
+
+def one_line(error: BaseException) -> str:
+    """What a person needs of an error."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror.lower()}"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error})" if str(error) else "out of memory"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _show_warning(message: object, *_: object, **__: object) -> None:
+    print(f"minillm: note: {message}", file=sys.stderr)

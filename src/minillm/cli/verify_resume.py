@@ -1,0 +1,96 @@
+"""Prove on this machine that a resumed run equals an uninterrupted one, byte for byte."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from minillm.cli.main import FAILED, OK
+
+COMPARED = ("model.safetensors", "config.json", "tokenizer.json")
+CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE", help="text to train on (a built-in one)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps of the run (20)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    steps = arguments.steps
+    if steps < 2:
+        raise ValueError(f"--steps: {steps}, 2 or more are needed")
+    with tempfile.TemporaryDirectory(prefix="minillm-") as name:
+        folder = Path(name)
+        text = Path(arguments.file) if arguments.file else _text(folder)
+        straight = _train(folder / "straight", text, steps, threads=1)
+        halves = _train(folder / "halves", text, steps, threads=2, stop_after=steps // 2)
+        _minillm("train", "--resume", str(halves), "--threads", "2")
+        problems = _differences(straight, halves, steps)
+    for problem in problems:
+        print(f"different: {problem}")
+    if problems:
+        return FAILED
+    print(
+        f"equal: {steps} steps on 1 thread, and {steps // 2} + {steps - steps // 2} steps in two "
+        "processes on 2 threads, give the same weights, moments, counters and metrics, bit for bit "
+        "(dropout 0.1, 3 accumulated batches, cut inside an epoch)"
+    )
+    return OK
+
+
+def _text(folder: Path) -> Path:
+    """A few kilobytes that repeat no line."""
+    lines = [f"{n} apples and {n * n % 97} pears make {n + n * n % 97} pieces of fruit.\n" for n in range(300)]
+    path = folder / "text.txt"
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return path
+
+
+def _train(
+    out: Path, text: Path, steps: int, threads: int, stop_after: int | None = None
+) -> Path:
+    options = (
+        "--layers 2 --heads 2 --width 32 --context 32 --batch 3 --accumulate 3 --dropout 0.1 "
+        "--tokenizer char --eval-every 5 --save-every 5"
+    ).split()
+    options += ["--out", str(out), "--steps", str(steps), "--threads", str(threads)]
+    stop = ["--stop-after", str(stop_after)] if stop_after else []
+    _minillm("train", str(text), *options, *stop)
+    return out
+
+
+def _minillm(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "minillm", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"verify-resume: a training run failed: {done.stderr.strip()[-300:]}")
+
+
+def _differences(straight: Path, halves: Path, steps: int) -> list[str]:
+    from minillm.training import metrics, state
+
+    names = [*COMPARED, str(state.path_of(Path("training"), steps))]
+    problems = [
+        name for name in names if (straight / name).read_bytes() != (halves / name).read_bytes()
+    ]
+    rows = [
+        [
+            {key: value for key, value in row.items() if key not in CLOCKED}
+            for row in metrics.read(run / "metrics.jsonl")
+        ]
+        for run in (straight, halves)
+    ]
+    if rows[0] != rows[1]:
+        problems.append("metrics.jsonl")
+    return problems

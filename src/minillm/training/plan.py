@@ -1,0 +1,151 @@
+"""Choosing what the user left open: tokenizer, model, and how long to train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from minillm.data import Dataset, Facts
+from minillm.models import GPT2Config
+from minillm.tokenizers import Tokenizer
+from minillm.training.quantities import size
+from minillm.training.settings import Settings
+
+SHORT_TEXT = 60_000  # bytes; below, too few words repeat for word pieces to pay
+MANY_CHARACTERS = 512
+LADDER = (  # layers, heads, width
+    (2, 2, 64),
+    (3, 3, 96),
+    (4, 4, 128),
+    (6, 6, 192),
+    (6, 8, 256),
+    (6, 6, 384),
+    (8, 8, 512),
+    (12, 12, 768),
+)
+PARAMETERS_PER_TOKEN = 10
+EPOCHS = 30
+LEAST_STEPS, MOST_STEPS = 200, 5000
+PATIENCE = 300.0  # seconds a run takes unless asked for longer
+EVALUATIONS = 20
+BYTES_PER_WEIGHT = 16  # the weight, its gradient, two moments
+FLOATS_PER_FEATURE = 22  # kept for backward by a block, for each token and feature
+PROCESS_BYTES = 60_000_000
+LOGITS_BYTES = 3 * 4 << 20
+
+
+def choose_tokenizer(settings: Settings, facts: Facts) -> Settings:
+    """Kind and vocabulary by the size of the text."""
+    kind = settings.tokenizer
+    if kind is None:
+        few = facts.distinct_characters <= MANY_CHARACTERS
+        short = facts.bytes < SHORT_TEXT
+        kind = ("char" if few else "byte") if short and settings.vocab_size is None else "bpe"
+    vocab_size = settings.vocab_size
+    if kind == "bpe" and vocab_size is None:
+        vocab_size = max(512, min(32768, 1 << int(math.log2(max(1, facts.bytes / 400)))))
+    return replace(settings, tokenizer=kind, vocab_size=vocab_size)
+
+
+def choose_context(settings: Settings, facts: Facts) -> Settings:
+    """Tokens at once: more for more text, and for tokenizers whose tokens are short."""
+    if settings.context is not None:
+        return settings
+    context = 64 if facts.bytes < SHORT_TEXT else 128 if facts.bytes < 5_000_000 else 256
+    return replace(settings, context=context if settings.tokenizer == "bpe" else 2 * context)
+
+
+def fit_context(settings: Settings, tokens: int) -> tuple[Settings, str | None]:
+    """The context cut to what `tokens` can fill, and the line that says so; ValueError if fixed."""
+    assert settings.context is not None
+    most = tokens - 1
+    if settings.context <= most or most < 1:
+        return settings, None
+    line = f"context: {settings.context} cut to {most}, the shorter part of the text has {tokens} tokens"
+    return replace(settings, context=most), line
+
+
+def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> Settings:
+    """Layers, heads and width: the largest rung with not too many parameters for the text."""
+    rung = LADDER[0]
+    for candidate in LADDER:
+        layers, heads, width = candidate
+        trial = replace(settings, layers=layers, heads=heads, width=width)
+        if config_of(trial, tokenizer).parameter_count <= PARAMETERS_PER_TOKEN * len(dataset.train):
+            rung = candidate
+    layers = settings.layers or rung[0]
+    heads = settings.heads or (_heads_for(settings.width) if settings.width else rung[1])
+    width = settings.width or (rung[2] if rung[2] % heads == 0 else heads * max(1, rung[2] // heads))
+    return replace(
+        settings,
+        layers=layers,
+        heads=heads,
+        width=width,
+        batch=settings.batch or 16,
+        dropout=0.1 if settings.dropout is None else settings.dropout,
+        lr=settings.lr or (1e-3 if width <= 256 else 6e-4),
+    )
+
+
+def _heads_for(width: int) -> int:
+    """The number of heads that makes them nearest to 32 features each."""
+    return min((h for h in range(1, width + 1) if width % h == 0), key=lambda h: abs(width / h - 32))
+
+
+def config_of(settings: Settings, tokenizer: Tokenizer) -> GPT2Config:
+    s: Any = settings
+    return GPT2Config(
+        vocab_size=tokenizer.vocab_size,
+        n_positions=s.context,
+        n_embd=s.width,
+        n_layer=s.layers,
+        n_head=s.heads,
+        dropout=s.dropout or 0.0,
+        eos_token_id=tokenizer.eos_id,
+    )
+
+
+def choose_length(settings: Settings, dataset: Dataset, step_seconds: float) -> tuple[Settings, str]:
+    """Steps, and what follows from them; and why so many."""
+    s: Any = settings
+    per_step = s.batch * s.accumulate * s.context
+    reason = "as asked"
+    steps = s.steps
+    if s.time is not None:
+        expected = max(1, int(s.time / step_seconds))
+        reason = f"about {expected:,} steps in the time given"
+    elif steps is None:
+        wanted = min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * len(dataset.train) // per_step))
+        affordable = max(LEAST_STEPS, int(PATIENCE / step_seconds))
+        steps = min(wanted, affordable)
+        limit = f"{PATIENCE / 60:.0f} minutes on this machine" if affordable < wanted else None
+        reason = limit or f"{steps * per_step / len(dataset.train):.1f} passes over the text"
+        expected = steps
+    else:
+        expected = steps
+    return replace(
+        settings,
+        steps=steps,
+        warmup=min(100, expected // 10) if s.warmup is None else s.warmup,
+        eval_every=s.eval_every or max(1, expected // EVALUATIONS),
+        save_every=s.save_every or s.eval_every or max(1, expected // EVALUATIONS),
+        eval_tokens=s.eval_tokens or max(16384, expected * per_step // 200),
+    ), reason
+
+
+def predicted_memory(settings: Settings, config: GPT2Config) -> int:
+    """Bytes of memory at the peak of a step, about: weights, what a block keeps, and the process."""
+    s: Any = settings
+    kept = s.batch * config.n_positions * config.n_embd * 4 * FLOATS_PER_FEATURE
+    blocks = kept * (2 if settings.recompute else config.n_layer + 1)
+    return PROCESS_BYTES + LOGITS_BYTES + BYTES_PER_WEIGHT * config.parameter_count + blocks
+
+
+def require_memory(needed: int, available: int | None) -> None:
+    """ValueError if the run would not fit into memory."""
+    if available is not None and needed > available:
+        raise ValueError(
+            f"train: about {size(needed)} of memory needed, {size(available)} are free; "
+            "choose a smaller --batch, --width, --layers or --context, or --recompute"
+        )

@@ -1,0 +1,245 @@
+"""Before the first step: read the text, decide what was left open, refuse what cannot work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from minillm import data, kernels, tokenizers
+from minillm.data import Dataset, Facts
+from minillm.formats import hf
+from minillm.models import GPT2
+from minillm.models import folder as model_folder
+from minillm.tokenizers import Tokenizer
+from minillm.training import plan
+from minillm.training import state as states
+from minillm.training.machine import available_memory, environment
+from minillm.training.quantities import count, duration, size
+from minillm.training.settings import Settings
+from minillm.training.trainer import Trainer
+
+INNER = "training"
+TOKENIZER_SAMPLE = 20_000_000  # characters a tokenizer learns from at most
+
+Say = Callable[[str], None]
+
+
+def free_folder(files: Sequence[str]) -> Path:
+    """runs/<name of the first file>, with a number behind it if that is taken."""
+    first = Path(files[0])
+    name = "stdin" if files[0] == "-" else first.name.split(".")[0] or first.resolve().name
+    folder, number = Path("runs") / name, 2
+    while folder.exists():
+        folder, number = Path("runs") / f"{name}-{number}", number + 1
+    return folder
+
+
+def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> Trainer:
+    """The preflight: read, decide, check, prepare the run folder; nothing is left of a refused run.
+
+    Raises ValueError, TypeError or OSError in one line for input that cannot be trained on.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"train: {folder} exists already; name another --out, or go on with --resume {folder}"
+        )
+    with _new_folder(folder):
+        return _prepare(files, settings, folder, say)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    (folder / INNER).mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        for parent in made[1:]:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+
+
+def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> Trainer:
+    corpus = data.read(
+        files,
+        encoding=settings.encoding,
+        errors=settings.errors,
+        keep_newlines=settings.keep_newlines,
+        text_field=settings.text_field,
+    )
+    facts = corpus.facts
+    for line in facts.lines_for_people():
+        say(line)
+    settings = plan.choose_tokenizer(settings, facts)
+    tokenizer = _train_tokenizer(corpus, settings, facts, say)
+    fixed_context = settings.context is not None
+    settings = plan.choose_context(settings, facts)
+    dataset, settings = _encode(corpus, tokenizer, settings, folder, fixed_context, say)
+    settings = plan.choose_model(settings, tokenizer, dataset)
+    config = plan.config_of(settings, tokenizer)
+    needed = plan.predicted_memory(settings, config)
+    say(
+        f"model: GPT-2 with {count(config.parameter_count)} parameters ({settings.layers} layers, "
+        f"{settings.heads} heads, width {settings.width}, context {settings.context}), "
+        f"about {size(needed)} of memory"
+    )
+    plan.require_memory(needed, available_memory())
+    settings = _settle_machine(settings, say)
+    trainer = Trainer(
+        GPT2(config, seed=settings.seed), tokenizer, dataset, replace(settings, steps=1, warmup=0), folder
+    )
+    seconds = trainer.rehearse()
+    settings, reason = plan.choose_length(settings, dataset, seconds)
+    trainer.settings = settings
+    say(_forecast(trainer, seconds, reason))
+    _write_description(trainer, files, facts)
+    trainer.save()
+    return trainer
+
+
+def _train_tokenizer(corpus: Any, settings: Settings, facts: Facts, say: Say) -> Tokenizer:
+    several = facts.documents > 1
+    specials = ("<|endoftext|>",) if several or settings.tokenizer != "char" else ()
+    tokenizer = tokenizers.train(
+        settings.tokenizer or "bpe",
+        _text_sample(corpus, settings.tokenizer),
+        vocab_size=settings.vocab_size,
+        special_tokens=specials,
+        byte_fallback=settings.byte_fallback,
+    )
+    line = f"tokenizer: {tokenizer.kind}, vocabulary of {tokenizer.vocab_size:,}"
+    if settings.tokenizer == "bpe" and facts.characters > TOKENIZER_SAMPLE:
+        line += f", learnt from the first {count(TOKENIZER_SAMPLE)} characters"
+    if settings.vocab_size is not None and tokenizer.vocab_size < settings.vocab_size:
+        line += f" (the text does not fill {settings.vocab_size:,})"
+    say(line)
+    return tokenizer
+
+
+def _text_sample(corpus: Any, kind: str | None) -> Iterator[str]:
+    taken = 0
+    for document in corpus.documents():
+        for piece in document.pieces():
+            if kind == "bpe" and taken >= TOKENIZER_SAMPLE:
+                return
+            taken += len(piece)
+            yield piece
+
+
+def _encode(
+    corpus: Any,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    folder: Path,
+    fixed_context: bool,
+    say: Say,
+) -> tuple[Dataset, Settings]:
+    """Token files; a context that was left open is cut to what the text can fill."""
+    least = settings.context if fixed_context else 1
+    dataset = data.prepare(
+        corpus,
+        tokenizer,
+        folder / INNER,
+        val_fraction=settings.val_fraction,
+        context=least or 1,
+    )
+    for line in dataset.facts.lines_for_people():
+        say(line)
+    shorter = min(len(part) for part in (dataset.train, dataset.val) if part is not None)
+    settings, cut = plan.fit_context(settings, shorter)
+    if cut:
+        say(cut)
+    return dataset, settings
+
+
+def _settle_machine(settings: Settings, say: Say) -> Settings:
+    """Threads and precision that this machine has."""
+    if settings.threads is not None:
+        kernels.set_threads(settings.threads)
+    settings = replace(settings, threads=kernels.threads())
+    if settings.precision == "bf16" and not kernels.has_bf16():
+        say("precision: no bfloat16 matrix product on this machine, running in float32")
+        settings = replace(settings, precision="f32")
+    how = "NumPy alone (no C++ extension)"
+    if kernels.cpu is not None:
+        how = f"C++ extension for {kernels.cpu.runtime.isa()}, {settings.threads} threads"
+    say(f"engine: {how}, {settings.precision}")
+    return settings
+
+
+def _forecast(trainer: Trainer, seconds: float, reason: str) -> str:
+    s = trainer.settings
+    per_second = trainer.tokens_per_step / seconds
+    if s.time is not None:
+        return f"training: for {duration(s.time)}, {reason} ({count(per_second)} tokens/s)"
+    assert s.steps is not None
+    evaluations = (s.steps // (s.eval_every or 1)) * trainer.evaluation_tokens / 3
+    whole = 0 if trainer.dataset.val is None else len(trainer.dataset.val) / 3
+    total = seconds * s.steps + (evaluations + whole) / per_second
+    return (
+        f"training: {s.steps:,} steps of {trainer.tokens_per_step:,} tokens ({reason}), "
+        f"{count(per_second)} tokens/s, done in about {duration(total)}"
+    )
+
+
+def _write_description(trainer: Trainer, files: Sequence[str], facts: Facts) -> None:
+    """Everything about the run that does not change while it trains."""
+    folder, model = trainer.folder, trainer.model
+    model_folder.save_description(folder, model, trainer.tokenizer)
+    settings = trainer.settings.to_dict() | {"files": [str(name) for name in files]}
+    hf.write_json(folder / INNER / "settings.json", settings)
+    described = {
+        "data": {
+            "files": facts.files,
+            "bytes": facts.bytes,
+            "encoding": facts.encoding,
+            "documents": facts.documents,
+            "lines": facts.lines,
+            "characters": facts.characters,
+            "duplicate_share": round(facts.duplicate_share, 4),
+        }
+        | asdict(trainer.dataset.facts),
+        "model": {
+            "family": "GPT-2",
+            "parameters": model.parameter_count(),
+            "tokenizer": trainer.tokenizer.kind,
+            "vocabulary": trainer.tokenizer.vocab_size,
+        },
+        "environment": environment(),
+    }
+    hf.write_json(folder / INNER / "facts.json", described)
+
+
+def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
+    """Take up the run of `folder` after its last undamaged save.
+
+    Raises FileNotFoundError or ValueError in one line where that cannot be.
+    """
+    if not (folder / INNER / "settings.json").is_file():
+        raise FileNotFoundError(
+            f"resume: {folder} holds no run (no {INNER}/settings.json), the folder of one is needed"
+        )
+    content = hf.read_json(folder / INNER / "settings.json")
+    content.pop("files", None)
+    try:
+        settings = Settings(**{name.replace("-", "_"): value for name, value in content.items()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"resume: {folder / INNER / 'settings.json'} is damaged ({error})") from error
+    tokenizer = tokenizers.load(folder)
+    dataset = Dataset.open(folder / INNER, tokenizer)
+    saved, notices = states.load_latest(folder / INNER)
+    for notice in notices:
+        say(notice)
+    config = plan.config_of(settings, tokenizer)
+    kernels.set_threads(threads or settings.threads or kernels.threads())
+    trainer = Trainer(GPT2(config, seed=settings.seed), tokenizer, dataset, settings, folder)
+    trainer.restore(saved)
+    goal = f" of {settings.steps:,}" if settings.steps else ""
+    say(f"resumed {folder} after step {trainer.counters.step:,}{goal}")
+    return trainer

@@ -1,0 +1,202 @@
+"""Driving a Trainer to its end: when to validate, save, show and stop, and what to record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from minillm.formats import hf
+from minillm.generation import generate
+from minillm.training import steplog
+from minillm.training.interrupt import Interrupt
+from minillm.training.machine import memory
+from minillm.training.metrics import MetricsLog
+from minillm.training.preflight import INNER, Say
+from minillm.training.progress import Progress
+from minillm.training.report import write_report
+from minillm.training.steplog import StepLog
+from minillm.training.trainer import Interrupted, Step, Trainer
+
+LOGGED_STEPS = 2000
+
+
+class Run:
+    """Drives a Trainer to its end and records what it measures."""
+
+    def __init__(self, trainer: Trainer, say: Say, stop_after: int | None = None) -> None:
+        self.trainer, self.say, self.stop_after = trainer, say, stop_after
+        folder, step = trainer.folder, trainer.counters.step
+        self.metrics = MetricsLog(folder / "metrics.jsonl", step if step else None)
+        self.samples = StepLog(folder / INNER / "samples.jsonl", step if step else None)
+        for notice in (self.metrics.notice, self.samples.notice):
+            if notice:
+                say(notice)
+        rows = steplog.read(self.metrics.path) if step else []
+        self.elapsed_before = max((row.get("elapsed_s", 0.0) for row in rows), default=0.0)
+        steps = trainer.settings.steps
+        self.log_every = max(1, (steps or 0) // LOGGED_STEPS)
+        self.begin = time.perf_counter()
+        self.reserve = 0.0  # seconds kept for the last evaluation of a run with a time budget
+        self.step_seconds = 0.0
+        self.saved_step = step if step else 0
+
+    @property
+    def elapsed(self) -> float:
+        return self.elapsed_before + time.perf_counter() - self.begin
+
+    def progress_after(self) -> float:
+        """How far the run is once the next step is done, 0 to 1."""
+        s = self.trainer.settings
+        if s.time is None:
+            return (self.trainer.counters.step + 1) / s.steps  # type: ignore[operator]
+        return min(1.0, (self.elapsed + self.step_seconds) / max(1e-9, s.time - self.reserve))
+
+    def finished(self) -> bool:
+        s, step = self.trainer.settings, self.trainer.counters.step
+        if s.time is not None:
+            return self.elapsed + self.step_seconds >= s.time - self.reserve and step > 0
+        return step >= s.steps  # type: ignore[operator]
+
+    def train(self) -> str:
+        """Train to the end: "done", "stopped" (by a signal or stop_after) or "diverged"."""
+        s = self.trainer.settings
+        budget = None if s.time is None else max(0.0, s.time - self.elapsed_before)
+        outcome = "done"
+        with (
+            Progress(s.steps, budget_s=budget) as progress,
+            Interrupt(progress.message) as interrupt,
+            self.metrics,
+            self.samples,
+        ):
+            while not self.finished():
+                if interrupt.requested or self.trainer.counters.step == self.stop_after:
+                    outcome = "stopped"
+                    break
+                try:
+                    outcome = self._one_step(progress, lambda: interrupt.requested) or outcome
+                except Interrupted:
+                    continue
+                if outcome == "diverged":
+                    break
+            self._finish(progress, outcome)
+        return outcome
+
+    def _one_step(self, progress: Progress, stop: Callable[[], bool]) -> str | None:
+        trainer, s, place = self.trainer, self.trainer.settings, self.trainer.counters
+        begin = time.perf_counter()
+        outcome = trainer.step(self.progress_after(), stop)
+        seconds = time.perf_counter() - begin
+        self.step_seconds = seconds if not self.step_seconds else 0.9 * self.step_seconds + 0.1 * seconds
+        last = self.finished()
+        due = last or place.step % (s.eval_every or 1) == 0
+        measured = self._evaluate() if due and outcome.skipped is None else None
+        if due or outcome.skipped or place.step % self.log_every == 0:
+            self._record(outcome, measured)
+        progress.update(
+            place.step,
+            loss=outcome.loss if math.isfinite(outcome.loss) else None,
+            val_loss=measured[0] if measured else None,
+            val_bpb=measured[1] if measured else None,
+            tokens_per_s=trainer.tokens_per_step / self.step_seconds,
+        )
+        if outcome.skipped:
+            progress.message(f"step {place.step}: skipped, {outcome.skipped}")
+            if s.on_nan == "stop" or place.skipped_in_a_row >= s.max_skips:
+                return "diverged"
+        if due and outcome.skipped is None:
+            if trainer.dataset.val is not None or last:
+                trainer.keep_if_best(measured[0] if measured else None)
+            self._sample(progress)
+        if place.step % (s.save_every or 1) == 0 or last:
+            self._save()
+        return None
+
+    def _evaluate(self) -> tuple[float, float] | None:
+        begin = time.perf_counter()
+        measured = self.trainer.evaluate(self.trainer.evaluation_tokens or None)
+        val = self.trainer.dataset.val
+        if measured and val is not None:
+            share = len(val) / max(1, self.trainer.evaluation_tokens)
+            self.reserve = (time.perf_counter() - begin) * (1 + share)
+        return measured
+
+    def _record(self, outcome: Step, measured: tuple[float, float] | None) -> None:
+        place = self.trainer.counters
+        self.metrics.append(
+            step=place.step,
+            tokens=place.tokens,
+            loss=outcome.loss,
+            val_loss=measured[0] if measured else None,
+            val_bpb=measured[1] if measured else None,
+            lr=outcome.lr,
+            grad_norm=outcome.grad_norm,
+            tokens_per_s=round(self.trainer.tokens_per_step / self.step_seconds, 1),
+            elapsed_s=round(self.elapsed, 3),
+            rss_mb=_rounded(memory().rss_mb),
+            skipped=outcome.skipped,
+        )
+
+    def _sample(self, progress: Progress) -> None:
+        s, trainer = self.trainer.settings, self.trainer
+        if not s.sample_tokens:
+            return
+        prompt = sample_prompt(trainer)
+        text = generate(
+            trainer.model,
+            trainer.tokenizer,
+            prompt,
+            max_tokens=s.sample_tokens,
+            temperature=0.8,
+            top_k=50,
+            seed=s.seed,
+        )
+        self.samples.append(step=trainer.counters.step, prompt=prompt, text=text)
+        progress.sample(prompt + text)
+
+    def _save(self) -> None:
+        if self.trainer.save() is not None:
+            self.saved_step = self.trainer.counters.step
+
+    def _finish(self, progress: Progress, outcome: str) -> None:
+        trainer, place = self.trainer, self.trainer.counters
+        if outcome != "diverged" and self.saved_step != place.step:
+            self._save()
+        if not (trainer.folder / "model.safetensors").exists():
+            trainer.keep_if_best(None)
+        measured = trainer.evaluate() if outcome == "done" else None
+        if measured:
+            self._note_result(*measured)
+            progress.message(
+                f"validation on all {len(trainer.dataset.val or ()):,} tokens: "
+                f"loss {measured[0]:.4f}, {measured[1]:.4f} bits per byte"
+            )
+        if place.skipped:
+            progress.message(f"{place.skipped} of {place.step} steps were skipped (see metrics.jsonl)")
+        if self.metrics.path.stat().st_size:
+            write_report(trainer.folder)
+
+    def _note_result(self, val_loss: float, val_bpb: float) -> None:
+        path = self.trainer.folder / INNER / "facts.json"
+        content = hf.read_json(path)
+        content["result"] = {
+            "last step": self.trainer.counters.step,
+            "validation loss on all tokens": round(val_loss, 4),
+            "bits per byte": round(val_bpb, 4),
+            "model kept from step": self.trainer.counters.best_step or self.trainer.counters.step,
+        }
+        hf.write_json(path, content)
+
+
+def sample_prompt(trainer: Trainer) -> str:
+    """The prompt of the settings, else how the validation text (or the text) begins."""
+    if trainer.settings.prompt is not None:
+        return trainer.settings.prompt
+    tokens = trainer.dataset.val or trainer.dataset.train
+    length = 8 if trainer.tokenizer.kind == "bpe" else 24
+    length = min(length, trainer.model.config.context)
+    return trainer.tokenizer.decode(tokens.ids[:length])
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -1,0 +1,85 @@
+"""Training states on disk: everything a run needs to go on, in one file that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minillm.formats import safetensors
+from minillm.formats.files import remove_leftovers
+
+KEPT = 2
+PATTERN = "state-*.safetensors"
+
+
+@dataclass
+class Counters:
+    """Where a run stands, apart from arrays. Randomness is a function of (seed, step) alone."""
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+
+@dataclass
+class State:
+    """Counters, arrays by name (model/..., m/..., v/...), and what the run was made of."""
+
+    counters: Counters
+    optimizer_steps: int
+    fingerprint: str
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"state-{step:08d}.safetensors"
+
+
+def save(folder: Path, state: State) -> Path:
+    """Write the state of its step; then drop all but the last two."""
+    content = {
+        "counters": asdict(state.counters),
+        "optimizer_steps": state.optimizer_steps,
+        "fingerprint": state.fingerprint,
+    }
+    path = path_of(folder, state.counters.step)
+    safetensors.write(path, state.arrays, {"minillm": json.dumps(content, sort_keys=True)})
+    for old in sorted(folder.glob(PATTERN))[:-KEPT]:
+        if old != path:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def load_latest(folder: Path) -> tuple[State, list[str]]:
+    """The newest undamaged state, and a line for each damaged one that was passed over.
+
+    FileNotFoundError if there is none at all, ValueError if all are damaged.
+    """
+    remove_leftovers(folder)
+    paths = sorted(folder.glob(PATTERN), reverse=True)
+    if not paths:
+        raise FileNotFoundError(f"resume: no saved state in {folder}, a run that has saved is needed")
+    notices: list[str] = []
+    for path in paths:
+        try:
+            return _load(path), notices
+        except (ValueError, KeyError, TypeError) as error:
+            notices.append(f"passed over {path.name}: {error}")
+    raise ValueError(f"resume: every saved state in {folder} is damaged ({notices[0]})")
+
+
+def _load(path: Path) -> State:
+    arrays, metadata = safetensors.verify(path)
+    content = json.loads(metadata["minillm"])
+    return State(
+        Counters(**content["counters"]),
+        content["optimizer_steps"],
+        content["fingerprint"],
+        arrays,
+    )

@@ -1,0 +1,229 @@
+"""The training loop: one step, validation, saving, resuming, and the guard against NaN."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from minillm import kernels
+from minillm.arrays import manual_seed
+from minillm.data import Dataset, Windows, validation
+from minillm.models import folder as model_folder
+from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm, scheduled
+from minillm.tensor import no_grad
+from minillm.tokenizers import Tokenizer
+from minillm.training import state as states
+from minillm.training.settings import Settings
+from minillm.training.state import Counters, State
+
+LN2 = math.log(2)
+IGNORED = -100
+TEXT_SHOWN = 80
+TIMED_WARMUP = 0.05  # share of a run with a time budget
+
+
+@dataclass
+class Step:
+    """What one step measured; `skipped` says why it changed nothing."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+    skipped: str | None = None
+
+
+class Interrupted(Exception):
+    """A stop was asked for in the middle of a step; nothing of that step was kept."""
+
+
+class Trainer:
+    """Trains `model` on `dataset` under resolved `settings` (nothing left None but the time budget).
+
+    All randomness is a function of (seed, step): the order of windows through `Windows`, dropout
+    through a generator restarted for each batch. So a state holds only weights, moments and
+    counters, and evaluating or sampling in between changes nothing.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, dataset: Dataset, settings: Settings, folder: Path
+    ) -> None:
+        self.model, self.tokenizer, self.dataset = model, tokenizer, dataset
+        self.settings, self.folder = settings, folder
+        self.counters = Counters()
+        self.windows = Windows(dataset.train, model.config.context, settings.seed)
+        self.optimizer = AdamW(
+            decay_groups(model.parameters(), settings.weight_decay),
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+        )
+        self.byte_lengths = tokenizer.byte_lengths()
+
+    @property
+    def tokens_per_step(self) -> int:
+        s = self.settings
+        return s.batch * s.accumulate * self.model.config.context
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """Validation tokens looked at during the run; all of them are at its end."""
+        val = self.dataset.val
+        return 0 if val is None else min(len(val), self.settings.eval_tokens or len(val))
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at `progress` (0 to 1) of the run."""
+        s = self.settings
+        warmup = TIMED_WARMUP if s.steps is None else min(1.0, s.warmup / s.steps)
+        return s.lr * scheduled(progress, s.schedule, warmup, s.final_lr)
+
+    def step(self, progress: float, stop: Callable[[], bool] = lambda: False) -> Step:
+        """One optimiser step over `accumulate` batches; raises Interrupted if `stop()` between them.
+
+        The loss is the mean over all targets of the step, whatever batch they came in.
+        """
+        s, place = self.settings, self.counters
+        batches = [
+            self.windows.batch(place.samples + part * s.batch, s.batch)
+            for part in range(s.accumulate)
+        ]
+        lr, (loss, norm) = self.rate(progress), self._gradients(batches, stop)
+        outcome = Step(loss, norm, lr)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self._update(lr, norm)
+            place.skipped_in_a_row = 0
+        else:
+            outcome.skipped = self._explain(loss, batches)
+            place.skipped += 1
+            place.skipped_in_a_row += 1
+        self.optimizer.zero_grad()
+        place.step += 1
+        place.samples += s.batch * s.accumulate
+        place.tokens += self.tokens_per_step
+        return outcome
+
+    def _gradients(self, batches: list[Any], stop: Callable[[], bool]) -> tuple[float, float]:
+        """Mean loss over all targets, and the norm of its gradient, which is left in the model."""
+        count = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+        self.model.train()
+        self.optimizer.zero_grad()
+        total = 0.0
+        with kernels.precision(self.settings.precision):
+            for part, (inputs, targets) in enumerate(batches):
+                if stop():
+                    raise Interrupted
+                manual_seed(self.settings.seed, self.counters.step, part)
+                loss = self.model.loss(inputs, targets, reduction="sum")
+                loss.backward(numpy.asarray(1 / count, loss.dtype))
+                total += loss.item()
+        return total / count, grad_norm(self.model.parameters())
+
+    def _update(self, lr: float, norm: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step(clip_scale(norm, self.settings.clip))
+
+    def _explain(self, loss: float, batches: list[Any]) -> str:
+        """Which parameter first went wrong, and the text of the batch."""
+        text = self.tokenizer.decode(batches[0][0][0][:TEXT_SHOWN])[:TEXT_SHOWN]
+        for name, parameter in self.model.named_parameters():
+            if not numpy.isfinite(parameter.numpy()).all():
+                what = f"weight {name} holds a non-finite number"
+                break
+            if parameter.grad is not None and not numpy.isfinite(parameter.grad.numpy()).all():
+                what = f"gradient of {name} is not finite"
+                break
+        else:
+            what = f"the loss is {loss}"
+        return f"{what}; batch begins {text!r}"
+
+    def rehearse(self) -> float:
+        """Seconds of one step, measured on the first batch and undone: weights and state as before."""
+        s = self.settings
+        batches = [self.windows.batch(0, s.batch)]
+        for _ in range(2):  # the first warms caches and allocators
+            begin = time.perf_counter()
+            self._gradients(batches, lambda: False)
+            gradients = time.perf_counter() - begin
+        begin = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+        self.optimizer.step()
+        update = time.perf_counter() - begin
+        for arrays in self.optimizer.state:
+            for array in arrays.values():
+                array[...] = 0
+        self.optimizer.steps = 0
+        self.optimizer.zero_grad()
+        return gradients * s.accumulate + update
+
+    def evaluate(self, limit_tokens: int | None = None) -> tuple[float, float] | None:
+        """Validation loss in nats per token and in bits per byte; None without validation text."""
+        if self.dataset.val is None:
+            return None
+        self.model.eval()
+        nats, tokens, size = 0.0, 0, 0
+        batches = validation(
+            self.dataset.val, self.model.config.context, self.settings.batch, limit_tokens
+        )
+        with no_grad(), kernels.precision(self.settings.precision):
+            for inputs, targets in batches:
+                nats += self.model.loss(inputs, targets, reduction="sum").item()
+                tokens += targets.size
+                size += int(self.byte_lengths[targets].sum())
+        return nats / tokens, nats / LN2 / max(1, size)
+
+    def keep_if_best(self, val_loss: float | None) -> bool:
+        """Write model.safetensors if `val_loss` is the lowest so far (or there is none to compare)."""
+        place = self.counters
+        if val_loss is not None:
+            best = place.best_val_loss
+            if not math.isfinite(val_loss) or (best is not None and val_loss >= best):
+                return False
+            place.best_val_loss, place.best_step = val_loss, place.step
+        elif not self.weights_are_finite():
+            return False
+        model_folder.save_weights(self.folder, self.model)
+        return True
+
+    def weights_are_finite(self) -> bool:
+        return all(numpy.isfinite(p.numpy()).all() for p in self.model.parameters())
+
+    def save(self) -> Path | None:
+        """Write the training state; None, and nothing written, if a weight is not finite."""
+        if not self.weights_are_finite():
+            return None
+        arrays = {f"model/{name}": array for name, array in self.model.state_dict().items()}
+        for name, arrays_of in zip(self._optimizer_names(), self.optimizer.state):
+            for kind, array in arrays_of.items():
+                arrays[f"{kind}/{name}"] = array
+        state = State(self.counters, self.optimizer.steps, self.dataset.fingerprint, arrays)
+        return states.save(self.folder / "training", state)
+
+    def _optimizer_names(self) -> list[str]:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        return [names[id(p)] for p in self.optimizer.parameters()]
+
+    def restore(self, state: State) -> None:
+        """Continue from `state`. ValueError if it belongs to other data or another model."""
+        if state.fingerprint != self.dataset.fingerprint:
+            raise ValueError(
+                f"resume: the state was trained on data {state.fingerprint[:12]}, "
+                f"{self.dataset.fingerprint[:12]} is in the run folder; the same data are needed"
+            )
+        weights = {
+            name.removeprefix("model/"): array
+            for name, array in state.arrays.items()
+            if name.startswith("model/")
+        }
+        self.model.load_state_dict(weights)
+        saved = [
+            {kind: state.arrays[f"{kind}/{name}"] for kind in self.optimizer.state_names}
+            for name in self._optimizer_names()
+        ]
+        self.optimizer.load_state_dict({"steps": state.optimizer_steps, "state": saved})
+        self.counters = state.counters
