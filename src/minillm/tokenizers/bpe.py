@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .byte_alphabet import ALPHABET, BYTE_ORDER, spell, unspell
+from .byte_alphabet import ALPHABET, BYTE_ORDER, unspell
 from .merging import merge
 from .splitting import settled, split, windows
 from .tokenizer import END_OF_TEXT, Tokenizer, check_text, default_eos, id_dtype
 from .tokenizer_json import Document, bpe_document, byte_level, check_special_tokens
 
 _CACHE_SIZE = 1 << 16
-_LONGEST_CACHED = 64
+_LONGEST_CACHED = 32
 _BLOCK = 1 << 13
 _TRIES = 64
 
@@ -83,10 +83,10 @@ class BPETokenizer(Tokenizer):
 
     def encode_array(self, text: str) -> np.ndarray:
         check_text("encode", text)
-        packed = [
-            b"".join(map(self._cache.__getitem__, split(window))) for window in windows([text])
-        ]
-        return np.frombuffer(b"".join(packed), dtype=id_dtype(self.vocab_size)).copy()
+        packed = bytearray()
+        for window in windows([text]):
+            packed += b"".join(map(self._cache.__getitem__, split(window)))
+        return np.frombuffer(packed, dtype=id_dtype(self.vocab_size))
 
     def cut(self, text: str) -> int:
         start = settled(text)
@@ -116,8 +116,8 @@ class BPETokenizer(Tokenizer):
                 )
             if ranks.setdefault((pair[0], pair[1]), rank) != rank:
                 raise ValueError(
-                    f"tokenizer: merge {rank} ({left!r} and {right!r}) is there twice, distinct "
-                    "merges are needed"
+                    f"tokenizer: merge {rank} ({left!r} and {right!r}) occurs twice, each "
+                    "needs to be distinct"
                 )
             merged.append(made)
         return ranks, merged
@@ -131,7 +131,8 @@ class BPETokenizer(Tokenizer):
         Each list ends where no byte to come can move the end, so that memory and time for a list do
         not depend on the length of the pre-token.
         """
-        start, width = 0, max(_BLOCK, 4 * self._longest)
+        size = max(_BLOCK, 256 * self._longest)
+        start, width = 0, size
         while start < len(data):
             block = data[start : start + width]
             ids = self._merge(block)
@@ -144,38 +145,46 @@ class BPETokenizer(Tokenizer):
             if last:
                 return
             start += sum(len(self._pieces[id]) for id in ids[:count])
-            width = max(_BLOCK, 4 * self._longest) if count else 2 * width
+            width = size if count else 2 * width
 
     def _final(self, block: bytes, ids: list[int]) -> int:
         """How many of `ids`, the merged `block`, stay as they are whatever follows the block.
 
-        A sequence of tokens is the merged form of its bytes exactly when each two neighbours are.
-        So a boundary stays if its left token keeps apart from every token that could begin there.
+        A sequence of tokens is the merged form of its bytes exactly when every two neighbours are.
+        So a boundary stays if its left token keeps apart from each token that can follow it.
         Boundaries inside a character are passed over.
         """
+        reach = max(self._longest, 4)
         at = len(block)
         tries = _TRIES
         for count in range(len(ids) - 1, 0, -1):
             at -= len(self._pieces[ids[count]])
-            if len(block) - at < max(self._longest, 4) or block[at] & 0xC0 == 0x80:
+            if len(block) - at < reach or block[at] & 0xC0 == 0x80:
                 continue
-            if self._apart(ids[count - 1], block[at : at + self._longest]):
+            left = ids[count - 1]
+            if all(self._apart(left, right) for right in self._firsts(block[at:], reach)):
                 return count
             tries -= 1
             if not tries:
                 break
         return 0
 
-    def _apart(self, left: int, data: bytes) -> bool:
-        """Whether `left` merges with none of the tokens that `data` can begin with."""
-        name = spell(data)
-        for end in range(1, len(data) + 1):
-            right = self._ids.get(name[:end])
-            if right is None:
-                continue
-            if self._merge(self._pieces[left] + data[:end]) != [left, right]:
-                return False
-        return True
+    def _firsts(self, data: bytes, reach: int) -> Iterator[int]:
+        """Each token that `data` can begin with once it is continued and merged.
+
+        The last boundary within `data` lies less than `reach` bytes, the longest token, before its
+        end, and what comes before a boundary is merged as if nothing followed.
+        """
+        seen = set()
+        for end in range(len(data) - reach + 1, len(data) + 1):
+            first = self._merge(data[:end])[0]
+            if first not in seen:
+                seen.add(first)
+                yield first
+
+    def _apart(self, left: int, right: int) -> bool:
+        """Whether two neighbouring tokens do not merge."""
+        return self._merge(self._pieces[left] + self._pieces[right]) == [left, right]
 
 
 class _Cache(dict[str, bytes]):

@@ -14,6 +14,7 @@ Pair = tuple[int, int]
 
 LEAST_COUNT = 2
 LONGEST_WORD = 1024
+_BORDER, _GONE = -1, -2
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
@@ -40,79 +41,81 @@ def learn_merges(
     the right one. Stops early when no pair occurs twice. `progress(done, total)` is called after
     each merge. A pair that makes an already known token is a merge but no new token.
     """
-    pairs = _Pairs(words)
+    corpus = _Corpus(words)
     tokens = [bytes([byte]) for byte in range(256)]
     ids = {token: id for id, token in enumerate(tokens)}
     merges = []
-    heap = [_entry(count, pair, tokens) for pair, count in pairs.counts.items()]
+
+    def entry(pair: Pair) -> tuple[int, bytes, bytes, Pair]:
+        return -corpus.counts[pair], tokens[pair[0]], tokens[pair[1]], pair
+
+    # An entry is never below its pair's count: counts that rise get a new entry at once, counts
+    # that have fallen are noticed when the entry comes up.
+    heap = [entry(pair) for pair in corpus.counts]
     heapify(heap)
     while heap and len(tokens) < 256 + size:
-        count, _, _, pair = heappop(heap)
-        now = pairs.counts.get(pair, 0)
-        if now < LEAST_COUNT:
-            continue
+        count, left, right, pair = heappop(heap)
+        now = corpus.counts[pair]
         if now != -count:
-            heappush(heap, _entry(now, pair, tokens))
+            if now >= LEAST_COUNT:
+                heappush(heap, entry(pair))
             continue
-        left, right = tokens[pair[0]], tokens[pair[1]]
+        if now < LEAST_COUNT:
+            break
         merges.append((left, right))
         made = ids.setdefault(left + right, len(tokens))
         if made == len(tokens):
             tokens.append(left + right)
-        for risen in pairs.merge(pair, made):
-            heappush(heap, _entry(pairs.counts[risen], risen, tokens))
+        for risen in corpus.merge(pair, made):
+            heappush(heap, entry(risen))
         if progress is not None:
             progress(len(tokens) - 256, size)
     return merges
 
 
-def _entry(count: int, pair: Pair, tokens: list[bytes]) -> tuple[int, bytes, bytes, Pair]:
-    return (-count, tokens[pair[0]], tokens[pair[1]], pair)
+class _Corpus:
+    """All words as one linked list of ids, with each pair's count and the places where it was seen.
 
-
-class _Pairs:
-    """Words as lists of ids, with the count of each pair of neighbours and where it occurs."""
+    A merge costs time in proportion to the places of its pair, however long the words are.
+    """
 
     def __init__(self, words: Mapping[str, int]) -> None:
-        self._words = [list(word.encode("utf-8")) for word in words]
-        self._word_counts = list(words.values())
         self.counts: Counter[Pair] = Counter()
-        self._where: defaultdict[Pair, set[int]] = defaultdict(set)
-        for index, (word, count) in enumerate(zip(self._words, self._word_counts)):
-            for pair in pairwise(word):
+        self._places: defaultdict[Pair, list[int]] = defaultdict(list)
+        self._ids: list[int] = [_BORDER]
+        self._weights: list[int] = [0]
+        for word, count in words.items():
+            data = word.encode("utf-8")
+            for at, pair in enumerate(pairwise(data), len(self._ids)):
                 self.counts[pair] += count
-                self._where[pair].add(index)
+                self._places[pair].append(at)
+            self._ids += [*data, _BORDER]
+            self._weights += [count] * len(data) + [0]
+        self._before = list(range(-1, len(self._ids) - 1))
+        self._after = list(range(1, len(self._ids) + 1))
 
     def merge(self, pair: Pair, made: int) -> set[Pair]:
-        """Replace `pair` by `made` everywhere; the pairs whose count has risen."""
-        touched: set[Pair] = set()
-        for index in self._where.pop(pair):
-            word, count = self._words[index], self._word_counts[index]
-            shorter = _replaced(word, pair, made)
-            if len(shorter) == len(word):
+        """Replace `pair` by `made` everywhere, from left to right; the pairs that this brings."""
+        ids, before, after, counts = self._ids, self._before, self._after, self.counts
+        brought: set[Pair] = set()
+        for at in sorted(self._places.pop(pair)):
+            right = after[at]
+            if ids[at] != pair[0] or ids[right] != pair[1]:
                 continue
-            for old in pairwise(word):
-                self.counts[old] -= count
-            for new in pairwise(shorter):
-                self.counts[new] += count
-                if made in new:
-                    self._where[new].add(index)
-                    touched.add(new)
-            self._words[index] = shorter
-        del self.counts[pair]
-        return touched
+            weight = self._weights[at]
+            previous, following = before[at], after[right]
+            ids[at], ids[right] = made, _GONE
+            after[at], before[following] = following, at
+            counts[pair] -= weight
+            if ids[previous] != _BORDER:
+                counts[ids[previous], pair[0]] -= weight
+                brought.add(self._bring(previous, (ids[previous], made), weight))
+            if ids[following] != _BORDER:
+                counts[pair[1], ids[following]] -= weight
+                brought.add(self._bring(at, (made, ids[following]), weight))
+        return brought
 
-
-def _replaced(word: list[int], pair: Pair, made: int) -> list[int]:
-    """`word` with `pair` merged from left to right."""
-    left, right = pair
-    shorter = []
-    at = 0
-    while at < len(word):
-        if word[at] == left and at + 1 < len(word) and word[at + 1] == right:
-            shorter.append(made)
-            at += 2
-        else:
-            shorter.append(word[at])
-            at += 1
-    return shorter
+    def _bring(self, at: int, pair: Pair, weight: int) -> Pair:
+        self.counts[pair] += weight
+        self._places[pair].append(at)
+        return pair

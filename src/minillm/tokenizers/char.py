@@ -9,7 +9,7 @@ import numpy as np
 from .tokenizer import END_OF_TEXT, Tokenizer, check_text, default_eos, id_dtype
 from .tokenizer_json import Document, bpe_document, check_special_tokens
 
-BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
+BYTE_TOKENS = {f"<0x{byte:02X}>": byte for byte in range(256)}
 FUSE: Document = {"type": "Fuse"}
 FALLBACK_FUSE: Document = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, FUSE]}
 
@@ -22,6 +22,8 @@ class CharTokenizer(Tokenizer):
 
     With byte fallback an unknown character is its UTF-8 bytes, each a token <0x00> ... <0xFF>, and
     any text encodes. Without, encoding raises ValueError naming the character and its position.
+    (Where bytes do not make characters, Hugging Face's decoder gives one U+FFFD for each byte of
+    the whole run; `decode` keeps what is valid in it, so that a stream is the same text.)
     """
 
     kind = "char"
@@ -42,7 +44,7 @@ class CharTokenizer(Tokenizer):
                 check_text("tokenizer", token)
                 pieces[id] = token.encode("utf-8")
             elif self.byte_fallback and token in BYTE_TOKENS:
-                pieces[id] = bytes([BYTE_TOKENS.index(token)])
+                pieces[id] = bytes([BYTE_TOKENS[token]])
             elif token not in special_tokens:
                 raise ValueError(
                     f"tokenizer: token {token!r} is neither a character nor a control token nor "
@@ -65,7 +67,7 @@ class CharTokenizer(Tokenizer):
     ) -> CharTokenizer:
         """Ids in the order: characters by code point, byte tokens, control tokens."""
         check_special_tokens(special_tokens)
-        ordinary = sorted(set(characters)) + (BYTE_TOKENS if byte_fallback else [])
+        ordinary = sorted(set(characters)) + (list(BYTE_TOKENS) if byte_fallback else [])
         specials = {token: len(ordinary) + index for index, token in enumerate(special_tokens)}
         return cls([*ordinary, *special_tokens], specials)
 

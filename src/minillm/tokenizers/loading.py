@@ -9,6 +9,7 @@ from typing import Any
 
 from .bpe import BPETokenizer
 from .byte import ByteTokenizer
+from .byte_alphabet import ALPHABET
 from .char import FALLBACK_FUSE, FUSE, CharTokenizer
 from .tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from .tokenizer_json import Document, check_special_tokens
@@ -71,16 +72,15 @@ def _eos(config: Path) -> str | None:
 def _build(spec: Document, eos: str | None) -> Tokenizer:
     model = _object(spec.get("model"), "model")
     _require_known(spec, _TOP, "")
+    _require(spec, "version", (None, "1.0"))
     for part in ("normalizer", "truncation", "padding"):
         _require(spec, part, (None,))
-    kind = model.get("type", "BPE")
-    if kind != "BPE":
-        raise ValueError(f"model of type {_short(kind)} is not supported")
+    _require(model, "type", (None, "BPE"), "model.")
     _require_known(model, _MODEL, "model.")
     for part in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
         _require(model, part, (None, "", False), "model.")
-    tokens, special_tokens = _vocabulary(model, spec.get("added_tokens") or [])
-    merges = _merges(model.get("merges") or [])
+    tokens, special_tokens = _vocabulary(model, spec.get("added_tokens"))
+    merges = _merges(model.get("merges"))
     if spec.get("pre_tokenizer") is None:
         return _char(spec, model, merges, tokens, special_tokens, eos)
     return _byte_level(spec, model, merges, tokens, special_tokens, eos)
@@ -116,9 +116,8 @@ def _byte_level(
 ) -> Tokenizer:
     _require(model, "byte_fallback", (None, False), "model.")
     for part in ("pre_tokenizer", "post_processor", "decoder"):
-        section = _object(spec.get(part) or {"type": "ByteLevel"}, part)
-        if section.get("type") != "ByteLevel":
-            raise ValueError(f"{part} of type {_short(section.get('type'))} is not supported")
+        if spec.get(part) is not None:
+            _require(_object(spec[part], part), "type", ("ByteLevel",), f"{part}.")
     pre_tokenizer = spec["pre_tokenizer"]
     if pre_tokenizer.get("add_prefix_space", True):
         raise ValueError("pre_tokenizer with add_prefix_space is not supported")
@@ -126,10 +125,9 @@ def _byte_level(
         return BPETokenizer(tokens, merges, special_tokens, eos)
     if merges:
         raise ValueError("merges with a pre_tokenizer that has no use_regex are not supported")
-    bytes_only = ByteTokenizer(list(special_tokens), eos)
-    if bytes_only.to_dict()["model"]["vocab"] != model["vocab"]:
+    if tokens != [*ALPHABET, *special_tokens]:
         raise ValueError("a byte vocabulary whose ids are not the bytes is not supported")
-    return bytes_only
+    return ByteTokenizer(list(special_tokens), eos)
 
 
 def _vocabulary(model: Document, added: Any) -> tuple[list[str], dict[str, int]]:
@@ -175,7 +173,7 @@ def _merges(entries: Any) -> list[tuple[str, str]]:
 
 def _require(spec: Document, part: str, accepted: tuple[Any, ...], prefix: str = "") -> None:
     if spec.get(part) not in accepted:
-        raise ValueError(f"{prefix}{part} {_short(spec[part])} is not supported")
+        raise ValueError(f"{prefix}{part} {_short(spec.get(part))} is not supported")
 
 
 def _require_known(spec: Document, known: set[str], prefix: str) -> None:
@@ -191,6 +189,8 @@ def _object(value: Any, name: str) -> Document:
 
 
 def _list(value: Any, name: str) -> list[Any]:
+    if value is None:
+        return []
     if not isinstance(value, list):
         raise ValueError(f"{name} is {_short(value)}, a list is needed")
     return value

@@ -19,6 +19,7 @@ _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 # The last place where white space follows something else: a pre-token begins there, always.
 _LAST_GAP = re.compile(f"(?s:.*)[^{WHITE_SPACE}](?=[{WHITE_SPACE}])")
+_LONE_SPACE = re.compile(f"[{WHITE_SPACE}]{{2}}[^{WHITE_SPACE}]")
 
 
 @cache
@@ -54,9 +55,10 @@ def settled(text: str) -> int:
         return 0
     if pieces[-1] in _CONTRACTIONS:
         return len(text)
-    if pieces[-2:] in (["'", "r"], ["'", "v"], ["'", "l"]):
-        return len(text) - 2
-    return len(text) - len(pieces[-1])
+    begun = 2 if pieces[-2:] in (["'", "r"], ["'", "v"], ["'", "l"]) else len(pieces[-1])
+    k = len(text) - begun
+    # The last of several white spaces stands alone only as long as it sees what follows it.
+    return k - 1 if k >= 2 and _LONE_SPACE.match(text, k - 2) else k
 
 
 def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[str]:

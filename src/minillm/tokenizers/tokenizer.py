@@ -130,11 +130,12 @@ class Tokenizer(ABC):
         are left out, or spelled with skip_special_tokens=False. Raises IndexError for an id outside
         the vocabulary, TypeError for what is not an integer.
         """
-        checked = self._checked(ids)
+        checked = self._checked(ids, "decode")
         if skip_special_tokens or not self.special_tokens:
             return b"".join(map(self._pieces.__getitem__, checked)).decode("utf-8", errors)
-        names = {id: token.encode("utf-8") for token, id in self.special_tokens.items()}
-        return b"".join([names.get(id, self._pieces[id]) for id in checked]).decode("utf-8", errors)
+        spelled = {id: token.encode("utf-8") for token, id in self.special_tokens.items()}
+        data = b"".join([spelled.get(id, self._pieces[id]) for id in checked])
+        return data.decode("utf-8", errors)
 
     def stream(self, skip_special_tokens: bool = True) -> StreamDecoder:
         """A decoder that takes ids one at a time and gives whole characters only."""
@@ -142,11 +143,11 @@ class Tokenizer(ABC):
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of text that `id` stands for, b"" for a control token; IndexError as above."""
-        return self._pieces[self._checked([id])[0]]
+        return self._pieces[self._checked([id], "token_bytes")[0]]
 
     def id_to_token(self, id: int) -> str:
         """The name of `id` in tokenizer.json; IndexError for an id outside the vocabulary."""
-        return self._tokens[self._checked([id])[0]]
+        return self._tokens[self._checked([id], "id_to_token")[0]]
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a name in tokenizer.json, None if there is no such token."""
@@ -177,18 +178,20 @@ class Tokenizer(ABC):
     def _to_json(self) -> str:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
 
-    def _checked(self, ids: Iterable[int] | np.ndarray) -> list[int]:
+    def _checked(self, ids: Iterable[int] | np.ndarray, command: str) -> list[int]:
         """`ids` as a list of Python ints, all inside the vocabulary."""
-        if isinstance(ids, np.ndarray) and ids.ndim != 1:
-            raise ValueError(f"decode: ids have shape {ids.shape}, one dimension is needed")
+        if isinstance(ids, np.ndarray):
+            if ids.ndim != 1:
+                raise ValueError(f"{command}: ids have shape {ids.shape}, one dimension is needed")
+            ids = ids.tolist()
         try:
             checked = [operator.index(id) for id in ids]
         except TypeError as error:
-            raise TypeError(f"decode: {error}, ids must be integers") from None
+            raise TypeError(f"{command}: {error}, ids must be integers") from None
         if checked and not 0 <= min(checked) <= max(checked) < self.vocab_size:
             wrong = next(id for id in checked if not 0 <= id < self.vocab_size)
             raise IndexError(
-                f"decode: id {wrong} is outside the vocabulary of {self.vocab_size}, "
+                f"{command}: id {wrong} is outside the vocabulary of {self.vocab_size}, "
                 f"ids are 0 to {self.vocab_size - 1}"
             )
         return checked
