@@ -141,6 +141,7 @@ def test_a_kill_at_any_byte_costs_one_row_at_most(tmp_path):
         (b'{"step": 1, "loss": NaN}\n', 1),
         (b'{"step": 1, "loss": 1e999}\n', 1),
         (b'{"step": 1, "loss": "2"}\n', 1),
+        (b'{"step": 1, "loss": true}\n', 1),
         (b'{"step": 1}\n{"step": 2, "tokens": 1' + b"0" * 400 + b"}\n", 2),
         (b'{"step": 1' + b"0" * 30 + b"}\n", 1),
         (b"", None),
@@ -192,6 +193,8 @@ def test_samples_survive_any_text(tmp_path):
     text = "a\x1b[2J\r\n\u2028\u202e</script>\udc80 é 日本\x00"
     with StepLog(path) as log:
         log.append(step=5, prompt="", text=text)
+        with pytest.raises(ValueError, match="step 6: Out of range"):
+            log.append(step=6, score=math.nan)
     assert path.read_bytes().count(b"\n") == 1
     assert steplog.read(path) == [{"step": 5, "prompt": "", "text": text}]
 

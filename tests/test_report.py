@@ -162,6 +162,14 @@ def test_the_headline_is_the_result(tmp_path):
     assert "minillm generate run-7\nminillm train --resume run-7" in text
 
 
+def test_a_run_that_ends_at_its_best_speaks_of_one_loss(tmp_path):
+    rows = [{"step": 1, "val_loss": 3.0}, {"step": 2, "val_loss": 2.5}]
+    page, _ = report(write_run(tmp_path, rows))
+    text = page.text["main"]
+    assert "Trained for 2 steps. Validation loss ended at 2.5 nats per token." in text
+    assert "Its lowest" not in text and "risen" not in text
+
+
 def test_settings_are_shown_as_they_are(tmp_path):
     settings = {
         "seed": 123456,

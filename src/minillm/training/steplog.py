@@ -38,9 +38,10 @@ class StepLog:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def append(self, *, step: int, **values: object) -> None:
-        """Write one row; a value of None is left out. ValueError if `step` falls.
+        """Write one row; a value of None is left out.
 
-        An OSError (disk full) leaves the file as it was before the call.
+        ValueError if `step` falls or a value has no JSON. An OSError (disk full) leaves the file
+        as it was before the call.
         """
         step = operator.index(step)
         if step < self._last_step:
@@ -48,7 +49,11 @@ class StepLog:
                 f"{self.path.name}: step {step} after step {self._last_step}, steps must not fall"
             )
         row = {"step": step} | {k: _plain(v) for k, v in values.items() if v is not None}
-        self._write(json.dumps(row, allow_nan=False).encode("ascii") + b"\n")
+        try:
+            line = json.dumps(row, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"{self.path.name}: step {step}: {error}, needs plain JSON") from error
+        self._write(line.encode("ascii") + b"\n")
         self._last_step = step
 
     def close(self) -> None:
