@@ -40,7 +40,9 @@ def _load(name: str, mode: str) -> ModuleType | None:
 def _mode() -> str:
     mode = os.environ.get("MINILLM_KERNELS", "auto") or "auto"
     if mode not in MODES:
-        raise ImportError(f"MINILLM_KERNELS: {mode!r} is not known, one of {', '.join(MODES)} needed")
+        raise ImportError(
+            f"MINILLM_KERNELS: {mode!r} is not known, one of {', '.join(MODES)} needed"
+        )
     return mode
 
 

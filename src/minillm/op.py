@@ -4,8 +4,9 @@ An op is a handful of plain functions joined by one line. For `softmax`:
 
     softmax_forward(xp, x, *, axis)            -> (out, saved)
     softmax_backward(xp, grad, saved, *, axis) -> one gradient for each array input (or None)
-    softmax_kernel_forward(lib, xp, x, *, axis), softmax_kernel_backward(lib, xp, grad, saved, *, axis)
-        the same contract, served by a compiled library; NotImplemented hands a case to the reference
+    softmax_kernel_forward(lib, xp, x, *, axis)
+    softmax_kernel_backward(lib, xp, grad, saved, *, axis)
+        the same, served by a compiled library; NotImplemented hands a case to the reference
     softmax_check(x, *, axis)                  raises one clear line for impossible input
     softmax_sample(draw)                       -> (inputs, params), valid ones of any size
 

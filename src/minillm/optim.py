@@ -180,7 +180,7 @@ def clip_scale(norm: float, max_norm: float) -> float:
 
 
 def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients in place so that their joint norm is at most `max_norm`; the norm before."""
+    """Scale all gradients in place to a joint norm of at most `max_norm`; the norm before."""
     params = list(params)
     norm = grad_norm(params)
     scale = clip_scale(norm, max_norm)

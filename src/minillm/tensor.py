@@ -83,8 +83,7 @@ class Node:
         for tensor, version in self.leaves:
             if tensor._version[0] != version and any(
                 kept is tensor.data
-                or type(kept) is numpy.ndarray
-                and numpy.may_share_memory(kept, tensor.data)
+                or (type(kept) is numpy.ndarray and numpy.may_share_memory(kept, tensor.data))
                 for kept in self.saved
             ):
                 raise RuntimeError(
@@ -94,7 +93,7 @@ class Node:
                 )
 
     def free(self) -> None:
-        self.saved, self.parents, self.leaves = None, (), ()
+        self.saved, self.parents, self.leaves = None, [], []
 
 
 class Tensor:
@@ -124,7 +123,7 @@ class Tensor:
             kind = numpy.asarray(data).dtype.kind
             dtype = numpy.float32 if kind == "f" else None
         array = data.astype(dtype or data.dtype) if is_array(data) else numpy.array(data, dtype)
-        if array.dtype.kind not in "fiub" or array.dtype.itemsize == 2 and array.dtype.kind == "f":
+        if array.dtype.kind not in "fiub" or array.dtype == numpy.float16:
             raise TypeError(
                 f"Tensor: dtype {array.dtype} cannot be computed with, float32 or float64 "
                 "(or integers, booleans) needed; convert with array.astype('float32')"
@@ -188,7 +187,9 @@ class Tensor:
     def item(self) -> float:
         """The only element as a Python number. ValueError if there is not exactly one."""
         if self.data.size != 1:
-            raise ValueError(f"item: exactly 1 element is needed, shape {self.shape} has {self.size}")
+            raise ValueError(
+                f"item: exactly 1 element is needed, shape {self.shape} has {self.size}"
+            )
         return self.data.item()
 
     def numpy(self) -> numpy.ndarray:
@@ -307,7 +308,7 @@ _READ_ONLY = [0]
 
 
 def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
-    """Walk the tape from `root` in reverse order of recording, each node once, without recursion."""
+    """Walk the tape from `root` against the order of recording, each node once."""
     upstream = _upstream(root, gradient)
     if root._node is None:
         _accumulate(root, upstream, owned=gradient is None)

@@ -58,9 +58,7 @@ class Draw:
     def distinct(self, *shape: int) -> numpy.ndarray:
         """Values 0.1 apart, none within 0.05 of a multiple of 0.1: away from ties and kinks."""
         count = math.prod(shape)
-        return numpy.asarray(
-            (self.rng.permutation(count) - count // 2 + 0.5).reshape(shape) / 10
-        )
+        return numpy.asarray((self.rng.permutation(count) - count // 2 + 0.5).reshape(shape) / 10)
 
     def integers(self, high: int, *shape: int) -> numpy.ndarray:
         return numpy.asarray(self.rng.integers(0, high, shape))
@@ -200,7 +198,11 @@ class Reference:
 
 
 def reference(
-    op: Op, arrays: Sequence[Any], params: dict[str, Any], seed: int = 0, eps: float = EPS["float32"]
+    op: Op,
+    arrays: Sequence[Any],
+    params: dict[str, Any],
+    seed: int = 0,
+    eps: float = EPS["float32"],
 ) -> Reference:
     """Compute the truth for float32 `arrays` in float64, and the units by rounding the boundary."""
     rng = new_generator(seed)
@@ -217,6 +219,7 @@ def reference(
         shaken, shaken_saved = outputs(op, truth, perturbed(exact, rng, eps), params)
         _widen(out_units, shaken, outs, eps)
         if upstream is not None:
+            assert op.backward is not None
             again = op.backward(
                 numpy,
                 *perturbed([upstream], rng, eps),
@@ -327,6 +330,7 @@ def check_gradient(op: Op, arrays: Sequence[Any], params: dict[str, Any], seed: 
     Along a random direction for each input that takes a gradient, fourth order. Raises
     AssertionError above 1e-6, or if a floating input that is not `constant` gets none.
     """
+    assert op.backward is not None
     rng = new_generator(seed)
     exact = cast(arrays, "float64")
     out, saved = op.forward(numpy, *exact, **params)

@@ -13,9 +13,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a run or model")
     parser.add_argument("--prompt", default="", help="text to continue, - to read it from stdin")
     parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="length (200)")
-    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (0.8)")
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="only the K best, 0 for all (0)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="only the nucleus (1)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (0.8)"
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=0, metavar="K", help="only the K best, 0 for all (0)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="only the nucleus (1)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--no-cache", action="store_true", help="compute every position each time")

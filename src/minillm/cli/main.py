@@ -82,7 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except (ValueError, TypeError, LookupError, OSError, RuntimeError, ImportError, MemoryError) as e:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        ImportError,
+        MemoryError,
+    ) as e:
         if os.environ.get("MINILLM_DEBUG"):
             raise
         print(f"minillm: {one_line(e)}", file=sys.stderr)

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files", nargs="*", metavar="FILE", help=".txt, .jsonl or .gz files, folders, - for stdin"
     )
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
-    parser.add_argument("--out", metavar="RUN", help="folder of a new run (runs/<name of the file>)")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of a new run (runs/<name of the file>)"
+    )
     parser.add_argument("--config", metavar="TOML", help="file with options, under the same names")
     parser.add_argument(
         "--stop-after", type=int, metavar="STEP", help="save and stop after this step of the run"
@@ -57,7 +59,9 @@ def _reader(name: str, kind: Any) -> Any:
         try:
             return kind(text)
         except ValueError:
-            word = {int: "a whole number", float: "a number"}.get(kind, "a duration like 90s or 10m")
+            word = {int: "a whole number", float: "a number"}.get(
+                kind, "a duration like 90s or 10m"
+            )
             raise argparse.ArgumentTypeError(f"{text!r} given, {word} is needed") from None
 
     return read

@@ -45,15 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _text(folder: Path) -> Path:
     """A few kilobytes that repeat no line."""
-    lines = [f"{n} apples and {n * n % 97} pears make {n + n * n % 97} pieces of fruit.\n" for n in range(300)]
+    lines = [
+        f"{n} apples and {n * n % 97} pears make {n + n * n % 97} pieces of fruit.\n"
+        for n in range(300)
+    ]
     path = folder / "text.txt"
     path.write_text("".join(lines), encoding="utf-8", newline="\n")
     return path
 
 
-def _train(
-    out: Path, text: Path, steps: int, threads: int, stop_after: int | None = None
-) -> Path:
+def _train(out: Path, text: Path, steps: int, threads: int, stop_after: int | None = None) -> Path:
     options = (
         "--layers 2 --heads 2 --width 32 --context 32 --batch 3 --accumulate 3 --dropout 0.1 "
         "--tokenizer char --eval-every 5 --save-every 5"

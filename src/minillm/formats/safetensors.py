@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -65,7 +66,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, numpy.ndarray], dict[s
         if entry["dtype"] not in DTYPES:
             raise ValueError(f"{path}: {name} has dtype {entry['dtype']}, which is not supported")
         begin, end = entry["data_offsets"]
-        array = numpy.asarray(raw[start + begin : start + end]).view(DTYPES[entry["dtype"]])
+        dtype: Any = DTYPES[entry["dtype"]]
+        array = numpy.asarray(raw[start + begin : start + end]).view(dtype)
         if entry["dtype"] == "BF16":
             array = widen_bf16(array)
         arrays[name] = array.reshape(entry["shape"])
@@ -77,7 +79,7 @@ def write(
     arrays: Mapping[str, Array],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays and string metadata, sorted by name, with a sha256 of the data in the metadata."""
+    """Write arrays by name, and metadata to which a sha256 of the data is added."""
     host = {
         name: numpy.ascontiguousarray(to_numpy(arrays[name])).reshape(arrays[name].shape)
         for name in sorted(arrays)

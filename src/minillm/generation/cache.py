@@ -33,7 +33,9 @@ class Cache:
     def _room(self, layer: int, k: Array, v: Array, end: int) -> tuple[Array, Array]:
         buffers = self._buffers[layer]
         if buffers is None or buffers[0].shape[2] < end:
-            grown = tuple(self._grown(old, new, end) for old, new in zip(buffers or (None, None), (k, v)))
+            grown = tuple(
+                self._grown(old, new, end) for old, new in zip(buffers or (None, None), (k, v))
+            )
             buffers = self._buffers[layer] = grown[0], grown[1]
         return buffers
 

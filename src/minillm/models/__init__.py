@@ -1,4 +1,4 @@
-"""The model families, by their Hugging Face `model_type`. A family is one file and one line here."""
+"""The model families by their `model_type`. A family is one file and one line here."""
 
 from types import ModuleType
 from typing import Any

@@ -109,7 +109,9 @@ class GPT2Config:
         except KeyError as error:
             raise ValueError(f"gpt2: config.json has no {error}") from error
         except TypeError as error:
-            raise ValueError(f"gpt2: config.json holds a value of a wrong kind ({error})") from error
+            raise ValueError(
+                f"gpt2: config.json holds a value of a wrong kind ({error})"
+            ) from error
 
 
 class Attention(nn.Module):
@@ -222,7 +224,7 @@ def to_files(state: dict[str, Array]) -> dict[str, Array]:
 
 
 def from_files(arrays: dict[str, Array]) -> dict[str, Array]:
-    """The reverse of `to_files`; the prefix is optional, mask buffers and a tied head are dropped."""
+    """The reverse of `to_files`; prefix optional, mask buffers and a tied head are dropped."""
     state = {}
     for name, array in arrays.items():
         name = name.removeprefix("transformer.")

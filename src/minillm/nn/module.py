@@ -71,7 +71,7 @@ class Module:
         return {name: parameter.data for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Copy arrays into the parameters. ValueError lists missing, unknown and misshapen names."""
+        """Copy arrays into the parameters; ValueError lists missing, unknown, misshapen names."""
         own = dict(self.named_parameters())
         problems = [f"missing {name}" for name in own if name not in state]
         problems += [f"unknown {name}" for name in state if name not in own]

@@ -34,7 +34,7 @@ from minillm.ops.softmax import log_softmax, softmax
 from minillm.ops.update import adamw, sgd
 from minillm.tensor import Tensor, of
 
-__all__ = [name for name in registry] + ["Op", "registry"]
+__all__ = ["Op", "registry", *registry]
 
 
 def _operand(value: Any) -> Any:
@@ -54,6 +54,10 @@ def _binary(op: Op, swapped: bool = False) -> Any:
         return op(other, self) if swapped else op(self, other)
 
     return method
+
+
+def _unary(op: Op) -> Any:
+    return lambda self: op(self)
 
 
 def _getitem(self: Tensor, index: Any) -> Tensor:
@@ -101,7 +105,7 @@ def _bind() -> None:
     methods = {
         "__matmul__": _binary(matmul),
         "__rmatmul__": _binary(matmul, swapped=True),
-        "__neg__": lambda self: negative(self),
+        "__neg__": _unary(negative),
         "__pow__": lambda self, exponent: power(self, exponent=exponent),
         "__getitem__": _getitem,
         "sum": _reduction(sum),
@@ -111,10 +115,10 @@ def _bind() -> None:
         "permute": lambda self, *axes: permute(self, axes=_shape(axes)),
         "transpose": _transpose,
         "T": property(lambda self: permute(self, axes=tuple(range(self.ndim))[::-1])),
-        "exp": lambda self: exp(self),
-        "log": lambda self: log(self),
-        "sqrt": lambda self: sqrt(self),
-        "tanh": lambda self: tanh(self),
+        "exp": _unary(exp),
+        "log": _unary(log),
+        "sqrt": _unary(sqrt),
+        "tanh": _unary(tanh),
         "masked_fill": lambda self, mask, value: masked_fill(self, mask, value=value),
     }
     for name, method in methods.items():

@@ -1,4 +1,4 @@
-"""Elementwise arithmetic with broadcasting. Operands may be Python numbers, which take no gradient."""
+"""Elementwise arithmetic with broadcasting. Python numbers as operands take no gradient."""
 
 from __future__ import annotations
 
@@ -210,9 +210,7 @@ def masked_fill_backward(xp, grad, saved, *, value):
 def masked_fill_check(x, mask, *, value):
     if mask.dtype != bool:
         raise TypeError(f"masked_fill: mask of dtype {mask.dtype}, bool is needed")
-    fits = mask.ndim <= x.ndim and all(
-        m in (1, n) for m, n in zip(mask.shape[::-1], x.shape[::-1])
-    )
+    fits = mask.ndim <= x.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], x.shape[::-1]))
     if not fits:
         raise ValueError(f"masked_fill: mask {mask.shape} does not broadcast to {x.shape}")
 
@@ -234,4 +232,6 @@ log = Op(log_forward, log_backward, positive_sample)
 sqrt = Op(sqrt_forward, sqrt_backward, positive_sample)
 clip = Op(clip_forward, clip_backward, clip_sample)
 where = Op(where_forward, where_backward, where_sample)
-masked_fill = Op(masked_fill_forward, masked_fill_backward, masked_fill_sample, check=masked_fill_check)
+masked_fill = Op(
+    masked_fill_forward, masked_fill_backward, masked_fill_sample, check=masked_fill_check
+)

@@ -34,9 +34,7 @@ def scaled_dot_product_attention_forward(
     return xp.ascontiguousarray(out), (q, k, v, mask, out, lse)
 
 
-def scaled_dot_product_attention_backward(
-    xp, grad, saved, *, causal=False, offset=0, scale=None
-):
+def scaled_dot_product_attention_backward(xp, grad, saved, *, causal=False, offset=0, scale=None):
     q, k, v, mask, out, lse = saved
     scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale)
     lse = grouped(xp.where(lse == -xp.inf, lse.dtype.type(0), lse)[..., None], k.shape[1])
@@ -77,7 +75,7 @@ def grouped_keys(array):
 
 
 def masked_scores(xp, q, k, mask, causal, offset, scale):
-    """Scores (B, Hkv, G, Tq, Tk), -inf where masked, and the boolean of what is visible (or None)."""
+    """Scores (B, Hkv, G, Tq, Tk), -inf where masked, and what is visible (None: everything)."""
     scores = xp.matmul(grouped(q, k.shape[1]), swap(grouped_keys(k)))
     scores *= scale_of(q, scale)
     visible = None
@@ -120,7 +118,9 @@ def attention_check(q, k, v, mask=None, *, causal=False, offset=0, scale=None):
             "(B, H, Tq, D), (B, Hkv, Tk, D), (B, Hkv, Tk, Dv) are needed"
         )
     if not k.shape[1] or q.shape[1] % k.shape[1]:
-        raise ValueError(f"{name}: {q.shape[1]} query heads are no multiple of {k.shape[1]} key heads")
+        raise ValueError(
+            f"{name}: {q.shape[1]} query heads are no multiple of {k.shape[1]} key heads"
+        )
     if offset < 0:
         raise ValueError(f"{name}: offset {offset}, 0 or more is needed")
     full = (*q.shape[:3], k.shape[2])

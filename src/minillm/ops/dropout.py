@@ -1,4 +1,4 @@
-"""Dropout whose mask is a function of (seed, position): nothing to store, the same on every device."""
+"""Dropout whose mask is a function of (seed, position): not stored, the same on every device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def threshold(p):
 
 
 def dropout_forward(xp, x, *, p, seed):
-    """x with each element 0 with probability p, the others divided by 1 - p (Srivastava et al. 2014)"""
+    """Each element 0 with probability p, else divided by 1 - p (Srivastava et al. 2014)"""
     return masked(xp, x, p, seed), ()
 
 
@@ -58,9 +58,7 @@ def dropout_kernel_backward(lib, xp, grad, saved, *, p, seed):
     if grad.dtype != xp.float32:
         return NotImplemented
     dx = xp.empty(grad.shape, grad.dtype)
-    lib.dropout_backward(
-        xp.ascontiguousarray(grad).reshape(-1), p, seed & MASK_64, dx.reshape(-1)
-    )
+    lib.dropout_backward(xp.ascontiguousarray(grad).reshape(-1), p, seed & MASK_64, dx.reshape(-1))
     return (dx,)
 
 

@@ -19,7 +19,8 @@ def matmul_forward(xp, a, b):
 
 
 def matmul_backward(xp, grad, saved):
-    a, b, grad = as_matrices(*saved, grad)
+    a, b = saved
+    a, b, grad = as_matrices(a, b, grad)
     da = unbroadcast(xp, xp.matmul(grad, swap(b)), a.shape)
     db = unbroadcast(xp, xp.matmul(swap(a), grad), b.shape)
     return da.reshape(saved[0].shape), db.reshape(saved[1].shape)

@@ -75,9 +75,7 @@ def cross_entropy_backward(
     logits, target, lse = saved
     rows = row_upstream(xp, grad, target, ignore_index, reduction)
     flat = logits.reshape(-1, logits.shape[-1])
-    dlogits = row_gradients(
-        xp, rows, flat, target.reshape(-1), lse, ignore_index, label_smoothing
-    )
+    dlogits = row_gradients(xp, rows, flat, target.reshape(-1), lse, ignore_index, label_smoothing)
     return dlogits.reshape(logits.shape), None
 
 
@@ -179,9 +177,7 @@ def linear_cross_entropy_forward(
     losses, lse = xp.empty(flat.shape, x.dtype), xp.empty(flat.shape, x.dtype)
     for part in chunks(flat.size, weight.shape[0]):
         logits = xp.matmul(rows[part], weight.T)
-        losses[part], lse[part] = row_losses(
-            xp, logits, flat[part], ignore_index, label_smoothing
-        )
+        losses[part], lse[part] = row_losses(xp, logits, flat[part], ignore_index, label_smoothing)
     return finished(xp, losses, target, ignore_index, reduction), (x, weight, target, lse)
 
 

@@ -10,7 +10,9 @@ def layer_norm_forward(xp, x, weight=None, bias=None, *, eps=1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias, var biased (Ba et al. 2016)"""
     mean = xp.mean(x, axis=-1, keepdims=True, dtype=x.dtype)
     centred = x - mean
-    centred -= xp.mean(centred, axis=-1, keepdims=True, dtype=x.dtype)  # what rounding the mean lost
+    centred -= xp.mean(
+        centred, axis=-1, keepdims=True, dtype=x.dtype
+    )  # what rounding the mean lost
     rstd = 1 / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True, dtype=x.dtype) + eps)
     out = centred * rstd
     if weight is not None:
@@ -80,9 +82,7 @@ def layer_norm_kernel_forward(lib, xp, x, weight=None, bias=None, *, eps=1e-5):
     out = xp.empty(x.shape, x.dtype)
     mean, rstd = xp.empty(x.shape[:-1], x.dtype), xp.empty(x.shape[:-1], x.dtype)
     flat = out.reshape(-1, x.shape[-1])
-    lib.layer_norm_forward(
-        rows(xp, x), weight, bias, eps, flat, mean.reshape(-1), rstd.reshape(-1)
-    )
+    lib.layer_norm_forward(rows(xp, x), weight, bias, eps, flat, mean.reshape(-1), rstd.reshape(-1))
     return out, (x, weight, bias is not None, mean, rstd)
 
 
@@ -111,9 +111,7 @@ def rms_norm_kernel_forward(lib, xp, x, weight=None, *, eps=1e-6):
     if x.dtype != xp.float32:
         return NotImplemented
     out, rstd = xp.empty(x.shape, x.dtype), xp.empty(x.shape[:-1], x.dtype)
-    lib.rms_norm_forward(
-        rows(xp, x), weight, eps, out.reshape(-1, x.shape[-1]), rstd.reshape(-1)
-    )
+    lib.rms_norm_forward(rows(xp, x), weight, eps, out.reshape(-1, x.shape[-1]), rstd.reshape(-1))
     return out, (x, weight, rstd)
 
 

@@ -1,4 +1,4 @@
-"""Softmax and its logarithm over the last axis. A row of -inf alone gives 0 (or -inf) and no gradient."""
+"""Softmax and its logarithm over the last axis; a row of -inf gives 0 (-inf), gradient 0."""
 
 from __future__ import annotations
 

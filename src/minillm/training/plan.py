@@ -62,7 +62,7 @@ def fit_context(settings: Settings, tokens: int) -> tuple[Settings, str | None]:
     most = tokens - 1
     if settings.context <= most or most < 1:
         return settings, None
-    line = f"context: {settings.context} cut to {most}, the shorter part of the text has {tokens} tokens"
+    line = f"context: {settings.context} cut to {most}, a part of the text has {tokens} tokens"
     return replace(settings, context=most), line
 
 
@@ -76,7 +76,9 @@ def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> 
             rung = candidate
     layers = settings.layers or rung[0]
     heads = settings.heads or (_heads_for(settings.width) if settings.width else rung[1])
-    width = settings.width or (rung[2] if rung[2] % heads == 0 else heads * max(1, rung[2] // heads))
+    width = settings.width or (
+        rung[2] if rung[2] % heads == 0 else heads * max(1, rung[2] // heads)
+    )
     return replace(
         settings,
         layers=layers,
@@ -90,7 +92,9 @@ def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> 
 
 def _heads_for(width: int) -> int:
     """The number of heads that makes them nearest to 32 features each."""
-    return min((h for h in range(1, width + 1) if width % h == 0), key=lambda h: abs(width / h - 32))
+    return min(
+        (h for h in range(1, width + 1) if width % h == 0), key=lambda h: abs(width / h - 32)
+    )
 
 
 def config_of(settings: Settings, tokenizer: Tokenizer) -> GPT2Config:
@@ -106,7 +110,9 @@ def config_of(settings: Settings, tokenizer: Tokenizer) -> GPT2Config:
     )
 
 
-def choose_length(settings: Settings, dataset: Dataset, step_seconds: float) -> tuple[Settings, str]:
+def choose_length(
+    settings: Settings, dataset: Dataset, step_seconds: float
+) -> tuple[Settings, str]:
     """Steps, and what follows from them; and why so many."""
     s: Any = settings
     per_step = s.batch * s.accumulate * s.context
@@ -135,7 +141,7 @@ def choose_length(settings: Settings, dataset: Dataset, step_seconds: float) -> 
 
 
 def predicted_memory(settings: Settings, config: GPT2Config) -> int:
-    """Bytes of memory at the peak of a step, about: weights, what a block keeps, and the process."""
+    """Bytes at the peak of a step, about: weights, what blocks keep, and the process."""
     s: Any = settings
     kept = s.batch * config.n_positions * config.n_embd * 4 * FLOATS_PER_FEATURE
     blocks = kept * (2 if settings.recompute else config.n_layer + 1)

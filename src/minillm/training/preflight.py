@@ -92,7 +92,11 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     plan.require_memory(needed, available_memory())
     settings = _settle_machine(settings, say)
     trainer = Trainer(
-        GPT2(config, seed=settings.seed), tokenizer, dataset, replace(settings, steps=1, warmup=0), folder
+        GPT2(config, seed=settings.seed),
+        tokenizer,
+        dataset,
+        replace(settings, steps=1, warmup=0),
+        folder,
     )
     seconds = trainer.rehearse()
     settings, reason = plan.choose_length(settings, dataset, seconds)
@@ -230,7 +234,9 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     try:
         settings = Settings(**{name.replace("-", "_"): value for name, value in content.items()})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"resume: {folder / INNER / 'settings.json'} is damaged ({error})") from error
+        raise ValueError(
+            f"resume: {folder / INNER / 'settings.json'} is damaged ({error})"
+        ) from error
     tokenizer = tokenizers.load(folder)
     dataset = Dataset.open(folder / INNER, tokenizer)
     saved, notices = states.load_latest(folder / INNER)

@@ -87,7 +87,9 @@ class Run:
         begin = time.perf_counter()
         outcome = trainer.step(self.progress_after(), stop)
         seconds = time.perf_counter() - begin
-        self.step_seconds = seconds if not self.step_seconds else 0.9 * self.step_seconds + 0.1 * seconds
+        self.step_seconds = (
+            seconds if not self.step_seconds else 0.9 * self.step_seconds + 0.1 * seconds
+        )
         last = self.finished()
         due = last or place.step % (s.eval_every or 1) == 0
         measured = self._evaluate() if due and outcome.skipped is None else None
@@ -172,7 +174,9 @@ class Run:
                 f"loss {measured[0]:.4f}, {measured[1]:.4f} bits per byte"
             )
         if place.skipped:
-            progress.message(f"{place.skipped} of {place.step} steps were skipped (see metrics.jsonl)")
+            progress.message(
+                f"{place.skipped} of {place.step} steps were skipped (see metrics.jsonl)"
+            )
         if self.metrics.path.stat().st_size:
             write_report(trainer.folder)
 

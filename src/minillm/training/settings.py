@@ -42,18 +42,28 @@ class Settings:
         None, "train for this long, like 90s, 10m or 1.5h, instead of --steps", float, duration=True
     )
     lr: float | None = _option(None, "peak learning rate", float, low=0.0, above=True)
-    warmup: int | None = _option(None, "steps of linear warm-up (of the first 5 %% with --time)", low=0)
+    warmup: int | None = _option(
+        None, "steps of linear warm-up (of the first 5 %% with --time)", low=0
+    )
     schedule: str = _option("cosine", "learning rate after warm-up", str, choices=SCHEDULES)
-    final_lr: float = _option(0.1, "last learning rate as a share of the peak", float, low=0.0, high=1.0)
+    final_lr: float = _option(
+        0.1, "last learning rate as a share of the peak", float, low=0.0, high=1.0
+    )
     dropout: float | None = _option(None, "share of activations zeroed", float, low=0.0, high=0.95)
     weight_decay: float = _option(0.1, "decoupled weight decay of matrices", float, low=0.0)
     beta1: float = _option(0.9, "AdamW's decay of the mean gradient", float, low=0.0, high=0.9999)
-    beta2: float = _option(0.99, "AdamW's decay of the squared gradient", float, low=0.0, high=0.99999)
+    beta2: float = _option(
+        0.99, "AdamW's decay of the squared gradient", float, low=0.0, high=0.99999
+    )
     clip: float = _option(1.0, "largest norm of the gradient, 0 for none", float, low=0.0)
     seed: int = _option(0, "seed of weights, order and dropout", low=0)
-    val_fraction: float = _option(0.1, "share of the text kept for validation", float, low=0.0, high=0.9)
+    val_fraction: float = _option(
+        0.1, "share of the text kept for validation", float, low=0.0, high=0.9
+    )
     eval_every: int | None = _option(None, "steps between validations", low=1)
-    eval_tokens: int | None = _option(None, "validation tokens used each time (all at the end)", low=1)
+    eval_tokens: int | None = _option(
+        None, "validation tokens used each time (all at the end)", low=1
+    )
     save_every: int | None = _option(None, "steps between saves", low=1)
     prompt: str | None = _option(None, "what samples begin with", str)
     sample_tokens: int = _option(96, "length of the samples shown, 0 for none", low=0)
@@ -134,7 +144,7 @@ def nearest(word: str, known: Any) -> str | None:
 
 
 def read_toml(path: str | os.PathLike[str], extra: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Options of a TOML file by attribute name. One-line ValueError for unknown keys and bad values.
+    """Options of a TOML file by attribute name; one-line ValueError for unknown keys, bad values.
 
     `extra` names keys that are known besides the settings.
     """

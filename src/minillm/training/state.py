@@ -64,7 +64,7 @@ def load_latest(folder: Path) -> tuple[State, list[str]]:
     remove_leftovers(folder)
     paths = sorted(folder.glob(PATTERN), reverse=True)
     if not paths:
-        raise FileNotFoundError(f"resume: no saved state in {folder}, a run that has saved is needed")
+        raise FileNotFoundError(f"resume: {folder} holds no saved state, at least 1 is needed")
     notices: list[str] = []
     for path in paths:
         try:

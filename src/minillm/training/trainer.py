@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 
 class Trainer:
-    """Trains `model` on `dataset` under resolved `settings` (nothing left None but the time budget).
+    """Trains `model` on `dataset` under `settings` that leave nothing open.
 
     All randomness is a function of (seed, step): the order of windows through `Windows`, dropout
     through a generator restarted for each batch. So a state holds only weights, moments and
@@ -54,12 +54,13 @@ class Trainer:
         self, model: Any, tokenizer: Tokenizer, dataset: Dataset, settings: Settings, folder: Path
     ) -> None:
         self.model, self.tokenizer, self.dataset = model, tokenizer, dataset
-        self.settings, self.folder = settings, folder
+        self.settings: Any = settings  # resolved: of its choices only steps or time is None
+        self.folder = folder
         self.counters = Counters()
         self.windows = Windows(dataset.train, model.config.context, settings.seed)
         self.optimizer = AdamW(
             decay_groups(model.parameters(), settings.weight_decay),
-            lr=settings.lr,
+            lr=self.settings.lr,
             betas=(settings.beta1, settings.beta2),
         )
         self.byte_lengths = tokenizer.byte_lengths()
@@ -82,7 +83,7 @@ class Trainer:
         return s.lr * scheduled(progress, s.schedule, warmup, s.final_lr)
 
     def step(self, progress: float, stop: Callable[[], bool] = lambda: False) -> Step:
-        """One optimiser step over `accumulate` batches; raises Interrupted if `stop()` between them.
+        """One optimiser step over `accumulate` batches; Interrupted if `stop()` between them.
 
         The loss is the mean over all targets of the step, whatever batch they came in.
         """
@@ -142,7 +143,7 @@ class Trainer:
         return f"{what}; batch begins {text!r}"
 
     def rehearse(self) -> float:
-        """Seconds of one step, measured on the first batch and undone: weights and state as before."""
+        """Seconds of one step, measured on the first batch and undone."""
         s = self.settings
         batches = [self.windows.batch(0, s.batch)]
         for _ in range(2):  # the first warms caches and allocators
@@ -178,7 +179,7 @@ class Trainer:
         return nats / tokens, nats / LN2 / max(1, size)
 
     def keep_if_best(self, val_loss: float | None) -> bool:
-        """Write model.safetensors if `val_loss` is the lowest so far (or there is none to compare)."""
+        """Write model.safetensors if `val_loss` is the lowest so far, or there is none."""
         place = self.counters
         if val_loss is not None:
             best = place.best_val_loss
