@@ -12,7 +12,7 @@ import pytest
 
 from minillm.training.console import Console, shorten, visible
 from minillm.training.progress import Progress
-from minillm.training.quantities import count, duration, number, size
+from minillm.training.quantities import count, decimal, duration, number, size
 
 HOSTILE = "a\x1b[31mred\x07\r\x9b2J\u202eevil\u2028\ufeff\udc80\x00é日本🙂\n</b>\tend"
 MEMORY = r"(\d+(\.\d)? [MG]B  )?"  # not every system says
@@ -79,6 +79,13 @@ def test_numbers():
     assert [number(x) for x in values] == words
 
 
+def test_decimals():
+    values = [2.0, 1.53449, -0.5, 0.0, 0.001, 0.00098, 1234.567, 1e30, float("nan")]
+    words = ["2.000", "1.534", "-0.500", "0.000", "0.001", "0.00098", "1235", "1e30", "nan"]
+    assert [decimal(x) for x in values] == words
+    assert decimal(2.4149, 2) == "2.41"
+
+
 @pytest.mark.parametrize("function", [duration, count, size])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
 def test_quantities_that_are_none(function, value):
@@ -101,9 +108,9 @@ def test_evaluations_and_events_are_always_shown():
         progress.update(402, event="saved")
     lines = stream.getvalue().splitlines()
     assert steps_shown(lines) == [399, 400, 402]
-    # the average of 4 and 2 with decay 0.98 is (0.98*4 + 2)/1.98; 1600 steps at 1 s are left
+    # the average of 4 and 2 with decay 0.9 is (0.9*4 + 2)/1.9; 1600 steps at 1 s are left
     assert re.fullmatch(
-        r"step 400/2000  loss 2\.000 \(smooth 2\.990\)  val 2\.102 \(2\.41 bits/byte\)  "
+        r"step 400/2000  loss 2\.000 \(smooth 2\.947\)  val 2\.102 \(2\.41 bits/byte\)  "
         rf"31\.2k tok/s  {MEMORY}26m40s left",
         lines[1],
     )
@@ -115,7 +122,7 @@ def test_bits_per_byte_of_an_older_evaluation_are_not_shown():
     with Progress(None, stream, clock=Clock()) as progress:
         progress.update(1, val_loss=3.0, val_bpb=2.0)
         progress.update(2, val_loss=2.5)
-    assert "val 3.000 (2 bits/byte)" in stream.getvalue()
+    assert "val 3.000 (2.00 bits/byte)" in stream.getvalue()
     assert re.search(r"^step 2  val 2\.500(  \d|$)", stream.getvalue(), re.MULTILINE)
 
 

@@ -143,7 +143,7 @@ def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_axis(tmp_path):
     assert set(heights) == {0.01, 0.1, 1.0, 10.0, 100.0}
     decade = (heights[0.01] - heights[100.0]) / 4
     assert heights[10.0] == pytest.approx(heights[100.0] + decade, abs=0.11)
-    raw = points_of(text, "raw")
+    raw = points_of(text, "line")
     assert raw[9][1] == pytest.approx(heights[10.0], abs=0.11)  # step 10: loss 10
     assert raw[24][1] == pytest.approx(heights[1.0] + decade / 2, abs=0.11)  # step 25: 10**-0.5
 
@@ -154,8 +154,8 @@ def test_the_headline_is_the_result(tmp_path):
     text = page.text["main"]
     assert page.text["h1"] == "run-7"
     assert "Trained for 400 steps on 819k tokens in 3m20s." in text
-    assert "Validation loss ended at 1.85 nats per token (2 bits per byte)." in text
-    assert "Its lowest, 1.6 nats per token (2 bits per byte), was at step 300." in text
+    assert "Validation loss ended at 1.850 nats per token (2.000 bits per byte)." in text
+    assert "Its lowest, 1.600 nats per token (2.000 bits per byte), was at step 300." in text
     assert "It has risen by 15.6 % since." in text
     assert "Parameters925k925,440" in text
     assert "bytes1,115,394" in text
@@ -166,7 +166,7 @@ def test_a_run_that_ends_at_its_best_speaks_of_one_loss(tmp_path):
     rows = [{"step": 1, "val_loss": 3.0}, {"step": 2, "val_loss": 2.5}]
     page, _ = report(write_run(tmp_path, rows))
     text = page.text["main"]
-    assert "Trained for 2 steps. Validation loss ended at 2.5 nats per token." in text
+    assert "Trained for 2 steps. Validation loss ended at 2.500 nats per token." in text
     assert "Its lowest" not in text and "risen" not in text
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minillm.training.axis import Axis, axis_around
 from minillm.training.page import text
-from minillm.training.quantities import count, number
+from minillm.training.quantities import count, decimal, number
 
 SPAN = 1000  # drawing units across
 BUCKETS = 400  # a longer curve is drawn through first, lowest, highest and last of each
@@ -138,7 +138,7 @@ def _points(chart: Chart, curve: Curve, x_axis: Axis, y_axis: Axis) -> str:
     joined = _line(chart, Curve(curve.label, "joined", x, y), x_axis, y_axis)
     return joined + "".join(
         f'<circle class="point" cx="{_x(x_axis, a)}" cy="{_y(chart, y_axis, v)}" r="3">'
-        f"<title>step {a:.0f}: {text(curve.label)} {number(v)}</title></circle>"
+        f"<title>step {a:.0f}: {text(curve.label)} {decimal(v)}</title></circle>"
         for a, v in zip(x.tolist(), y.tolist())
     )
 

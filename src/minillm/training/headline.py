@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minillm.training.metrics import Summary
-from minillm.training.quantities import count, duration, number, size
+from minillm.training.quantities import count, decimal, duration, size
 from minillm.training.steplog import Row
 
 
@@ -37,11 +37,11 @@ def headline(summary: Summary, facts: Mapping[str, Any]) -> list[tuple[str, str,
     found: list[tuple[str, str, str]] = []
     best = summary.best
     if best is not None:
-        found.append(("Best validation loss", number(best["val_loss"]), "nats per token"))
+        found.append(("Best validation loss", decimal(best["val_loss"]), "nats per token"))
         if "val_bpb" in best:
-            found.append(("Bits per byte", number(best["val_bpb"]), f"at step {best['step']:,}"))
+            found.append(("Bits per byte", decimal(best["val_bpb"]), f"at step {best['step']:,}"))
     if summary.loss is not None:
-        found.append(("Training loss", number(summary.loss), "nats per token, smoothed"))
+        found.append(("Training loss", decimal(summary.loss), "nats per token, smoothed"))
     model = facts.get("model")
     parameters = model.get("parameters") if isinstance(model, dict) else None
     if isinstance(parameters, int):
@@ -58,8 +58,8 @@ def headline(summary: Summary, facts: Mapping[str, Any]) -> list[tuple[str, str,
 
 
 def _with_bits(row: Row) -> str:
-    bits = f" ({number(row['val_bpb'])} bits per byte)" if "val_bpb" in row else ""
-    return f"{number(row['val_loss'])} nats per token{bits}"
+    bits = f" ({decimal(row['val_bpb'])} bits per byte)" if "val_bpb" in row else ""
+    return f"{decimal(row['val_loss'])} nats per token{bits}"
 
 
 def _of(thing: str, n: int) -> str:

@@ -87,7 +87,7 @@ class MovingAverage:
     leaves the average as it was; before the first finite value the average is NaN.
     """
 
-    def __init__(self, decay: float = 0.98) -> None:
+    def __init__(self, decay: float = 0.9) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"MovingAverage: decay {decay}, needs 0 <= decay < 1")
         self.decay = decay

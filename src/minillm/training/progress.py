@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self, TextIO
 from minillm.training.console import Console, shorten, visible
 from minillm.training.machine import memory
 from minillm.training.metrics import MovingAverage
-from minillm.training.quantities import count, duration, number, size
+from minillm.training.quantities import count, decimal, duration, size
 
 REDRAW_SECONDS = 0.1
 BAR_COLUMNS = 12  # percentage, frame and the least bar worth drawing
@@ -136,11 +136,11 @@ class Progress:
         of_total = "" if self.total_steps is None else f"/{self.total_steps}"
         parts = [Part(f"step {self._step}{of_total}", 0)]
         if "loss" in seen:
-            smooth = _loss(self._smooth.value)
-            parts.append(Part(f"loss {_loss(seen['loss'])} (smooth {smooth})", 2))
+            smooth = decimal(self._smooth.value)
+            parts.append(Part(f"loss {decimal(seen['loss'])} (smooth {smooth})", 2))
         if "val_loss" in seen:
-            bits = f" ({number(seen['val_bpb'], 3)} bits/byte)" if "val_bpb" in seen else ""
-            parts.append(Part(f"val {_loss(seen['val_loss'])}{bits}", 3))
+            bits = f" ({decimal(seen['val_bpb'], 2)} bits/byte)" if "val_bpb" in seen else ""
+            parts.append(Part(f"val {decimal(seen['val_loss'])}{bits}", 3))
         if math.isfinite(seen.get("rate", math.nan)):
             parts.append(Part(f"{count(seen['rate'])} tok/s", 4))
         held = memory()
@@ -189,10 +189,6 @@ def _fit(parts: list[Part], columns: int) -> str:
     while len(line := "  ".join(part.text for part in parts)) > columns and len(parts) > 1:
         parts = [part for part in parts if part is not max(parts, key=lambda p: p.spare)]
     return line[:columns]
-
-
-def _loss(x: float) -> str:
-    return f"{x:.3f}" if abs(x) < 1000 else number(x)
 
 
 def _open_bar(console: Console) -> Any:

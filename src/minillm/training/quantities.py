@@ -46,6 +46,11 @@ def number(x: float, digits: int = 4) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else text
 
 
+def decimal(x: float, places: int = 3) -> str:
+    """A loss or score to `places` decimals, `2.013`; very small and large ones as `number`."""
+    return f"{x:.{places}f}" if x == 0 or 10.0**-places <= abs(x) < 1000 else number(x)
+
+
 def _scaled(n: float, units: tuple[str, ...]) -> str:
     """Three figures and the unit; the rounded value never reaches 1000 while a unit is left."""
     if n < 999.5:

@@ -19,11 +19,12 @@ from minillm.training.console import shorten
 from minillm.training.curves import Chart, Curve, draw
 from minillm.training.headline import headline, sentences
 from minillm.training.metrics import MovingAverage, Summary, summarise
-from minillm.training.quantities import number
+from minillm.training.quantities import decimal
 from minillm.training.steplog import Row
 
 SHOWN_SAMPLES, SAMPLE_LIMIT, PROMPT_LIMIT = 12, 1200, 300
 SHOWN_EVALUATIONS = 60
+LONG = 200  # from so many values on a curve is smoothed
 SHOWN_SKIPS, SKIP_LIMIT = 20, 200
 MARKED_SKIPS, MARK_LIMIT = 100, 60
 
@@ -62,16 +63,13 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
 
 def loss_chart(rows: Sequence[Row], summary: Summary) -> str:
     """Training loss, raw and smoothed, validation loss with the best marked, skipped steps."""
-    step, loss = series(rows, "loss")
-    curves = [Curve("training", "raw", step, loss)] if len(loss) else []
-    if len(loss) > 1:
-        curves.append(Curve("training, smoothed", "line", step, smoothed(loss)))
+    curves = _with_smoothed("training", *series(rows, "loss"))
     val_step, val_loss = series(rows, "val_loss")
     best = None
     if summary.best is not None:
         curves.append(Curve("validation", "points", val_step, val_loss))
         value = summary.best["val_loss"]
-        best = (summary.best["step"], value, f"best {number(value)}")
+        best = (summary.best["step"], value, f"best {decimal(value)}")
     if not curves:
         return ""
     skipped = summary.skipped[:: math.ceil(len(summary.skipped) / MARKED_SKIPS) or 1]
@@ -83,6 +81,14 @@ def series(rows: Sequence[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the rows that hold `key`."""
     pairs = [(float(row["step"]), float(row[key])) for row in rows if key in row]
     return tuple(np.array(pairs, dtype=np.float64).reshape(-1, 2).T)  # type: ignore[return-value]
+
+
+def _with_smoothed(label: str, step: np.ndarray, values: np.ndarray) -> list[Curve]:
+    """A long curve faint with its average over it, a short one alone, none for no values."""
+    if len(values) < LONG:
+        return [Curve(label, "line", step, values)] if len(values) else []
+    raw = Curve(label, "raw", step, values)
+    return [raw, Curve(f"{label}, smoothed", "line", step, smoothed(values))]
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
@@ -105,10 +111,8 @@ def _small_charts(rows: Sequence[Row]) -> str:
     ):
         step, values = series(rows, key)
         if len(values):
-            curves = [Curve(name, "line", step, values)]
-            if key != "lr" and len(values) > 1:
-                smooth = Curve("smoothed", "line", step, smoothed(values))
-                curves = [Curve(name, "raw", step, values), smooth]
+            exact = [Curve(name, "line", step, values)]
+            curves = exact if key == "lr" else _with_smoothed(name, step, values)
             charts.append(draw(Chart(name, unit, curves, 120, from_zero=key != "grad_norm")))
     return f'<div class="small">{"".join(charts)}</div>' if charts else ""
 
@@ -150,8 +154,8 @@ def _evaluations(rows: Sequence[Row]) -> str:
         (
             f"{row['step']:,}",
             f"{row['tokens']:,}" if "tokens" in row else "",
-            _decimal(row["val_loss"]),
-            _decimal(row["val_bpb"]) if "val_bpb" in row else "",
+            decimal(row["val_loss"], 4),
+            decimal(row["val_bpb"], 4) if "val_bpb" in row else "",
         )
         for row in shown
     ]
@@ -187,10 +191,6 @@ def _commands(name: str) -> str:
 def _grouped(value: object) -> object:
     """Large whole numbers with separators."""
     return f"{value:,}" if type(value) is int and value >= 10_000 else value
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else number(value)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
