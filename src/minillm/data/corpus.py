@@ -60,8 +60,7 @@ class Corpus:
         self._sources = replace(sources, files=[self._recognised(file) for file in sources.files])
         self._seals: list[_Seal] = []
         scan, repairs = Scan(), Repairs()
-        for source in self._sources.files:
-            self._seals.append(self._scan(source, scan, repairs))
+        scan.take(self._first_reading(scan, repairs))
         self.document_hashes, self.document_lengths = scan.document_hashes, scan.document_lengths
         self.facts: Facts = scan.facts(self._sources, repairs, encoding=decoding.encoding,
                                        size=sum(seal.size for seal in self._seals))
@@ -84,15 +83,16 @@ class Corpus:
                 yield Document(source.name,
                                partial(_unchanged, partial(self._text, source), source, seal))
 
-    def _scan(self, source: Source, scan: Scan, repairs: Repairs) -> _Seal:
-        before = len(scan.document_lengths)
-        watch = _Watch()
-        if source.records:
-            for _, text in self._records(source, watch, repairs):
-                scan.document(_sliced(text))
-        else:
-            scan.document(self._text(source, watch, repairs))
-        return watch.seal(empty=len(scan.document_lengths) == before)
+    def _first_reading(self, scan: Scan, repairs: Repairs) -> Iterator[Iterator[str]]:
+        for source in self._sources.files:
+            before = len(scan.document_lengths)
+            watch = _Watch()
+            if source.records:
+                for _, text in self._records(source, watch, repairs):
+                    yield _sliced(text)
+            else:
+                yield self._text(source, watch, repairs)
+            self._seals.append(watch.seal(empty=len(scan.document_lengths) == before))
 
     def _text(self, source: Source, watch: _Watch, repairs: Repairs) -> Iterator[str]:
         chunks = refuse_binary(watch.over(source.chunks()), self._decoding, source.name)

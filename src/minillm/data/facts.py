@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
 
-from .lines import LineReader, Lines, SeenLines, blocks_of, codes_of
+from .lines import LineReader, Lines, SeenLines, blocks_of, ended
 from .sources import Sources
 from .text import Repairs
 
@@ -18,6 +18,7 @@ REPEATED_LINE_INK = 10
 _LINES_AT_ONCE = 1 << 16
 _KEPT_CONTROLS = "\t\n\r"
 _LONG_LINE = 100_000
+_NEWLINE = 10
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Facts:
     `bytes` counts unpacked files, `newlines` the CR and CRLF made LF. `duplicate_share` is the
     share of the characters (line ends aside) in lines of at least 10 non-space characters that
     came before; the first 2,097,152 distinct lines are remembered (16 MB), and
-    `duplicates_bounded` says that there were more, so that the true share may be larger.
+    `duplicates_bounded` says that there may be more, so that the true share may be larger.
     """
 
     files: int = 0
@@ -104,26 +105,19 @@ class Scan:
         self._characters = self._lines = self._longest = self._empty = 0
         self._line_characters = self._repeated_characters = self._lines_waiting = 0
 
-    def document(self, pieces: Iterable[str]) -> None:
-        """Take in one document, to its end."""
-        digest, length = blake2b(digest_size=8), 0
-        for block in blocks_of(pieces):
-            length += len(block)
-            digest.update(block.encode("utf-8"))
-            codes = codes_of(block)
-            self._count(codes)
-            self._take(self._reader.feed(codes))
-        if not length:
-            self._empty += 1
-            return
-        self._take(self._reader.finish())
-        self._characters += length
-        self.document_hashes.append(int.from_bytes(digest.digest(), "little"))
-        self.document_lengths.append(length)
+    def take(self, documents: Iterable[Iterable[str]]) -> None:
+        """Take in the pieces of each document, to its end."""
+        for codes in blocks_of(ended(map(self._measured, documents))):
+            counts = np.bincount(codes)
+            if len(counts) > len(self._counts):
+                self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
+            self._counts[:len(counts)] += counts
+            self._take_lines(self._reader.feed(codes))
 
     def facts(self, sources: Sources, repairs: Repairs, *, encoding: str, size: int) -> Facts:
         """The account so far, with what the readers of the files found."""
         self._compare()
+        self._counts[_NEWLINE] -= int(self._counts.sum()) - self._characters  # see `ended`
         counts = Counter({chr(code): int(self._counts[code])
                           for code in np.flatnonzero(self._counts)})
         return Facts(
@@ -137,13 +131,20 @@ class Scan:
             control_characters=sum(n for character, n in counts.items() if _is_control(character)),
             sources=sources)
 
-    def _count(self, codes: np.ndarray) -> None:
-        counts = np.bincount(codes)
-        if len(counts) > len(self._counts):
-            self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
-        self._counts[:len(counts)] += counts
+    def _measured(self, pieces: Iterable[str]) -> Iterator[str]:
+        digest, length = blake2b(digest_size=8), 0
+        for piece in pieces:
+            length += len(piece)
+            digest.update(piece.encode("utf-8"))
+            yield piece
+        if length:
+            self._characters += length
+            self.document_hashes.append(int.from_bytes(digest.digest(), "little"))
+            self.document_lengths.append(length)
+        else:
+            self._empty += 1
 
-    def _take(self, lines: Lines) -> None:
+    def _take_lines(self, lines: Lines) -> None:
         if not len(lines.hashes):
             return
         self._lines += len(lines.hashes)

@@ -26,19 +26,38 @@ class Lines:
     inked: np.ndarray
 
 
-def blocks_of(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces so small that arrays of 8 bytes a character do not weigh."""
+def ended(documents: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The pieces of all documents, with a line end after a document that lacks one."""
+    for pieces in documents:
+        last = ""
+        for last in pieces:
+            yield last
+        if last and last[-1] != "\n":
+            yield "\n"
+
+
+def blocks_of(pieces: Iterable[str]) -> Iterator[np.ndarray]:
+    """The same text as code points, uint32, in blocks of one size: few and yet small arrays."""
+    held: list[str] = []
+    length = 0
     for piece in pieces:
-        for at in range(0, len(piece), _BLOCK):
-            yield piece[at:at + _BLOCK]
+        held.append(piece)
+        length += len(piece)
+        if length < _BLOCK:
+            continue
+        text = "".join(held)
+        for start in range(0, length - _BLOCK + 1, _BLOCK):
+            yield _codes(text[start:start + _BLOCK])
+        held = [text[length - length % _BLOCK:]]
+        length = len(held[0])
+    if length:
+        yield _codes("".join(held))
 
 
-def lines_of(pieces: Iterable[str]) -> Iterator[Lines]:
-    """The lines of a text that comes in pieces, some at a time, the last one ended or not."""
+def lines_of(documents: Iterable[Iterable[str]]) -> Iterator[Lines]:
+    """The lines of all documents, some at a time; a document's end ends a line."""
     reader = LineReader()
-    for block in blocks_of(pieces):
-        yield reader.feed(codes_of(block))
-    yield reader.finish()
+    return map(reader.feed, blocks_of(ended(documents)))
 
 
 class LineReader:
@@ -62,14 +81,6 @@ class LineReader:
         lengths[0] += self._open[1]
         self._open = int(hashes[-1]), int(lengths[-1]), int(inked[-1])
         return Lines(hashes[:-1], lengths[:-1] - 1, inked[:-1])
-
-    def finish(self) -> Lines:
-        """The last line, if the text did not end with a line end."""
-        hash_, length, ink = self._open
-        self._open = (0, 0, 0)
-        some = slice(0, int(length > 0))
-        return Lines(np.array([hash_], np.uint64)[some], np.array([length])[some],
-                     np.array([ink])[some])
 
 
 class SeenLines:
@@ -108,8 +119,7 @@ def found_in(ordered: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.nd
     return inside, places[inside]
 
 
-def codes_of(text: str) -> np.ndarray:
-    """The code points of `text`, uint32."""
+def _codes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 

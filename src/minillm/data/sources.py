@@ -21,6 +21,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _RECORDS = {".txt": False, ".md": False, ".jsonl": True}
 
 PathLike = str | os.PathLike[str]
+_Identity = tuple[int, int]
 
 
 class Spool:
@@ -66,8 +67,7 @@ class Source:
             raise ValueError(f"read: {self.name} is damaged gzip ({error}), a whole file is "
                              "needed") from error
         except OSError as error:
-            raise type(error)(f"read: {self.name}: {error.strerror or error}, a readable file is "
-                              "needed") from error
+            raise _refusal(error, self.name, "a readable file") from error
 
 
 @dataclass
@@ -101,8 +101,8 @@ def find(paths: PathLike | Iterable[PathLike]) -> Sources:
 class _Search:
     def __init__(self) -> None:
         self.found = Sources()
-        self._files: set[tuple[int, int]] = set()
-        self._folders: set[tuple[int, int]] = set()
+        self._files: set[_Identity] = set()
+        self._folders: set[_Identity] = set()
         self._stdin_taken = False
 
     def take(self, path: PathLike) -> None:
@@ -113,11 +113,10 @@ class _Search:
         try:
             status = path.stat()
         except OSError as error:
-            raise type(error)(f"read: {name}: {error.strerror}, a file or folder is needed"
-                              ) from error
+            raise _refusal(error, name, "a file or folder") from error
         if stat.S_ISDIR(status.st_mode):
             before = len(self.found.files) + self.found.repeated
-            self._take_folder(path, ())
+            self._take_tree(path)
             if len(self.found.files) + self.found.repeated == before:
                 raise ValueError(f"read: {name} is a folder without text, at least one .txt, .md "
                                  "or .jsonl file is needed, plain or as .gz")
@@ -138,46 +137,54 @@ class _Search:
         self.found.files.append(_spooled(sys.stdin.buffer, "standard input"))
 
     def _take_file(self, path: Path, status: os.stat_result) -> None:
-        identity = (status.st_dev, status.st_ino)
+        identity = _identity(status)
         if identity in self._files:
             self.found.repeated += 1
             return
         self._files.add(identity)
         self.found.files.append(Source(path, shown(path), _holds_records(path)))
 
-    def _take_folder(self, folder: Path, above: tuple[tuple[int, int], ...]) -> None:
-        status = folder.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            self.found.loops += 1
-            return
+    def _take_tree(self, top: Path) -> None:
+        waiting: list[tuple[Path, tuple[_Identity, ...]]] = [(top, ())]
+        while waiting:
+            path, above = waiting.pop()
+            if above and path.name.startswith("."):
+                self.found.hidden += 1
+                continue
+            try:
+                status = path.stat()
+            except OSError as error:
+                if not path.is_symlink():
+                    raise _refusal(error, shown(path), "a readable file or folder") from error
+                self.found.broken_links += 1
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                below = (*above, _identity(status))
+                waiting.extend((entry, below) for entry in self._entries(path, status, above))
+            elif stat.S_ISREG(status.st_mode) and _holds_records(path) is not None:
+                self._take_file(path, status)
+            else:
+                self.found.other_kinds += 1
+
+    def _entries(self, folder: Path, status: os.stat_result, above: tuple[_Identity, ...]
+                 ) -> list[Path]:
+        """What is in `folder`, the last name first, or nothing if it was or is being searched."""
+        identity = _identity(status)
         if identity in self._folders:
-            self.found.repeated += 1
-            return
+            if identity in above:
+                self.found.loops += 1
+            else:
+                self.found.repeated += 1
+            return []
         self._folders.add(identity)
         try:
-            entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+            return sorted(folder.iterdir(), key=lambda entry: entry.name, reverse=True)
         except OSError as error:
-            raise type(error)(f"read: {shown(folder)}: {error.strerror}, a readable folder is "
-                              "needed") from error
-        for entry in entries:
-            self._take_entry(entry, (*above, identity))
+            raise _refusal(error, shown(folder), "a readable folder") from error
 
-    def _take_entry(self, entry: Path, above: tuple[tuple[int, int], ...]) -> None:
-        if entry.name.startswith("."):
-            self.found.hidden += 1
-            return
-        try:
-            status = entry.stat()
-        except OSError:
-            self.found.broken_links += 1
-            return
-        if stat.S_ISDIR(status.st_mode):
-            self._take_folder(entry, above)
-        elif stat.S_ISREG(status.st_mode) and _holds_records(entry) is not None:
-            self._take_file(entry, status)
-        else:
-            self.found.other_kinds += 1
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
 
 
 def _holds_records(path: Path) -> bool | None:
@@ -190,6 +197,10 @@ def _holds_records(path: Path) -> bool | None:
 def _spooled(stream: BinaryIO, name: str) -> Source:
     spool = Spool(stream)
     return Source(spool.path, name, spool=spool)
+
+
+def _refusal(error: OSError, name: str, needed: str) -> OSError:
+    return type(error)(f"read: {name}: {error.strerror or error}, {needed} is needed")
 
 
 def shown(path: PathLike) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -88,23 +89,25 @@ class Sides:
         return int((ends - lengths < self.border).sum()), int((ends > self.border).sum())
 
     def lines(self, corpus: Corpus, validation: bool) -> Iterator[np.ndarray]:
-        """Yield the hashes of the lines of one side, in order, as they are read.
+        """Yield the hashes of the lines of one side that are long enough, as they are read.
 
         The line that the border cuts is a training line.
         """
-        start = 0
-        for index, document in enumerate(corpus.documents()):
-            position = start
-            start += corpus.document_lengths[index]
-            if self.flags is not None and bool(self.flags[index]) != validation:
-                continue
-            for lines in lines_of(document.pieces()):
-                ends = position + np.cumsum(lines.lengths + 1)
-                position = int(ends[-1]) if len(ends) else position
+        if self.flags is not None:
+            chosen = compress(corpus.documents(), self.flags == validation)
+            for lines in lines_of(document.pieces() for document in chosen):
+                yield lines.hashes[lines.lengths >= COMPARED_LINE_LENGTH]
+            return
+        first = 0
+        for document, length in zip(corpus.documents(), corpus.document_lengths):
+            end = first
+            for lines in lines_of([document.pieces()]):
+                ends = end + np.cumsum(lines.lengths + 1)
+                end = int(ends[-1]) if len(ends) else end
                 wanted = lines.lengths >= COMPARED_LINE_LENGTH
-                if self.flags is None:
-                    wanted &= (ends - lines.lengths - 1 >= self.border) == validation
+                wanted &= (ends - lines.lengths - 1 >= self.border) == validation
                 yield lines.hashes[wanted]
+            first += length
 
 
 def overlap(corpus: Corpus, sides: Sides) -> float | None:
