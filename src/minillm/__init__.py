@@ -26,7 +26,7 @@ _WHERE = {
 }
 _ROOMS = ("data", "generation", "models", "nn", "ops", "optim", "tokenizers", "training")
 
-__all__ = sorted((*_WHERE, *_ROOMS))
+__all__ = [*_WHERE, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:

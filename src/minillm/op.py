@@ -106,8 +106,7 @@ class Op:
         for value in inputs:
             if isinstance(value, Tensor):
                 arrays.append(value.data)
-                if value.requires_grad:
-                    record = True
+                record = record or value.requires_grad
             else:
                 arrays.append(value)
         out, saved = self.compute(*arrays, **params)

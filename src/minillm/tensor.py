@@ -56,6 +56,9 @@ class Node:
 
     __slots__ = ("leaves", "op", "order", "params", "parents", "saved")
 
+    parents: list[Node | Tensor | None]
+    leaves: list[tuple[Tensor, int]]  # with the version they had when they were used
+
     def __init__(
         self, op: Differentiable, inputs: Sequence[object], saved: Any, params: dict[str, Any]
     ) -> None:
@@ -63,20 +66,16 @@ class Node:
         self.saved = saved
         self.params = params
         self.order = next(_order)
-        parents: list[Node | Tensor | None] = []
-        leaves: list[tuple[Tensor, int]] = []
+        self.parents = parents = []
+        self.leaves = leaves = []
         for value in inputs:
-            if isinstance(value, Tensor):
-                node = value._node
-                if node is None:
-                    leaves.append((value, value._version[0]))
-                    parents.append(value if value.requires_grad else None)
-                else:
-                    parents.append(node)
-            else:
+            if not isinstance(value, Tensor):
                 parents.append(None)
-        self.parents = parents
-        self.leaves = leaves
+            elif value._node is not None:
+                parents.append(value._node)
+            else:
+                leaves.append((value, value._version[0]))
+                parents.append(value if value.requires_grad else None)
 
     def check_unmodified(self) -> None:
         """Raise RuntimeError if an array this node saved was changed in place meanwhile."""
@@ -291,11 +290,11 @@ def of(array: Array) -> Tensor:
 
 def result(array: Array, node: Node | None) -> Tensor:
     """The Tensor an operation returns: read-only, `node` its place on the tape."""
-    if type(array) is not numpy.ndarray and not is_array(array):
+    if type(array) is not ndarray and not is_array(array):
         array = numpy.asarray(array)  # ufuncs turn arrays of shape () into scalars
-    if type(array) is numpy.ndarray:
+    if type(array) is ndarray:
         array.setflags(write=False)
-    tensor = Tensor.__new__(Tensor)
+    tensor = _new(Tensor)
     tensor.data = array
     tensor.grad = None
     tensor.requires_grad = node is not None
@@ -304,7 +303,7 @@ def result(array: Array, node: Node | None) -> Tensor:
     return tensor
 
 
-_READ_ONLY = [0]
+ndarray, _new, _READ_ONLY = numpy.ndarray, Tensor.__new__, [0]
 
 
 def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:

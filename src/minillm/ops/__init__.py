@@ -39,7 +39,7 @@ __all__ = ["Op", "registry", *registry]
 
 def _operand(value: Any) -> Any:
     """NumPy scalars as Python numbers, so that they do not widen float32."""
-    if isinstance(value, Tensor | int | float) or is_array(value):
+    if isinstance(value, (int, float)) or is_array(value):  # a union type is slower
         return value
     if isinstance(value, numpy.generic):
         return value.item()
@@ -48,9 +48,10 @@ def _operand(value: Any) -> Any:
 
 def _binary(op: Op, swapped: bool = False) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        other = _operand(other)
-        if other is NotImplemented:
-            return NotImplemented
+        if not isinstance(other, Tensor):
+            other = _operand(other)
+            if other is NotImplemented:
+                return NotImplemented
         return op(other, self) if swapped else op(self, other)
 
     return method
@@ -87,10 +88,9 @@ def _transpose(self: Tensor, axis0: int, axis1: int) -> Tensor:
 
 def _compare(name: str) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        other = _operand(other)
+        other = other.data if isinstance(other, Tensor) else _operand(other)
         if other is NotImplemented:
             return NotImplemented
-        other = other.data if isinstance(other, Tensor) else other
         return of(getattr(self.data, name)(other))
 
     return method
