@@ -105,6 +105,8 @@ def test_resuming_without_a_file_says_so(tmp_path):
         assert log.notice == "metrics.jsonl: missing, begins again after step 5"
         log.append(step=6, loss=1.0)
     assert [row["step"] for row in metrics.read(tmp_path / "metrics.jsonl")] == [6]
+    with MetricsLog(tmp_path / "other.jsonl", resume_step=0) as log:
+        assert log.notice is None
 
 
 def test_a_kill_at_any_byte_costs_one_row_at_most(tmp_path):

@@ -85,7 +85,8 @@ class StepLog:
 
     def _cut(self, resume_step: int) -> None:
         if not self.path.exists():
-            self.notice = f"{self.path.name}: missing, begins again after step {resume_step}"
+            if resume_step > 0:  # up to step 0 there is nothing to miss
+                self.notice = f"{self.path.name}: missing, begins again after step {resume_step}"
             return
         rows, lines, torn = _parse(self.path)
         kept = [i for i, row in enumerate(rows) if row["step"] <= resume_step]
