@@ -27,12 +27,12 @@ class Run:
     def __init__(self, trainer: Trainer, say: Say, stop_after: int | None = None) -> None:
         self.trainer, self.say, self.stop_after = trainer, say, stop_after
         folder, step = trainer.folder, trainer.counters.step
-        self.metrics = MetricsLog(folder / "metrics.jsonl", step if step else None)
-        self.samples = StepLog(folder / INNER / "samples.jsonl", step if step else None)
+        self.metrics = MetricsLog(folder / "metrics.jsonl", step)
+        self.samples = StepLog(folder / INNER / "samples.jsonl", step)
         for notice in (self.metrics.notice, self.samples.notice):
             if notice:
                 say(notice)
-        rows = steplog.read(self.metrics.path) if step else []
+        rows = steplog.read(self.metrics.path)
         self.elapsed_before = max((row.get("elapsed_s", 0.0) for row in rows), default=0.0)
         steps = trainer.settings.steps
         self.log_every = max(1, (steps or 0) // LOGGED_STEPS)
