@@ -103,6 +103,30 @@ def test_many_documents_are_split_whole_and_equal_ones_together(tmp_path):
     assert facts.overlap == 0.0
 
 
+def test_overlap_of_documents_equals_that_of_a_plain_count(tmp_path):
+    rng = np.random.default_rng(3)
+    texts = ["\n".join(f"one line of number {number}" for number in rng.integers(0, 300, 3))
+             for _ in range(100)]
+    dataset = prepare(read(records(tmp_path / "a.jsonl", texts)), BYTES, tmp_path / "data",
+                      context=16)
+    train, val = (bytes(tokens.ids[tokens.ids != EOS].astype(np.uint8)).decode().split("one ")[1:]
+                  for tokens in (dataset.train, dataset.val))
+    before, after = ([line.rstrip("\n") for line in side] for side in (train, val))
+    truth = sum(line in before for line in after) / len(after)
+    assert dataset.facts.overlap == truth != sum(line in after for line in before) / len(before)
+
+
+@pytest.mark.parametrize("fraction, documents", [
+    (0.1, (4, 1)), (0.25, (3, 1)), (0.3, (3, 2)), (0.5, (2, 2)), (0.6, (2, 3))])
+def test_a_document_that_the_border_cuts_counts_on_both_sides(tmp_path, fraction, documents):
+    corpus = read([written(tmp_path / f"{i}.txt", "x" * 999) for i in range(4)])
+    facts = prepare(corpus, BYTES, tmp_path / "data", context=8, val_fraction=fraction).facts
+    assert (facts.train_documents, facts.val_documents) == documents
+    assert facts.overlap in (1.0, None)
+    said = "overlap: not measured, no validation line has 10 characters"
+    assert (said in facts.lines_for_people()) == (facts.overlap is None)
+
+
 def test_a_document_keeps_its_side_when_the_order_changes(tmp_path):
     texts = [f"document number {i}" for i in range(50)]
     one, two = (prepare(read(records(tmp_path / "a.jsonl", order)), BYTES, tmp_path / "data",

@@ -174,8 +174,9 @@ class _Job:
 def encoded(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the ids of a text, stretch by stretch, with the characters each stands for.
 
-    Joined they are the ids of the whole text: stretches end where the tokenizer allows a cut. What
-    is held back is tried again only when it has doubled, so time stays linear.
+    Joined they are the ids of the whole text: stretches end where the tokenizer allows a cut, and
+    text without such a place is held until there is one. What is held back is tried again only
+    when it has doubled, so time stays linear.
     """
     held: list[str] = []
     length = wanted = 0

@@ -44,7 +44,10 @@ class SplitFacts:
         lines.append(f"validation: {self.val_tokens:,} tokens ({share:.1%}) of "
                      f"{self.val_documents:,} document{'' if self.val_documents == 1 else 's'}, "
                      f"{how}")
-        if self.overlap:
+        if self.overlap is None:
+            lines.append(f"overlap: not measured, no validation line has {COMPARED_LINE_LENGTH} "
+                         "characters")
+        elif self.overlap:
             lines.append(f"overlap: {self.overlap:.1%} of the validation lines also occur in "
                          "training, so that validation loss in part measures memory")
         return lines
