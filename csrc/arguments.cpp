@@ -93,4 +93,45 @@ float* Arguments::optional_output(const Array& a, const char* name, Shape shape)
     return a.given ? output(a, name, shape) : nullptr;
 }
 
+int64_t Arguments::elements(const Array& a, const char* name) const {
+    if (!a.given) fail(std::string(name) + " is None, an array is needed");
+    int64_t count = 1;
+    for (int axis = 0; axis < a.ndim; axis++) count *= a.shape[axis];
+    return count;
+}
+
+void Arguments::require_flat(const Array& a, const char* name, int64_t n) const {
+    const int64_t count = elements(a, name);
+    require_type(a, name, Type::float32);
+    if (count != n)
+        fail(std::string(name) + " has " + std::to_string(count) + " elements, " +
+             std::to_string(n) + " are needed");
+    require_contiguous(a, name);
+}
+
+const float* Arguments::flat_input(const Array& a, const char* name, int64_t n) const {
+    require_flat(a, name, n);
+    return static_cast<const float*>(a.data);
+}
+
+float* Arguments::flat_output(const Array& a, const char* name, int64_t n) const {
+    require_flat(a, name, n);
+    require_writable(a, name);
+    return static_cast<float*>(a.data);
+}
+
+void Arguments::require_ids(const int64_t* ids, int64_t n, const char* name, int64_t limit,
+                            std::optional<int64_t> ignored) const {
+    for (int64_t i = 0; i < n; i++)
+        if ((ids[i] < 0 || ids[i] >= limit) && ids[i] != ignored)
+            throw std::out_of_range(std::string(operation_) + ": " + name + "[" +
+                                    std::to_string(i) + "] is " + std::to_string(ids[i]) +
+                                    ", ids from 0 to " + std::to_string(limit - 1) + " are needed");
+}
+
+void Arguments::require_probability(double p, const char* name) const {
+    if (!(p >= 0 && p <= 1))
+        fail(std::string(name) + " is " + std::to_string(p) + ", a number from 0 to 1 is needed");
+}
+
 }  // namespace minillm

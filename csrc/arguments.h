@@ -3,6 +3,7 @@
 
 #include <array>
 #include <initializer_list>
+#include <optional>
 #include <string>
 
 #include "array.h"
@@ -37,6 +38,16 @@ class Arguments {
     float* output(const Array& a, const char* name, Shape shape) const;
     float* optional_output(const Array& a, const char* name, Shape shape) const;
 
+    // Contiguous arrays of any shape with n elements.
+    int64_t elements(const Array& a, const char* name) const;
+    const float* flat_input(const Array& a, const char* name, int64_t n) const;
+    float* flat_output(const Array& a, const char* name, int64_t n) const;
+
+    // Every id is in [0, limit) or is the ignored one; else throws std::out_of_range.
+    void require_ids(const int64_t* ids, int64_t n, const char* name, int64_t limit,
+                     std::optional<int64_t> ignored = {}) const;
+    void require_probability(double p, const char* name) const;
+
     void require_rank(const Array& a, const char* name, int ndim) const;
     void require_type(const Array& a, const char* name, Type type) const;  // and alignment
     void require_contiguous(const Array& a, const char* name) const;
@@ -44,6 +55,7 @@ class Arguments {
 
  private:
     void require_shape(const Array& a, const char* name, Shape shape) const;
+    void require_flat(const Array& a, const char* name, int64_t n) const;
     void* contiguous(const Array& a, const char* name, Type type, Shape shape) const;
 
     const char* operation_;

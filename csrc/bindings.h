@@ -13,6 +13,11 @@ const Kernels& kernels();
 
 using Unlocked = pybind11::gil_scoped_release;
 
+void bind_activation(pybind11::module_& module);
 void bind_linear(pybind11::module_& module);
+void bind_loss(pybind11::module_& module);
+void bind_norm(pybind11::module_& module);
+void bind_softmax(pybind11::module_& module);
+void bind_training(pybind11::module_& module);
 
 }  // namespace minillm

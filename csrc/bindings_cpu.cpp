@@ -14,14 +14,11 @@ namespace {
 
 bool all_finite(const Array& x) {
     const Arguments args("all_finite");
-    args.require(x.given, "x is None, an array is needed");
-    args.require_type(x, "x", Type::float32);
-    args.require_contiguous(x, "x");
-    int64_t size = 1;
-    for (int axis = 0; axis < x.ndim; axis++) size *= x.shape[axis];
+    const int64_t n = args.elements(x, "x");
+    const float* data = args.flat_input(x, "x", n);
     bool finite = true;
     const Unlocked unlocked;
-    kernels().all_finite(static_cast<const float*>(x.data), size, &finite);
+    kernels().all_finite(data, n, &finite);
     return finite;
 }
 
@@ -69,6 +66,11 @@ void bind_runtime(pybind11::module_ runtime) {
 PYBIND11_MODULE(_cpu, module) {
     module.doc() = "Kernels for the CPU; the operations of minillm.ops call them.";
     minillm::read_environment();
+    minillm::bind_activation(module);
     minillm::bind_linear(module);
+    minillm::bind_loss(module);
+    minillm::bind_norm(module);
+    minillm::bind_softmax(module);
+    minillm::bind_training(module);
     minillm::bind_runtime(module.def_submodule("runtime", "Threads and instruction sets."));
 }

@@ -13,16 +13,66 @@ struct Matrix {
     int64_t rows, cols, row_stride, col_stride;
 };
 
-#define MINILLM_KERNELS(X)                                                                 \
-    /* out[i] = a[i] · b[i]; entry i of each batch starts at data + offsets[i] */         \
-    X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,         \
-                       const int64_t* b_offsets, int64_t batch, float* out))               \
-    /* x (n, k), weight (m, k), bias (m) or null, out (n, m) */                            \
-    X(linear_forward, (const float* x, const float* weight, const float* bias, int64_t n,  \
-                       int64_t m, int64_t k, float* out))                                  \
-    /* outputs that are null are not computed */                                           \
-    X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n, \
-                        int64_t m, int64_t k, float* dx, float* dweight, float* dbias))    \
+struct AdamW {
+    double lr, beta1, beta2, eps, weight_decay, grad_scale;
+    int64_t step;  // the number of this update, from 1
+};
+
+#define MINILLM_KERNELS(X)                                                                        \
+    /* out[i] = a[i] · b[i]; entry i of each batch starts at data + offsets[i] */                \
+    X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,                \
+                       const int64_t* b_offsets, int64_t batch, float* out))                      \
+    /* x (n, k), weight (m, k), bias (m) or null, out (n, m) */                                   \
+    X(linear_forward, (const float* x, const float* weight, const float* bias, int64_t n,         \
+                       int64_t m, int64_t k, float* out))                                         \
+    /* outputs that are null are not computed */                                                  \
+    X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,        \
+                        int64_t m, int64_t k, float* dx, float* dweight, float* dbias))           \
+    /* rows that are -inf throughout: softmax 0, log_softmax -inf, gradient 0 */                  \
+    X(softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))                  \
+    X(softmax_backward,                                                                           \
+      (const float* grad, const float* out, int64_t rows, int64_t cols, float* dx))               \
+    X(log_softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))              \
+    X(log_softmax_backward,                                                                       \
+      (const float* grad, const float* out, int64_t rows, int64_t cols, float* dx))               \
+    /* weight, bias, dweight and dbias (cols) may be null; mean and rstd (rows) */                \
+    X(layer_norm_forward, (const float* x, const float* weight, const float* bias, double eps,    \
+                           int64_t rows, int64_t cols, float* out, float* mean, float* rstd))     \
+    X(layer_norm_backward,                                                                        \
+      (const float* grad, const float* x, const float* weight, const float* mean,                 \
+       const float* rstd, int64_t rows, int64_t cols, float* dx, float* dweight, float* dbias))   \
+    X(rms_norm_forward, (const float* x, const float* weight, double eps, int64_t rows,           \
+                         int64_t cols, float* out, float* rstd))                                  \
+    X(rms_norm_backward,                                                                          \
+      (const float* grad, const float* x, const float* weight, const float* rstd, int64_t rows,   \
+       int64_t cols, float* dx, float* dweight))                                                  \
+    X(gelu_forward, (const float* x, int64_t n, bool tanh, float* out))                           \
+    X(gelu_backward, (const float* grad, const float* x, int64_t n, bool tanh, float* dx))        \
+    X(silu_forward, (const float* x, int64_t n, float* out))                                      \
+    X(silu_backward, (const float* grad, const float* x, int64_t n, float* dx))                   \
+    /* targets are ignore_index or in [0, classes); losses, lse and grad (rows) */                \
+    X(cross_entropy_forward,                                                                      \
+      (const float* logits, const int64_t* target, int64_t rows, int64_t classes,                 \
+       int64_t ignore_index, float label_smoothing, float* losses, float* lse))                   \
+    X(cross_entropy_backward, (const float* grad, const float* logits, const int64_t* target,     \
+                               const float* lse, int64_t rows, int64_t classes,                   \
+                               int64_t ignore_index, float label_smoothing, float* dlogits))      \
+    /* logits = x (rows, k) times weight (classes, k) transposed, never all in memory */          \
+    X(linear_cross_entropy_forward,                                                               \
+      (const float* x, const float* weight, const int64_t* target, int64_t rows, int64_t classes, \
+       int64_t k, int64_t ignore_index, float label_smoothing, float* losses, float* lse))        \
+    X(linear_cross_entropy_backward,                                                              \
+      (const float* grad, const float* x, const float* weight, const int64_t* target,             \
+       const float* lse, int64_t rows, int64_t classes, int64_t k, int64_t ignore_index,          \
+       float label_smoothing, float* dx, float* dweight))                                         \
+    /* ids in [0, vocabulary) */                                                                  \
+    X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,  \
+                           int64_t cols, float* dweight))                                         \
+    X(dropout_forward, (const float* x, int64_t n, double p, uint64_t seed, float* out))          \
+    X(norm_forward, (const float* x, int64_t n, float* out))                                      \
+    /* param, m and v are updated in place */                                                     \
+    X(adamw_forward,                                                                              \
+      (float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& settings))    \
     X(all_finite, (const float* x, int64_t n, bool* out))
 
 struct Kernels {

@@ -91,10 +91,10 @@ void multiply_block(const Rows& a, const Panels& panels, int64_t first, int64_t 
     for (int64_t j = first; j < last; j++) {
         const Strided b = panels[j];
         for (int64_t i = 0; i < a.count; i += MR) {
-            const float* from = start.data ? start.data + i * start.stride + j * NR : nullptr;
-            multiply_any_tile(a.by_rows, smaller(MR, a.count - i), panels.width(j),
-                              {panels.depth, a.data + i * a.advance, a.stride, b.data, b.stride,
-                               c + i * c_stride + j * NR, c_stride, from, start.stride});
+            multiply_any_tile(
+                a.by_rows, smaller(MR, a.count - i), panels.width(j),
+                {panels.depth, a.data + i * a.advance, a.stride, b.data, b.stride,
+                 c + i * c_stride + j * NR, c_stride, part(start, i, j * NR).data, start.stride});
         }
     }
 }
@@ -133,15 +133,15 @@ void multiply_in_parallel(const Matrix& a, const Panels& panels, Strided start, 
             rows = in_place(block);
         else
             pack_rows(block, packed);
-        const Strided begin{start.data ? start.data + row * start.stride : nullptr, start.stride};
-        multiply_block(rows, panels, panel, smaller(panel + grid.panels, panels.count()), begin,
-                       c + row * c_stride, c_stride);
+        multiply_block(rows, panels, panel, smaller(panel + grid.panels, panels.count()),
+                       part(start, row, 0), c + row * c_stride, c_stride);
     });
 }
 
-void fill(const float* bias, int64_t rows, int64_t cols, float* c, int64_t c_stride) {
+void fill(Strided start, int64_t rows, int64_t cols, float* c, int64_t c_stride) {
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j++) c[i * c_stride + j] = bias ? bias[j] : 0;
+        for (int64_t j = 0; j < cols; j++)
+            c[i * c_stride + j] = start.data ? start.data[i * start.stride + j] : 0;
 }
 
 }  // namespace
@@ -152,35 +152,33 @@ void multiply_panels(const Matrix& a, const float* panels, int64_t cols, Strided
                    c_stride);
 }
 
-void gemm(const Matrix& a, const Matrix& b, const float* bias, float* c, int64_t c_stride) {
+void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride) {
     const int64_t rows = a.rows, cols = b.cols, depth = a.cols;
-    if (depth == 0) return fill(bias, rows, cols, c, c_stride);
-    if (rows == 1) return gemv(transposed(b), {a.data, a.col_stride}, {bias, 1}, c, 1);
-    if (cols == 1) return gemv(a, {b.data, b.row_stride}, {bias, 0}, c, c_stride);
     if (rows == 0 || cols == 0) return;
+    if (depth == 0) return fill(start, rows, cols, c, c_stride);
+    if (rows == 1) return gemv(transposed(b), {a.data, a.col_stride}, {start.data, 1}, c, 1);
+    if (cols == 1) return gemv(a, {b.data, b.row_stride}, start, c, c_stride);
 
     const bool serial = rows * cols * depth < serial_work;
-    const bool use_in_place = b.col_stride == 1 && (rows <= 4 * MR || depth * cols <= 16384);
+    const bool leave_b = b.col_stride == 1 && (rows <= 4 * MR || depth * cols <= 16384);
     const int64_t slice = ceil_div(depth, ceil_div(depth, max_depth));
-    const int64_t fitting = larger(1, packed_floats / (slice * NR)) * NR;
-    const int64_t width = use_in_place ? cols : smaller(cols, fitting);
-    const Scratch packed(use_in_place ? slice * NR : panel_floats(slice, width));
+    const int64_t width =
+        leave_b ? cols : smaller(cols, larger(1, packed_floats / (slice * NR)) * NR);
+    const Scratch packed(leave_b ? slice * NR : panel_floats(slice, width));
     for (int64_t col = 0; col < cols; col += width) {
         for (int64_t k = 0; k < depth; k += slice) {
             const Matrix block =
                 part(b, k, smaller(slice, depth - k), col, smaller(width, cols - col));
             const int64_t whole = block.cols / NR * NR;
-            if (!use_in_place)
+            if (!leave_b)
                 pack_in_parallel(block, serial, packed);
-            else if (block.cols % W)
+            else
                 pack_panels(part(block, 0, block.rows, whole, block.cols - whole), packed);
-            const Panels panels{packed, use_in_place ? block.data : nullptr, block.row_stride,
+            const Panels panels{packed, leave_b ? block.data : nullptr, block.row_stride,
                                 block.rows, block.cols};
-            const Strided start = k > 0  ? Strided{c + col, c_stride}
-                                  : bias ? Strided{bias + col, 0}
-                                         : Strided{nullptr, 0};
-            multiply_in_parallel(part(a, 0, rows, k, block.rows), panels, start, c + col, c_stride,
-                                 serial);
+            multiply_in_parallel(part(a, 0, rows, k, block.rows), panels,
+                                 k == 0 ? part(start, 0, col) : Strided{c + col, c_stride}, c + col,
+                                 c_stride, serial);
         }
     }
 }

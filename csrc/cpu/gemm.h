@@ -15,15 +15,22 @@ INLINE Matrix part(Matrix m, int64_t row, int64_t rows, int64_t col, int64_t col
             m.col_stride};
 }
 
-// c (row stride c_stride) = a · b + bias, the bias added to every row. Runs on the pool.
-void gemm(const Matrix& a, const Matrix& b, const float* bias, float* c, int64_t c_stride);
-
-// out = x · v + bias (null: none), with strides of v, bias and out. Runs on the pool.
+// Rows, or elements, `stride` apart. As the start of a product: null for zero, a bias with stride
+// 0, or the output itself to add to it.
 struct Strided {
-    const float* data;
-    int64_t stride;
+    const float* data = nullptr;
+    int64_t stride = 0;
 };
-void gemv(const Matrix& x, Strided v, Strided bias, float* out, int64_t out_stride);
+
+INLINE Strided part(Strided s, int64_t row, int64_t col) {
+    return {s.data ? s.data + row * s.stride + col : nullptr, s.stride};
+}
+
+// c = start + a · b; c has contiguous rows c_stride apart. Runs on the pool.
+void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride);
+
+// out = start + x · v. Runs on the pool.
+void gemv(const Matrix& x, Strided v, Strided start, float* out, int64_t out_stride);
 
 // Panels of NR columns, each holding its rows one after another, the last filled up with zeros.
 INLINE int64_t panel_floats(int64_t rows, int64_t cols) { return rows * ceil_div(cols, NR) * NR; }

@@ -7,7 +7,7 @@ namespace minillm::MINILLM_ISA {
 namespace {
 
 constexpr int64_t chunk_floats = 1 << 15;  // of the matrix
-constexpr int64_t together = 4;            // rows or vectors that share one pass over v
+constexpr int64_t together = 4;            // rows that share one pass over v
 
 template <int R>
 void dot_rows(const float* x, int64_t row_stride, const float* v, int64_t n, float* out) {
@@ -19,13 +19,10 @@ void dot_rows(const float* x, int64_t row_stride, const float* v, int64_t n, flo
             acc[i][1] += load(x + i * row_stride + k + W) * load(v + k + W);
         }
     }
-    for (; k < n; k += W) {
-        for (int i = 0; i < R; i++) {
-            const float* row = x + i * row_stride + k;
-            acc[i][0] += n - k < W ? load_first(row, n - k) * load_first(v + k, n - k)
-                                   : load(row) * load(v + k);
-        }
-    }
+    over_vectors(k, n, [&](int64_t j, auto lanes) {
+        for (int i = 0; i < R; i++)
+            acc[i][0] += load(x + i * row_stride + j, lanes) * load(v + j, lanes);
+    });
     for (int i = 0; i < R; i++) out[i] = sum(acc[i][0] + acc[i][1]);
 }
 
@@ -54,43 +51,38 @@ void dot_products(const Matrix& x, const float* v, float* out) {
     });
 }
 
-// Columns of x are contiguous: each chunk sums a band of rows over all columns.
+// Columns of x are contiguous: a chunk sums a band of its rows over all columns.
 void combine_columns(const Matrix& x, const float* v, float* out) {
-    const int64_t each = together * W;
+    constexpr int64_t each = 4 * W;
     parallel_for(ceil_div(x.rows, each), [&](int64_t chunk) {
         const int64_t first = chunk * each, rows = smaller(each, x.rows - first);
-        const float* column = x.data + first;
-        vf acc[together] = {};
-        for (int64_t k = 0; k < x.cols; k++, column += x.col_stride) {
-            for (int64_t i = 0; i < together; i++) {
-                const int64_t left = rows - i * W;
-                if (left <= 0) break;
-                acc[i] += splat(v[k]) *
-                          (left < W ? load_first(column + i * W, left) : load(column + i * W));
-            }
+        vf acc[each / W] = {};
+        for (int64_t k = 0; k < x.cols; k++) {
+            const float* column = x.data + first + k * x.col_stride;
+            const vf factor = splat(v[k]);
+            over_vectors(0, rows, [&](int64_t i, auto lanes) {
+                acc[i / W] += factor * load(column + i, lanes);
+            });
         }
-        for (int64_t i = 0; i < rows; i += W) {
-            if (rows - i < W)
-                store_first(out + first + i, acc[i / W], rows - i);
-            else
-                store(out + first + i, acc[i / W]);
-        }
+        over_vectors(0, rows,
+                     [&](int64_t i, auto lanes) { store(out + first + i, acc[i / W], lanes); });
     });
 }
 
 }  // namespace
 
-void gemv(const Matrix& x, Strided v, Strided bias, float* out, int64_t out_stride) {
-    const Scratch factors(v.stride == 1 ? 0 : x.cols), results(out_stride == 1 ? 0 : x.rows);
+void gemv(const Matrix& x, Strided v, Strided start, float* out, int64_t out_stride) {
+    const bool direct = !start.data && out_stride == 1;
+    const Scratch factors(v.stride == 1 ? 0 : x.cols), results(direct ? 0 : x.rows);
     if (v.stride != 1) gather(v.data, v.stride, x.cols, factors);
     const float* vector = v.stride == 1 ? v.data : factors;
-    float* products = out_stride == 1 ? out : results;
+    float* products = direct ? out : results;
     if (x.row_stride == 1 && x.col_stride != 1)
         combine_columns(x, vector, products);
     else
         dot_products(x, vector, products);
-    for (int64_t i = 0; i < x.rows && (bias.data || out_stride != 1); i++)
-        out[i * out_stride] = products[i] + (bias.data ? bias.data[i * bias.stride] : 0);
+    for (int64_t i = 0; i < x.rows && !direct; i++)
+        out[i * out_stride] = start.data ? start.data[i * start.stride] + products[i] : products[i];
 }
 
 }  // namespace minillm::MINILLM_ISA

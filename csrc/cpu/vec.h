@@ -31,26 +31,44 @@ INLINE void store(float* to, vf v) { *reinterpret_cast<vf_unaligned*>(to) = v; }
 INLINE vf splat(float x) { return x - vf{}; }
 INLINE vi splat(int32_t x) { return x - vi{}; }
 
-// The first `n` lanes, 0 < n < W; the others are 0, or stay unwritten.
+INLINE float infinity() { return __builtin_inff(); }
+
+// Part of a vector at the end of a row: the first `count` lanes, 0 < count < W.
+struct Whole {};
+struct First {
+    int64_t count;
+};
+
+INLINE vf load(const float* from, Whole, float = 0) { return load(from); }
+INLINE void store(float* to, vf v, Whole) { store(to, v); }
 #if defined(__AVX512F__)
-INLINE vf load_first(const float* from, int64_t n) {
-    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
+INLINE __mmask16 mask(First lanes) { return static_cast<__mmask16>((1u << lanes.count) - 1); }
+INLINE vf load(const float* from, First lanes, float others = 0) {
+    return _mm512_mask_loadu_ps(splat(others), mask(lanes), from);
 }
-INLINE void store_first(float* to, vf v, int64_t n) {
-    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1), v);
-}
+INLINE void store(float* to, vf v, First lanes) { _mm512_mask_storeu_ps(to, mask(lanes), v); }
 #else
-INLINE vf load_first(const float* from, int64_t n) {
-    float lanes[W] = {};
-    memcpy(lanes, from, sizeof(float) * n);
-    return load(lanes);
+INLINE vf load(const float* from, First lanes, float others = 0) {
+    float copy[W];
+    store(copy, splat(others));
+    memcpy(copy, from, sizeof(float) * lanes.count);
+    return load(copy);
 }
-INLINE void store_first(float* to, vf v, int64_t n) {
-    float lanes[W];
-    store(lanes, v);
-    memcpy(to, lanes, sizeof(float) * n);
+INLINE void store(float* to, vf v, First lanes) {
+    float copy[W];
+    store(copy, v);
+    memcpy(to, copy, sizeof(float) * lanes.count);
 }
 #endif
+
+// Calls f(i, lanes) for the vectors that begin at i = first, first + W, ..., the last with part of
+// its lanes if `end` demands it.
+template <class F>
+INLINE void over_vectors(int64_t first, int64_t end, const F& f) {
+    int64_t i = first;
+    for (; i + W <= end; i += W) f(i, Whole{});
+    if (i < end) f(i, First{end - i});
+}
 
 INLINE vf select(vi condition, vf yes, vf no) { return condition ? yes : no; }
 

@@ -1,0 +1,152 @@
+#include "../scratch.h"
+#include "declare.h"
+#include "gemm.h"
+#include "math.h"
+#include "rows.h"
+
+namespace minillm::MINILLM_ISA {
+namespace {
+
+struct Target {
+    const int64_t* ids;
+    int64_t ignore_index, classes;
+    float smoothing;
+};
+
+// What must be known of a row of logits; those of its parts can be joined in order.
+struct RowState {
+    float greatest = -infinity(), powers = 0;  // sum of exp(logit - greatest)
+    float total = 0, at_target = 0;            // sum of logits, logit of the target
+
+    void add(const float* logits, int64_t first, int64_t count, int64_t target) {
+        const float now = row_max(logits, count);
+        const float joint = now > greatest ? now : greatest;
+        const float shift = joint == -infinity() ? 0 : joint;
+        float sums[2];
+        sum_over(count, sums, [=](int64_t i, auto lanes, vf* parts) {
+            parts[0] += exp(load(logits + i, lanes, -infinity()) - shift);
+            parts[1] += load(logits + i, lanes);
+        });
+        powers = powers * __builtin_expf(greatest - shift) + sums[0];
+        greatest = joint;
+        total += sums[1];
+        if (target >= first && target < first + count) at_target = logits[target - first];
+    }
+
+    float lse() const { return greatest + __builtin_logf(powers); }
+
+    float loss(const Target& t) const {
+        const float end = lse(), mean = total / static_cast<float>(t.classes);
+        const float smooth = t.smoothing > 0 ? t.smoothing * (end - mean) : 0;
+        return (1 - t.smoothing) * (end - at_target) + smooth;
+    }
+};
+
+// Turns part of a row of logits into part of its gradient.
+void logits_to_gradient(const float* logits, int64_t first, int64_t count, int64_t row, float grad,
+                        float lse, const Target& t, float* out) {
+    const int64_t target = t.ids[row];
+    if (target == t.ignore_index) {
+        memset(out, 0, sizeof(float) * count);
+        return;
+    }
+    const float floor = t.smoothing / static_cast<float>(t.classes);
+    over_vectors(0, count, [&](int64_t i, auto lanes) {
+        store(out + i, (exp(load(logits + i, lanes) - lse) - floor) * grad, lanes);
+    });
+    if (target >= first && target < first + count) out[target - first] -= (1 - t.smoothing) * grad;
+}
+
+// How the logits of a linear layer are cut so that one tile of them takes at most 4 MB.
+struct Tiles {
+    int64_t rows, cols;
+    Tiles(int64_t all_rows, int64_t classes) {
+        cols = smaller(classes, 2048);
+        rows = smaller(all_rows, (1 << 20) / cols);
+    }
+};
+
+}  // namespace
+
+void cross_entropy_forward(const float* logits, const int64_t* target, int64_t rows,
+                           int64_t classes, int64_t ignore_index, float label_smoothing,
+                           float* losses, float* lse) {
+    const Target t{target, ignore_index, classes, label_smoothing};
+    for_each_row(rows, classes, [=](int64_t row) {
+        RowState state;
+        state.add(logits + row * classes, 0, classes, target[row]);
+        lse[row] = state.lse();
+        losses[row] = target[row] == ignore_index ? 0 : state.loss(t);
+    });
+}
+
+void cross_entropy_backward(const float* grad, const float* logits, const int64_t* target,
+                            const float* lse, int64_t rows, int64_t classes, int64_t ignore_index,
+                            float label_smoothing, float* dlogits) {
+    const Target t{target, ignore_index, classes, label_smoothing};
+    for_each_row(rows, classes, [=](int64_t row) {
+        logits_to_gradient(logits + row * classes, 0, classes, row, grad[row], lse[row], t,
+                           dlogits + row * classes);
+    });
+}
+
+void linear_cross_entropy_forward(const float* x, const float* weight, const int64_t* target,
+                                  int64_t rows, int64_t classes, int64_t k, int64_t ignore_index,
+                                  float label_smoothing, float* losses, float* lse) {
+    const Target t{target, ignore_index, classes, label_smoothing};
+    if (rows == 0 || classes == 0) return;
+    const Tiles tiles(rows, classes);
+    const Scratch logits(tiles.rows * tiles.cols), memory(tiles.rows * sizeof(RowState) / 4);
+    auto* states = reinterpret_cast<RowState*>(static_cast<float*>(memory));
+    for (int64_t row = 0; row < rows; row += tiles.rows) {
+        const int64_t count = smaller(tiles.rows, rows - row);
+        for (int64_t i = 0; i < count; i++) states[i] = RowState{};
+        for (int64_t col = 0; col < classes; col += tiles.cols) {
+            const int64_t width = smaller(tiles.cols, classes - col);
+            gemm(row_major(x + row * k, count, k),
+                 transposed(row_major(weight + col * k, width, k)), {}, logits, width);
+            for_each_row(count, width, [&](int64_t i) {
+                states[i].add(logits + i * width, col, width, target[row + i]);
+            });
+        }
+        for (int64_t i = 0; i < count; i++) {
+            lse[row + i] = states[i].lse();
+            losses[row + i] = target[row + i] == ignore_index ? 0 : states[i].loss(t);
+        }
+    }
+}
+
+void linear_cross_entropy_backward(const float* grad, const float* x, const float* weight,
+                                   const int64_t* target, const float* lse, int64_t rows,
+                                   int64_t classes, int64_t k, int64_t ignore_index,
+                                   float label_smoothing, float* dx, float* dweight) {
+    const Target t{target, ignore_index, classes, label_smoothing};
+    if (rows == 0 || classes == 0) {
+        if (dx) memset(dx, 0, sizeof(float) * rows * k);
+        if (dweight) memset(dweight, 0, sizeof(float) * classes * k);
+        return;
+    }
+    const Tiles tiles(rows, classes);
+    const Scratch logits(tiles.rows * tiles.cols);
+    for (int64_t col = 0; col < classes; col += tiles.cols) {
+        const int64_t width = smaller(tiles.cols, classes - col);
+        const Matrix w = row_major(weight + col * k, width, k);
+        for (int64_t row = 0; row < rows; row += tiles.rows) {
+            const int64_t count = smaller(tiles.rows, rows - row);
+            const Matrix inputs = row_major(x + row * k, count, k);
+            gemm(inputs, transposed(w), {}, logits, width);
+            for_each_row(count, width, [&](int64_t i) {
+                float* part = logits + i * width;
+                logits_to_gradient(part, col, width, row + i, grad[row + i], lse[row + i], t, part);
+            });
+            const Matrix d = row_major(logits, count, width);
+            float *x_part = dx + row * k, *weight_part = dweight + col * k;
+            if (dx) gemm(d, w, col ? Strided{x_part, k} : Strided{}, x_part, k);
+            if (dweight)
+                gemm(transposed(d), inputs, row ? Strided{weight_part, k} : Strided{}, weight_part,
+                     k);
+        }
+    }
+}
+
+}  // namespace minillm::MINILLM_ISA

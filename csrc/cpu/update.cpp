@@ -1,0 +1,61 @@
+// What an optimiser step does to all parameters: the gradient's norm, AdamW, the check for inf.
+#include "../scratch.h"
+#include "declare.h"
+#include "rows.h"
+
+namespace minillm::MINILLM_ISA {
+
+void norm_forward(const float* x, int64_t n, float* out) {
+    constexpr int64_t each = 2 * chunk_floats, lanes = 16;
+    const int64_t chunks = ceil_div(n, each);
+    const Scratch memory(2 * chunks);
+    auto* squares = reinterpret_cast<double*>(static_cast<float*>(memory));
+    parallel_for(chunks, [&](int64_t chunk) {
+        double sums[lanes] = {};
+        const int64_t first = chunk * each, end = smaller(n, first + each);
+        int64_t i = first;
+        for (; i + lanes <= end; i += lanes)
+            for (int64_t j = 0; j < lanes; j++)
+                sums[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+        for (; i < end; i++) sums[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+        for (int64_t j = 1; j < lanes; j++) sums[0] += sums[j];
+        squares[chunk] = sums[0];
+    });
+    double total = 0;
+    for (int64_t i = 0; i < chunks; i++) total += squares[i];
+    *out = static_cast<float>(__builtin_sqrt(total));
+}
+
+void adamw_forward(float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& s) {
+    const double t = static_cast<double>(s.step);
+    const auto decay = static_cast<float>(1 - s.lr * s.weight_decay);
+    const auto rate = static_cast<float>(s.lr / (1 - __builtin_pow(s.beta1, t)));
+    const auto root = static_cast<float>(__builtin_sqrt(1 - __builtin_pow(s.beta2, t)));
+    const auto beta1 = static_cast<float>(s.beta1), rest1 = static_cast<float>(1 - s.beta1);
+    const auto beta2 = static_cast<float>(s.beta2), rest2 = static_cast<float>(1 - s.beta2);
+    const auto eps = static_cast<float>(s.eps), grad_scale = static_cast<float>(s.grad_scale);
+    for_each_vector(n, [=](int64_t i, auto lanes) {
+        const vf g = load(grad + i, lanes) * grad_scale;
+        const vf first = beta1 * load(m + i, lanes) + rest1 * g;
+        const vf second = beta2 * load(v + i, lanes) + rest2 * g * g;
+        const vf change = rate * first / (square_root(second) / root + eps);
+        store(m + i, first, lanes);
+        store(v + i, second, lanes);
+        store(param + i, load(param + i, lanes) * decay - change, lanes);
+    });
+}
+
+void all_finite(const float* x, int64_t n, bool* out) {
+    const int64_t chunks = ceil_div(n, chunk_floats);
+    const Scratch zeros(chunks);
+    parallel_for(chunks, [&](int64_t chunk) {
+        vf zero{};  // stays so unless it meets 0 * inf or 0 * NaN
+        over_vectors(chunk * chunk_floats, smaller(n, (chunk + 1) * chunk_floats),
+                     [&](int64_t i, auto lanes) { zero += load(x + i, lanes) * 0.0f; });
+        zeros[chunk] = sum(zero);
+    });
+    *out = true;
+    for (int64_t i = 0; i < chunks; i++) *out = *out && zeros[i] == 0.0f;
+}
+
+}  // namespace minillm::MINILLM_ISA
