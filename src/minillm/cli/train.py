@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +101,29 @@ def _teller() -> preflight.Say:
 
 
 def _new(arguments: argparse.Namespace, given: dict[str, Any], say: preflight.Say) -> Trainer:
-    extra = ("files", "out")
-    config = options.read_toml(arguments.config, extra) if arguments.config else {}
-    files = arguments.files or config.pop("files", [])
-    config.pop("files", None)
-    out = arguments.out or config.pop("out", None)
-    config.pop("out", None)
-    if isinstance(files, str):
-        files = [files]
+    config = _config(arguments.config) if arguments.config is not None else {}
+    files = config.pop("files", [])
+    out = config.pop("out", None)
+    files = arguments.files or files
+    out = out if arguments.out is None else arguments.out
     if not files:
         raise ValueError("train: no file given, at least 1 is needed (or - for stdin)")
-    settings = replace(Settings(**config), **given) if config else Settings(**given)
-    folder = Path(out) if out else preflight.free_folder(files)
+    settings = Settings(**config | given)
+    folder = preflight.free_folder(files) if out is None else Path(out)
     return preflight.start(files, settings, folder, say)
+
+
+def _config(path: str) -> dict[str, Any]:
+    """Options by attribute name, and `files` and `out`, of a TOML file."""
+    config = options.read_toml(path, ("files", "out"))
+    files, out = config.get("files", []), config.get("out", "")
+    if isinstance(files, str):
+        config["files"] = files = [files]
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise ValueError(f"{path}: files: {files!r} is no text or list of texts, one is needed")
+    if not isinstance(out, str):
+        raise ValueError(f"{path}: out: {out!r} is no text, one is needed")
+    return config
 
 
 def _resumed(arguments: argparse.Namespace, given: dict[str, Any], say: preflight.Say) -> Trainer:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tomllib
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +160,18 @@ def read_toml(path: str | os.PathLike[str], extra: tuple[str, ...] = ()) -> dict
             near = nearest(key, [*known, *extra])
             hint = f"; did you mean {near}?" if near else ""
             raise ValueError(f"{path}: unknown key {key!r}{hint}")
-        if key == "time" and isinstance(value, str):
-            value = seconds(value)
         if key in known:
             try:
-                check(known[key], value)
+                value = _option_value(known[key], value)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}: {error}") from error
         values[key.replace("-", "_")] = value
     return values
 
 
-def defaults() -> dict[str, Any]:
-    return {o.name: o.default for o in option_fields() if o.default is not MISSING}
+def _option_value(option: Field[Any], value: Any) -> Any:
+    """A value as TOML gives it, as the command line would give it."""
+    if option.metadata.get("duration") and isinstance(value, str):
+        value = seconds(value)
+    check(option, value)
+    return float(value) if option.metadata["kind"] is float else value
