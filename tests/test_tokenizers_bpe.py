@@ -71,7 +71,9 @@ def naive_split(text):
     return pieces
 
 
-assigned = st.characters(codec="utf-8").filter(lambda c: unicodedata.category(c) != "Cn")
+# Characters so old that every Python knows them.
+OLD = unicodedata.ucd_3_2_0
+assigned = st.characters(codec="utf-8").filter(lambda c: OLD.category(c) != "Cn")
 common = st.sampled_from("ab  's'trevlmd\n\t\r1٣½é日🙂.,!\u00a0\u3000\x1c\x85\u200b")
 texts = st.text(st.one_of(common, assigned), max_size=40)
 
@@ -220,11 +222,46 @@ def test_endless_pre_token_is_encoded_like_the_whole(unit):
     assert TINY.encode(text) == merge(start, TINY._ranks, TINY._merged)
 
 
-@given(text=st.text("aabhelo", min_size=30, max_size=120), more=st.text("aabhelo ", max_size=20))
-@settings(max_examples=200, deadline=None)
-def test_cut_inside_a_long_pre_token(text, more):
-    k = TINY.cut(text)
-    assert TINY.encode(text[:k]) + TINY.encode(text[k:] + more) == TINY.encode(text + more)
+def test_cut_inside_a_long_pre_token():
+    """Tokens that overlap in every way: each text of ten letters, each continuation of three."""
+    tokenizer = BPETokenizer.from_merges(["a a", "aa aa", "b a", "ba b", "b b", "aa b"])
+    continuations = ["".join(more) for n in range(4) for more in itertools.product("ab", repeat=n)]
+    places = set()
+    for letters in itertools.product("ab", repeat=10):
+        text = "".join(letters)
+        k = tokenizer.cut(text)
+        places.add(k)
+        begun = tokenizer.encode(text[:k])
+        for more in continuations:
+            assert begun + tokenizer.encode(text[k:] + more) == tokenizer.encode(text + more)
+    assert min(places) > 0
+
+
+def test_cut_where_the_end_decides_about_the_beginning():
+    """Of neighbours in the alphabet the later pair merges first: one more letter moves all cuts."""
+    letters = "abcdefghijklmnop"
+    pairs = [f"{left} {right}" for left, right in itertools.pairwise(letters)]
+    tokenizer = BPETokenizer.from_merges(["Ċ b", "Ċ a", "Ġ Ġ", *reversed(pairs)])
+    assert [tokenizer.encode(letters[:n])[0] for n in (9, 10)] == [
+        tokenizer.token_to_id("a"), tokenizer.token_to_id("ab"),
+    ]  # fmt: skip
+    words = [letters[start:end] * 2 for start in range(16) for end in range(start + 1, 17)]
+    for text in [before + word for before in ("", "x  ", "\n\n") for word in words]:
+        k = tokenizer.cut(text)
+        for more in ("", text[0], letters[(letters.index(text[-1]) + 1) % 16], "z"):
+            assert tokenizer.encode(text[:k]) + tokenizer.encode(text[k:] + more) == (
+                tokenizer.encode(text + more)
+            )
+
+
+def test_pre_token_without_any_place_to_cut():
+    """The second byte of each character goes with the first of the next, so no cut is possible."""
+    tokenizer = BPETokenizer.from_merges(["© Ã", "Ġ Ġ"])
+    text = "é" * 20_000
+    assert tokenizer.cut(text) == 0
+    assert tokenizer.cut("x  " + "é" * 50) == 2
+    assert tokenizer.encode(text) == [tokenizer.token_to_id("Ã"), *[256] * 19_999,
+                                      tokenizer.token_to_id("©")]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["ab" * 500, "a" * 1000, "hello" * 200, "日本" * 500, " " * 1000])

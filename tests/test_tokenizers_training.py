@@ -58,6 +58,7 @@ def test_merges_by_hand():
     """ "hug" 10, "pug" 5, "pun" 12, "bun" 4, "hugs" 5: ug 20, then un 16, then h+ug 15."""
     words = {"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}
     assert learn_merges(words, 3) == [(b"u", b"g"), (b"u", b"n"), (b"h", b"ug")]
+    assert learn_merges({"aaa": 2}, 2) == [(b"a", b"a"), (b"aa", b"a")]
     assert learn_merges({"ba": 2, "ab": 2, "Ab": 2}, 2) == [(b"A", b"b"), (b"a", b"b")]
 
 

@@ -90,13 +90,17 @@ class BPETokenizer(Tokenizer):
 
     def cut(self, text: str) -> int:
         start = settled(text)
-        last = text[start:].encode("utf-8")
-        if len(last) <= 2 * self._longest:
+        last = "".join(split(text[start:])[-1:])
+        data = last.encode("utf-8")
+        if len(data) <= 2 * self._longest:
             return start
         end = 0
-        for ids in self._blocks(last, whole=False):
+        for ids in self._blocks(data, whole=False):
             end += sum(len(self._pieces[id]) for id in ids)
-        return start + len(last[:end].decode("utf-8"))
+        # Cut off after its first byte, a leading space would join white space before it.
+        if end < 2:
+            return start
+        return len(text) - len(last) + len(data[:end].decode("utf-8"))
 
     def to_dict(self) -> Document:
         return bpe_document(

@@ -32,6 +32,4 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """What is still held back, as U+FFFD; afterwards the decoder is new."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)
