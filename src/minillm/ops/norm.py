@@ -76,13 +76,24 @@ def rows(xp, array):
     return xp.ascontiguousarray(array).reshape(-1, array.shape[-1])
 
 
+def contiguous(xp, scale):
+    return None if scale is None else xp.ascontiguousarray(scale)
+
+
 def layer_norm_kernel_forward(lib, xp, x, weight=None, bias=None, *, eps=1e-5):
     if x.dtype != xp.float32:
         return NotImplemented
     out = xp.empty(x.shape, x.dtype)
     mean, rstd = xp.empty(x.shape[:-1], x.dtype), xp.empty(x.shape[:-1], x.dtype)
-    flat = out.reshape(-1, x.shape[-1])
-    lib.layer_norm_forward(rows(xp, x), weight, bias, eps, flat, mean.reshape(-1), rstd.reshape(-1))
+    lib.layer_norm_forward(
+        rows(xp, x),
+        contiguous(xp, weight),
+        contiguous(xp, bias),
+        eps,
+        out.reshape(-1, x.shape[-1]),
+        mean.reshape(-1),
+        rstd.reshape(-1),
+    )
     return out, (x, weight, bias is not None, mean, rstd)
 
 
@@ -97,7 +108,7 @@ def layer_norm_kernel_backward(lib, xp, grad, saved, *, eps=1e-5):
     lib.layer_norm_backward(
         rows(xp, grad),
         rows(xp, x),
-        weight,
+        contiguous(xp, weight),
         xp.ascontiguousarray(mean).reshape(-1),
         xp.ascontiguousarray(rstd).reshape(-1),
         dx.reshape(-1, x.shape[-1]),
@@ -111,7 +122,13 @@ def rms_norm_kernel_forward(lib, xp, x, weight=None, *, eps=1e-6):
     if x.dtype != xp.float32:
         return NotImplemented
     out, rstd = xp.empty(x.shape, x.dtype), xp.empty(x.shape[:-1], x.dtype)
-    lib.rms_norm_forward(rows(xp, x), weight, eps, out.reshape(-1, x.shape[-1]), rstd.reshape(-1))
+    lib.rms_norm_forward(
+        rows(xp, x),
+        contiguous(xp, weight),
+        eps,
+        out.reshape(-1, x.shape[-1]),
+        rstd.reshape(-1),
+    )
     return out, (x, weight, rstd)
 
 
@@ -124,7 +141,7 @@ def rms_norm_kernel_backward(lib, xp, grad, saved, *, eps=1e-6):
     lib.rms_norm_backward(
         rows(xp, grad),
         rows(xp, x),
-        weight,
+        contiguous(xp, weight),
         xp.ascontiguousarray(rstd).reshape(-1),
         dx.reshape(-1, x.shape[-1]),
         dweight,
