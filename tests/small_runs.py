@@ -29,6 +29,7 @@ def story(lines: int = 120, seed: int = 1) -> str:
 def written(path: Path, text: str | bytes | None = None) -> Path:
     """`path`, holding `text` (a story)."""
     content = story() if text is None else text
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return path
 

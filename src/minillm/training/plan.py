@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from minillm import kernels, ops
 from minillm.data import Dataset, Facts
-from minillm.models import GPT2Config
+from minillm.models import GPT2, GPT2Config
 from minillm.tokenizers import Tokenizer
 from minillm.training.quantities import size
 from minillm.training.settings import Settings
@@ -31,6 +32,7 @@ PATIENCE = 300.0  # seconds a run takes unless asked for longer
 EVALUATIONS = 20
 BYTES_PER_WEIGHT = 16  # the weight, its gradient, two moments
 FLOATS_PER_FEATURE = 22  # kept for backward by a block, for each token and feature
+FLOATS_PER_SCORE = 5  # held at once by the reference attention of one block
 PROCESS_BYTES = 60_000_000
 LOGITS_BYTES = 3 * 4 << 20
 
@@ -92,9 +94,9 @@ def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> 
 
 def _heads_for(width: int) -> int:
     """The number of heads that makes them nearest to 32 features each."""
-    return min(
-        (h for h in range(1, width + 1) if width % h == 0), key=lambda h: abs(width / h - 32)
-    )
+    small = [n for n in range(1, math.isqrt(width) + 1) if width % n == 0]
+    sizes = small + [width // n for n in small]
+    return width // min(sizes, key=lambda size: abs(size - 32))
 
 
 def config_of(settings: Settings, tokenizer: Tokenizer) -> GPT2Config:
@@ -108,6 +110,13 @@ def config_of(settings: Settings, tokenizer: Tokenizer) -> GPT2Config:
         dropout=s.dropout or 0.0,
         eos_token_id=tokenizer.eos_id,
     )
+
+
+def model_of(settings: Settings, config: GPT2Config) -> GPT2:
+    """The untrained model, its weights drawn from the seed."""
+    model = GPT2(config, seed=settings.seed)
+    model.recompute = settings.recompute
+    return model
 
 
 def choose_length(
@@ -145,6 +154,8 @@ def predicted_memory(settings: Settings, config: GPT2Config) -> int:
     s: Any = settings
     kept = s.batch * config.n_positions * config.n_embd * 4 * FLOATS_PER_FEATURE
     blocks = kept * (2 if settings.recompute else config.n_layer + 1)
+    if ops.scaled_dot_product_attention.kernels(kernels.active_cpu)[1] is None:
+        blocks += s.batch * config.n_head * config.n_positions**2 * 4 * FLOATS_PER_SCORE
     return PROCESS_BYTES + LOGITS_BYTES + BYTES_PER_WEIGHT * config.parameter_count + blocks
 
 

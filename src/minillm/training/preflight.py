@@ -12,7 +12,6 @@ from typing import Any
 from minillm import data, kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.formats import hf
-from minillm.models import GPT2
 from minillm.models import folder as model_folder
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan
@@ -91,13 +90,8 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     )
     plan.require_memory(needed, available_memory())
     settings = _settle_machine(settings, say)
-    trainer = Trainer(
-        GPT2(config, seed=settings.seed),
-        tokenizer,
-        dataset,
-        replace(settings, steps=1, warmup=0),
-        folder,
-    )
+    model = plan.model_of(settings, config)
+    trainer = Trainer(model, tokenizer, dataset, replace(settings, steps=1, warmup=0), folder)
     seconds = trainer.rehearse()
     settings, reason = plan.choose_length(settings, dataset, seconds)
     trainer.settings = settings
@@ -244,7 +238,8 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
         say(notice)
     config = plan.config_of(settings, tokenizer)
     kernels.set_threads(threads or settings.threads or kernels.threads())
-    trainer = Trainer(GPT2(config, seed=settings.seed), tokenizer, dataset, settings, folder)
+    model = plan.model_of(settings, config)
+    trainer = Trainer(model, tokenizer, dataset, settings, folder)
     trainer.restore(saved)
     goal = f" of {settings.steps:,}" if settings.steps else ""
     say(f"resumed {folder} after step {trainer.counters.step:,}{goal}")
