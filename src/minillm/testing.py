@@ -203,15 +203,21 @@ def reference(
     params: dict[str, Any],
     seed: int = 0,
     eps: float = EPS["float32"],
+    upstream: numpy.ndarray | None = None,
 ) -> Reference:
-    """Compute the truth for float32 `arrays` in float64, and the units by rounding the boundary."""
+    """Compute the truth for float32 `arrays` in float64, and the units by rounding the boundary.
+
+    `upstream` is the gradient that backward starts from; drawn from `seed` if left out.
+    """
     rng = new_generator(seed)
     exact = cast(arrays, "float64")
     truth = Provider("truth", op)
     outs, saved = outputs(op, truth, exact, params)
-    upstream, grads = None, []
+    grads: list[Any] = []
     if op.backward is not None:
-        upstream = rng.standard_normal(outs[0].shape).astype("float32").astype("float64")
+        if upstream is None:
+            upstream = rng.standard_normal(outs[0].shape)
+        upstream = upstream.astype("float32").astype("float64")
         grads = list(op.backward(numpy, upstream, saved, **params))
     out_units = [0.5 * eps * _largest(out) for out in outs]
     grad_units = [0.5 * eps * _largest(grad) for grad in grads]

@@ -245,7 +245,8 @@ def rotary_check(x, cos, sin, *, interleaved=False):
 
 def rotary_sample(draw):
     half = draw.size("D", low=1)
-    x = draw.normal(*draw.shape(dims=2), draw.size("T"), 2 * half + draw.choice((0, 1)))
+    batch = draw.choice(((), (draw.size("B"),), (draw.size("B"), 2)))
+    x = draw.normal(*batch, draw.size("T"), 2 * half + draw.choice((0, 1)))
     angle = draw.normal(x.shape[-2], half)
     return [x, draw.cos(angle), draw.sin(angle)], {"interleaved": draw.boolean()}
 
