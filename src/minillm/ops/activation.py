@@ -68,8 +68,7 @@ def silu_forward(xp, x):
 
 def silu_backward(xp, grad, saved):
     x = xp.clip(saved[0], -LIMIT, LIMIT)
-    open_ = gate(xp, x)
-    return (grad * open_ * (1 + x * (1 - open_)),)
+    return (grad * gate(xp, x) * (1 + x * gate(xp, -x)),)  # 1 - gate(x), without cancellation
 
 
 def silu_kernel_forward(lib, xp, x):
@@ -144,19 +143,23 @@ def gelu_forward(xp, x, *, approximate="none"):
 
 def gate_of(xp, x, approximate):
     """Phi(x), or its tanh form (1 + tanh(u)) / 2, which is sigmoid(2u)."""
-    if approximate == "tanh":
-        return gate(xp, 2 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))
-    return normal_cdf(xp, x)
+    return gate(xp, bent(x)) if approximate == "tanh" else normal_cdf(xp, x)
+
+
+def bent(x):
+    """2u of GPT-2's tanh form."""
+    return 2 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)
 
 
 def gelu_backward(xp, grad, saved, *, approximate="none"):
     x = xp.clip(saved[0], -LIMIT, LIMIT)
-    gate = gate_of(xp, x, approximate)
+    open_ = gate_of(xp, x, approximate)
     if approximate == "tanh":
-        bend = 2 * gate * (1 - gate) * SQRT_2_OVER_PI * (1 + 3 * 0.044715 * x * x)
+        slope = 2 * SQRT_2_OVER_PI * (1 + 3 * 0.044715 * x * x)
+        bend = open_ * gate(xp, -bent(x)) * slope
     else:
         bend = INV_SQRT_2PI * xp.exp(-0.5 * x * x)
-    return (grad * (gate + x * bend),)
+    return (grad * (open_ + x * bend),)
 
 
 def gelu_check(x, *, approximate="none"):
