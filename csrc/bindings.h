@@ -14,6 +14,7 @@ const Kernels& kernels();
 using Unlocked = pybind11::gil_scoped_release;
 
 void bind_activation(pybind11::module_& module);
+void bind_attention(pybind11::module_& module);
 void bind_linear(pybind11::module_& module);
 void bind_loss(pybind11::module_& module);
 void bind_norm(pybind11::module_& module);

@@ -67,6 +67,7 @@ PYBIND11_MODULE(_cpu, module) {
     module.doc() = "Kernels for the CPU; the operations of minillm.ops call them.";
     minillm::read_environment();
     minillm::bind_activation(module);
+    minillm::bind_attention(module);
     minillm::bind_linear(module);
     minillm::bind_loss(module);
     minillm::bind_norm(module);

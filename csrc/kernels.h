@@ -18,6 +18,33 @@ struct AdamW {
     int64_t step;  // the number of this update, from 1
 };
 
+// Matrices of heads, T rows of contiguous D elements each; strides count elements.
+template <class T>
+struct Heads {
+    T* data;
+    int64_t batch_stride, head_stride, row_stride;
+
+    T* operator()(int64_t batch, int64_t head, int64_t row) const {
+        return data + batch * batch_stride + head * head_stride + row * row_stride;
+    }
+};
+
+// What is added to the scores: nothing if both are null. Strides of repeated axes are 0.
+struct AttentionMask {
+    const float* additive = nullptr;
+    const uint8_t* allowed = nullptr;  // 1: may attend
+    int64_t batch_stride = 0, head_stride = 0, row_stride = 0, col_stride = 0;
+};
+
+struct Attention {
+    int64_t batch, heads, kv_heads, q_rows, k_rows, d, value_d;  // heads a multiple of kv_heads
+    Heads<const float> q, k, v;
+    AttentionMask mask;
+    bool causal;  // row i attends to the rows of k up to offset + i
+    int64_t offset;
+    float scale;
+};
+
 #define MINILLM_KERNELS(X)                                                                        \
     /* out[i] = a[i] · b[i]; entry i of each batch starts at data + offsets[i] */                \
     X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,                \
@@ -50,6 +77,11 @@ struct AdamW {
     X(gelu_backward, (const float* grad, const float* x, int64_t n, bool tanh, float* dx))        \
     X(silu_forward, (const float* x, int64_t n, float* out))                                      \
     X(silu_backward, (const float* grad, const float* x, int64_t n, float* dx))                   \
+    /* lse (batch, heads, q_rows); a row without anything to attend to gives 0 and -inf */        \
+    X(attention_forward, (const Attention& a, const Heads<float>& out, float* lse))               \
+    X(attention_backward,                                                                         \
+      (const Attention& a, const Heads<const float>& grad, const Heads<const float>& out,         \
+       const float* lse, const Heads<float>& dq, const Heads<float>& dk, const Heads<float>& dv)) \
     /* targets are ignore_index or in [0, classes); losses, lse and grad (rows) */                \
     X(cross_entropy_forward,                                                                      \
       (const float* logits, const int64_t* target, int64_t rows, int64_t classes,                 \

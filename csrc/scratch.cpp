@@ -17,7 +17,7 @@ struct Block {
 };
 
 struct Shelf {
-    Block blocks[6];
+    Block blocks[12];
     ~Shelf() {
         for (Block& block : blocks) block.free();
     }

@@ -32,15 +32,40 @@ void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_s
 // out = start + x · v. Runs on the pool.
 void gemv(const Matrix& x, Strided v, Strided start, float* out, int64_t out_stride);
 
-// Panels of NR columns, each holding its rows one after another, the last filled up with zeros.
+// A block of B as the tiles read it: panels of NR columns, each with its rows one after another and
+// the last filled up with zeros; or rows where they lie but for a last panel of broken width.
+struct Panels {
+    const float* packed;
+    int64_t rows, cols;
+    const float* in_place = nullptr;
+    int64_t row_stride = 0;
+
+    int64_t count() const { return ceil_div(cols, NR); }
+    int64_t width(int64_t j) const { return smaller(NR, cols - j * NR); }
+    Strided operator[](int64_t j) const {  // where panel j begins, and how far its rows are apart
+        if (!in_place) return {packed + j * rows * NR, NR};
+        if (width(j) % W) return {packed, NR};
+        return {in_place + j * NR, row_stride};
+    }
+};
+
 INLINE int64_t panel_floats(int64_t rows, int64_t cols) { return rows * ceil_div(cols, NR) * NR; }
-void pack_panels(const Matrix& b, float* panels);
+Panels pack_panels(const Matrix& b, float* memory);      // of panel_floats(rows, cols)
+Panels panels_in_place(const Matrix& b, float* memory);  // of rows * NR; columns must be contiguous
 
-// Blocks of MR rows, each holding its columns one after another.
-void pack_rows(const Matrix& a, float* packed);
+// A block of A as the tiles read it: tiles begin `advance` elements a row apart.
+struct RowBlock {
+    const float* data;
+    int64_t rows, depth, advance, stride;
+    bool by_rows;
+};
 
-// c = start + a · panels on the calling thread; one of a's strides must be 1.
-void multiply_panels(const Matrix& a, const float* panels, int64_t cols, Strided start, float* c,
-                     int64_t c_stride);
+RowBlock rows_in_place(const Matrix& a);             // one of the strides must be 1
+RowBlock pack_rows(const Matrix& a, float* memory);  // of cols * rows, rounded up to MR
+
+// c = start + a · b for the panels [first, last) of b, on the calling thread. The depth of a may be
+// less than the rows of b.
+void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t last, Strided start,
+                    float* c, int64_t c_stride);
 
 }  // namespace minillm::MINILLM_ISA

@@ -37,24 +37,32 @@ void pack_columns(const Matrix& b, float* panel) {  // rows are contiguous: tran
 
 }  // namespace
 
-void pack_panels(const Matrix& b, float* panels) {
-    for (int64_t col = 0; col < b.cols; col += NR, panels += b.rows * NR) {
+Panels pack_panels(const Matrix& b, float* memory) {
+    float* panel = memory;
+    for (int64_t col = 0; col < b.cols; col += NR, panel += b.rows * NR) {
         const Matrix columns = part(b, 0, b.rows, col, smaller(NR, b.cols - col));
         if (b.col_stride == 1) {
-            pack_lines(columns, panels);
+            pack_lines(columns, panel);
         } else if (b.row_stride == 1) {
-            pack_columns(columns, panels);
+            pack_columns(columns, panel);
         } else {
-            pack_elements(columns, 0, 0, panels);
+            pack_elements(columns, 0, 0, panel);
         }
     }
+    return {memory, b.rows, b.cols};
 }
 
-void pack_rows(const Matrix& a, float* packed) {
+Panels panels_in_place(const Matrix& b, float* memory) {
+    const int64_t whole = b.cols / NR * NR;
+    pack_panels(part(b, 0, b.rows, whole, b.cols - whole), memory);
+    return {memory, b.rows, b.cols, b.data, b.row_stride};
+}
+
+RowBlock pack_rows(const Matrix& a, float* memory) {
     for (int64_t k = 0; k < a.cols; k++) {
         for (int64_t row = 0; row < a.rows; row += MR) {
             const float* column = a.data + row * a.row_stride + k * a.col_stride;
-            float* to = packed + row * a.cols + k * MR;
+            float* to = memory + row * a.cols + k * MR;
             const int64_t rows = smaller(MR, a.rows - row);
             if (rows == MR && a.row_stride == 1) {
                 memcpy(to, column, sizeof(float) * MR);
@@ -63,6 +71,7 @@ void pack_rows(const Matrix& a, float* packed) {
             }
         }
     }
+    return {memory, a.rows, a.cols, a.cols, MR, false};
 }
 
 }  // namespace minillm::MINILLM_ISA

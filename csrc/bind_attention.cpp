@@ -1,0 +1,106 @@
+#include "bindings.h"
+
+namespace minillm {
+namespace {
+
+// A 4-D array of heads whose last axis is contiguous.
+template <class T>
+Heads<T> heads_of(const Arguments& args, const Array& a, const char* name,
+                  std::array<int64_t, 4> shape) {
+    if (args.sizes<4>(a, name) != shape)
+        args.fail(std::string(name) + " does not have the shape that the other arrays demand");
+    args.require_type(a, name, Type::float32);
+    if (shape[3] > 1 && a.strides[3] != sizeof(float) && args.elements(a, name) > 0)
+        args.fail(std::string(name) + " is not contiguous along its last axis, a copy is needed");
+    if (!std::is_const_v<T>) args.require_writable(a, name);
+    return {static_cast<T*>(a.data), a.strides[0] / 4, a.strides[1] / 4, a.strides[2] / 4};
+}
+
+AttentionMask mask_of(const Arguments& args, const Array& mask, std::array<int64_t, 4> shape) {
+    AttentionMask result;
+    if (!mask.given) return result;
+    args.require_rank(mask, "mask", 4);
+    const bool boolean = mask.type == Type::boolean;
+    args.require_type(mask, "mask", boolean ? Type::boolean : Type::float32);
+    int64_t strides[4];
+    for (int axis = 0; axis < 4; axis++) {
+        const bool repeated = mask.shape[axis] == 1;
+        args.require(
+            repeated || mask.shape[axis] == shape[axis],
+            "every axis of mask needs size 1 or that of (batch, heads, rows of q, rows of k)");
+        strides[axis] = repeated ? 0 : mask.strides[axis] / (boolean ? 1 : 4);
+    }
+    if (boolean)
+        result.allowed = static_cast<const uint8_t*>(mask.data);
+    else
+        result.additive = static_cast<const float*>(mask.data);
+    result.batch_stride = strides[0];
+    result.head_stride = strides[1];
+    result.row_stride = strides[2];
+    result.col_stride = strides[3];
+    return result;
+}
+
+Attention attention_of(const Arguments& args, const Array& q, const Array& k, const Array& v,
+                       const Array& mask, bool causal, int64_t offset, double scale) {
+    const auto [batch, heads, q_rows, d] = args.sizes<4>(q, "q");
+    const auto kv_heads = args.sizes<4>(k, "k")[1], k_rows = args.sizes<4>(k, "k")[2];
+    const auto value_d = args.sizes<4>(v, "v")[3];
+    args.require(kv_heads > 0 ? heads % kv_heads == 0 : heads == 0,
+                 "the heads of q must be a multiple of those of k");
+    return {batch,
+            heads,
+            kv_heads,
+            q_rows,
+            k_rows,
+            d,
+            value_d,
+            heads_of<const float>(args, q, "q", {batch, heads, q_rows, d}),
+            heads_of<const float>(args, k, "k", {batch, kv_heads, k_rows, d}),
+            heads_of<const float>(args, v, "v", {batch, kv_heads, k_rows, value_d}),
+            mask_of(args, mask, {batch, heads, q_rows, k_rows}),
+            causal,
+            offset,
+            static_cast<float>(scale)};
+}
+
+void forward(const Array& q, const Array& k, const Array& v, const Array& mask, bool causal,
+             int64_t offset, double scale, const Array& out, const Array& lse) {
+    const Arguments args("scaled_dot_product_attention_forward");
+    const Attention a = attention_of(args, q, k, v, mask, causal, offset, scale);
+    const auto out_heads =
+        heads_of<float>(args, out, "out", {a.batch, a.heads, a.q_rows, a.value_d});
+    auto* lse_data = args.output(lse, "lse", {a.batch, a.heads, a.q_rows});
+    const Unlocked unlocked;
+    kernels().attention_forward(a, out_heads, lse_data);
+}
+
+void backward(const Array& grad, const Array& q, const Array& k, const Array& v, const Array& mask,
+              const Array& out, const Array& lse, bool causal, int64_t offset, double scale,
+              const Array& dq, const Array& dk, const Array& dv) {
+    const Arguments args("scaled_dot_product_attention_backward");
+    const Attention a = attention_of(args, q, k, v, mask, causal, offset, scale);
+    const std::array<int64_t, 4> out_shape{a.batch, a.heads, a.q_rows, a.value_d};
+    const auto grad_heads = heads_of<const float>(args, grad, "grad", out_shape);
+    const auto out_heads = heads_of<const float>(args, out, "out", out_shape);
+    const auto* lse_data = args.input(lse, "lse", {a.batch, a.heads, a.q_rows});
+    const auto dq_heads = heads_of<float>(args, dq, "dq", {a.batch, a.heads, a.q_rows, a.d});
+    const auto dk_heads = heads_of<float>(args, dk, "dk", {a.batch, a.kv_heads, a.k_rows, a.d});
+    const auto dv_heads =
+        heads_of<float>(args, dv, "dv", {a.batch, a.kv_heads, a.k_rows, a.value_d});
+    const Unlocked unlocked;
+    kernels().attention_backward(a, grad_heads, out_heads, lse_data, dq_heads, dk_heads, dv_heads);
+}
+
+}  // namespace
+
+void bind_attention(pybind11::module_& module) {
+    using pybind11::arg;
+    module.def("scaled_dot_product_attention_forward", forward, arg("q"), arg("k"), arg("v"),
+               arg("mask"), arg("causal"), arg("offset"), arg("scale"), arg("out"), arg("lse"));
+    module.def("scaled_dot_product_attention_backward", backward, arg("grad"), arg("q"), arg("k"),
+               arg("v"), arg("mask"), arg("out"), arg("lse"), arg("causal"), arg("offset"),
+               arg("scale"), arg("dq"), arg("dk"), arg("dv"));
+}
+
+}  // namespace minillm
