@@ -108,11 +108,14 @@ class Op:
                 arrays.append(value.data)
                 record = record or value.requires_grad
             else:
-                arrays.append(value)
+                arrays.append(value.item() if isinstance(value, numpy.floating) else value)
+        for name, value in params.items():
+            if isinstance(value, numpy.generic):  # unlike a Python number, it widens float32
+                params[name] = value.item()
         out, saved = self.compute(*arrays, **params)
         if record and grad_mode.enabled:
-            return result(out, Node(self, inputs, saved, params))
-        return result(out, None)
+            return result(out, Node(self, inputs, saved, params), inputs)
+        return result(out, None, inputs)
 
     def compute(self, *arrays: Any, **params: Any) -> tuple[Array, Any]:
         """forward on raw arrays, by the best active provider: (out, saved)."""

@@ -54,10 +54,11 @@ class Differentiable(Protocol):
 class Node:
     """One recorded operation. Holds what its backward needs, never its own output Tensor."""
 
-    __slots__ = ("leaves", "op", "order", "params", "parents", "saved")
+    __slots__ = ("dtype", "op", "order", "params", "parents", "saved", "versions")
 
     parents: list[Node | Tensor | None]
-    leaves: list[tuple[Tensor, int]]  # with the version they had when they were used
+    versions: list[tuple[Tensor, int]]  # what may change in place, as it was when it was used
+    dtype: numpy.dtype  # of its output
 
     def __init__(
         self, op: Differentiable, inputs: Sequence[object], saved: Any, params: dict[str, Any]
@@ -67,19 +68,18 @@ class Node:
         self.params = params
         self.order = next(_order)
         self.parents = parents = []
-        self.leaves = leaves = []
+        self.versions = versions = []
         for value in inputs:
             if not isinstance(value, Tensor):
                 parents.append(None)
-            elif value._node is not None:
-                parents.append(value._node)
-            else:
-                leaves.append((value, value._version[0]))
-                parents.append(value if value.requires_grad else None)
+                continue
+            if value._version is not _READ_ONLY:
+                versions.append((value, value._version[0]))
+            parents.append(value._node or (value if value.requires_grad else None))
 
     def check_unmodified(self) -> None:
         """Raise RuntimeError if an array this node saved was changed in place meanwhile."""
-        for tensor, version in self.leaves:
+        for tensor, version in self.versions:
             if tensor._version[0] != version and any(
                 kept is tensor.data
                 or (type(kept) is numpy.ndarray and numpy.may_share_memory(kept, tensor.data))
@@ -92,7 +92,7 @@ class Node:
                 )
 
     def free(self) -> None:
-        self.saved, self.parents, self.leaves = None, [], []
+        self.saved, self.parents, self.versions = None, [], []
 
 
 class Tensor:
@@ -288,8 +288,8 @@ def of(array: Array) -> Tensor:
     return tensor
 
 
-def result(array: Array, node: Node | None) -> Tensor:
-    """The Tensor an operation returns: read-only, `node` its place on the tape."""
+def result(array: Array, node: Node | None, inputs: Sequence[object]) -> Tensor:
+    """The Tensor that an operation on `inputs` returns: read-only, `node` its place on the tape."""
     if type(array) is not ndarray and not is_array(array):
         array = numpy.asarray(array)  # ufuncs turn arrays of shape () into scalars
     if type(array) is ndarray:
@@ -299,8 +299,18 @@ def result(array: Array, node: Node | None) -> Tensor:
     tensor.grad = None
     tensor.requires_grad = node is not None
     tensor._node = node
-    tensor._version = _READ_ONLY
+    tensor._version = _READ_ONLY if array.base is None else _version_of_view(array, inputs)
+    if node is not None:
+        node.dtype = array.dtype
     return tensor
+
+
+def _version_of_view(view: Array, inputs: Sequence[object]) -> list[int]:
+    """The counter of the input whose memory `view` shows: it counts that memory's changes."""
+    for value in inputs:
+        if isinstance(value, Tensor) and (view.base is value.data or view.base is value.data.base):
+            return value._version
+    return _READ_ONLY
 
 
 ndarray, _new, _READ_ONLY = numpy.ndarray, Tensor.__new__, [0]
@@ -327,7 +337,10 @@ def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
             owned = part.base is None and part is not grad and _sole(gradients, place)
             if isinstance(parent, Tensor):
                 _accumulate(parent, part, owned)
-            elif parent in pending:
+                continue
+            if part.dtype != parent.dtype:
+                part, owned = part.astype(parent.dtype), True
+            if parent in pending:
                 pending[parent] = _add(*pending[parent], part), True
             else:
                 pending[parent] = part, owned
@@ -429,4 +442,4 @@ def checkpoint(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     with no_grad():
         out = function(*inputs)
     saved = (function, [t.requires_grad for t in inputs], state, *[t.data for t in inputs])
-    return result(out.data.view(), Node(_checkpoint, inputs, saved, {}))
+    return result(out.data.view(), Node(_checkpoint, inputs, saved, {}), inputs)
