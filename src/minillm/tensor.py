@@ -170,6 +170,9 @@ class Tensor:
             raise TypeError("len: a Tensor of shape () has no length")
         return self.data.shape[0]
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[place] for place in range(len(self)))
+
     def __bool__(self) -> bool:
         return bool(self.data)
 
@@ -226,7 +229,7 @@ class Tensor:
         self._write(index, value)
 
     def _write(self, index: Any, value: Any) -> None:
-        if self._node is not None:
+        if self._node is not None or not getattr(self.data.flags, "writeable", True):
             raise RuntimeError(
                 "setitem: the result of an operation is read-only; write into a copy: Tensor(t)"
             )

@@ -21,6 +21,16 @@ def unbroadcast(xp, grad, like):
     return xp.sum(grad, axis=axes, keepdims=True).reshape(like) if axes else grad.reshape(like)
 
 
+def paired(a, b):
+    """An integer operand in the other's floating dtype: NumPy would widen float32 to float64."""
+    if is_array(a) and is_array(b) and a.dtype != b.dtype:
+        if a.dtype.kind == "f" and b.dtype.kind in "iu":
+            return a, b.astype(a.dtype)
+        if b.dtype.kind == "f" and a.dtype.kind in "iu":
+            return a.astype(b.dtype), b
+    return a, b
+
+
 def shape_of(operand):
     return operand.shape if is_array(operand) else None
 
@@ -44,7 +54,7 @@ def positive_sample(draw):
 
 def add_forward(xp, a, b):
     """a + b"""
-    return xp.add(a, b), (shape_of(a), shape_of(b))
+    return xp.add(*paired(a, b)), (shape_of(a), shape_of(b))
 
 
 def add_backward(xp, grad, saved):
@@ -54,7 +64,7 @@ def add_backward(xp, grad, saved):
 
 def subtract_forward(xp, a, b):
     """a - b"""
-    return xp.subtract(a, b), (shape_of(a), shape_of(b))
+    return xp.subtract(*paired(a, b)), (shape_of(a), shape_of(b))
 
 
 def subtract_backward(xp, grad, saved):
@@ -64,6 +74,7 @@ def subtract_backward(xp, grad, saved):
 
 def multiply_forward(xp, a, b):
     """a * b"""
+    a, b = paired(a, b)
     return xp.multiply(a, b), (a, b)
 
 
@@ -77,6 +88,7 @@ def multiply_backward(xp, grad, saved):
 
 def divide_forward(xp, a, b):
     """a / b"""
+    a, b = paired(a, b)
     return xp.divide(a, b), (a, b)
 
 
@@ -179,7 +191,7 @@ def clip_sample(draw):
 
 def where_forward(xp, condition, a, b):
     """a where the condition holds, else b"""
-    return xp.where(condition, a, b), (condition, shape_of(a), shape_of(b))
+    return xp.where(condition, *paired(a, b)), (condition, shape_of(a), shape_of(b))
 
 
 def where_backward(xp, grad, saved):

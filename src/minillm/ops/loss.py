@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minillm.op import Op
 from minillm.ops.linear import check_ids
-from minillm.ops.softmax import shifted
+from minillm.ops.softmax import peak
 
 IGNORE_INDEX = -100
 CHUNK_ELEMENTS = 1 << 20  # logits held at once by linear_cross_entropy, about
@@ -12,15 +12,15 @@ CHUNK_ELEMENTS = 1 << 20  # logits held at once by linear_cross_entropy, about
 
 def row_losses(xp, logits, target, ignore_index, label_smoothing):
     """Loss of each row (0 where ignored) and the rows' log sum exp."""
-    low = shifted(xp, logits)
+    top = peak(xp, logits)
+    low = logits - top
     lse = xp.log(xp.sum(xp.exp(low), axis=-1))
     used = target != ignore_index
     safe = xp.where(used, target, 0)[:, None]
     losses = (1 - label_smoothing) * (lse - xp.take_along_axis(low, safe, axis=-1)[:, 0])
     if label_smoothing:
         losses += label_smoothing * (lse - xp.mean(low, axis=-1, dtype=logits.dtype))
-    shift = logits[:, 0] - low[:, 0] if logits.shape[1] else lse
-    return xp.where(used, losses, logits.dtype.type(0)), lse + shift
+    return xp.where(used, losses, logits.dtype.type(0)), lse + top[:, 0]
 
 
 def row_gradients(xp, grad, logits, target, lse, ignore_index, label_smoothing):

@@ -34,7 +34,7 @@ def nonempty_sample(draw):
 
 def sum_forward(xp, x, *, axis=None, keepdims=False):
     """The sum over `axis`"""
-    return xp.asarray(xp.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype)), (x.shape,)
+    return xp.asarray(xp.sum(x, axis=axis, keepdims=keepdims)), (x.shape,)
 
 
 def sum_backward(xp, grad, saved, *, axis=None, keepdims=False):
@@ -44,7 +44,7 @@ def sum_backward(xp, grad, saved, *, axis=None, keepdims=False):
 
 def mean_forward(xp, x, *, axis=None, keepdims=False):
     """The mean over `axis`"""
-    return xp.asarray(xp.mean(x, axis=axis, keepdims=keepdims, dtype=x.dtype)), (x.shape,)
+    return xp.asarray(xp.mean(x, axis=axis, keepdims=keepdims)), (x.shape,)
 
 
 def mean_backward(xp, grad, saved, *, axis=None, keepdims=False):

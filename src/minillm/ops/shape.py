@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import types
+
+import numpy
+
 from minillm.arrays import is_array, scatter_add
 from minillm.op import Op
 from minillm.ops.arith import unbroadcast
+
+BASIC = (int, numpy.integer, slice, types.EllipsisType)
 
 
 def reshape_forward(xp, x, *, shape):
@@ -105,7 +111,7 @@ def getitem_backward(xp, grad, saved, *, index):
 
 def _is_basic(index):
     parts = index if isinstance(index, tuple) else (index,)
-    return not any(isinstance(part, list) or is_array(part) for part in parts)
+    return all(part is None or isinstance(part, BASIC) for part in parts)
 
 
 def getitem_sample(draw):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from minillm.op import Op
 
 
-def shifted(xp, x):
-    """x minus each row's maximum; a row of -inf stays -inf instead of NaN."""
+def peak(xp, x):
+    """Each row's maximum; 0 for a row of -inf, which less 0 stays -inf instead of NaN."""
     top = xp.max(x, axis=-1, keepdims=True, initial=-xp.inf)
-    return x - xp.where(top == -xp.inf, x.dtype.type(0), top)
+    return xp.where(top == -xp.inf, x.dtype.type(0), top)
 
 
 def softmax_forward(xp, x):
     """exp(x) / sum(exp(x)) over the last axis"""
-    out = xp.exp(shifted(xp, x))
+    out = xp.exp(x - peak(xp, x))
     total = xp.sum(out, axis=-1, keepdims=True)
     out /= xp.where(total == 0, total.dtype.type(1), total)
     return out, (out,)
@@ -27,7 +27,7 @@ def softmax_backward(xp, grad, saved):
 
 def log_softmax_forward(xp, x):
     """x - log(sum(exp(x))) over the last axis"""
-    low = shifted(xp, x)
+    low = x - peak(xp, x)
     total = xp.sum(xp.exp(low), axis=-1, keepdims=True)
     out = low - xp.log(xp.where(total == 0, total.dtype.type(1), total))
     return out, (out,)
