@@ -51,8 +51,8 @@ def scaled_dot_product_attention_backward(xp, grad, saved, *, causal=False, offs
         dmask = unbroadcast(xp, full, mask.shape)
     dscores = dscores * scale_of(q, scale)
     dq = ungrouped(weighted_sum(xp, dscores, grouped_keys(k)), q.shape[1])
-    dk = xp.sum(xp.matmul(swap(dscores), grouped(q, k.shape[1])), axis=2)
-    dv = xp.sum(xp.matmul(swap(weights), dout), axis=2)
+    dk = xp.sum(weighted_sum(xp, swap(dscores), grouped(q, k.shape[1])), axis=2)
+    dv = xp.sum(weighted_sum(xp, swap(weights), dout), axis=2)
     return dq, dk, dv, dmask
 
 
@@ -151,7 +151,7 @@ def scaled_dot_product_attention_kernel_backward(
 ):
     q, k, v, mask, out, lse = saved
     learnt_mask = mask is not None and mask.dtype != bool
-    if learnt_mask or not served(lib, xp, q, k, v, mask):
+    if learnt_mask or not served(lib, xp, q, k, v, mask, grad):
         return NotImplemented
     q, k, v = (rows_contiguous(xp, array) for array in (q, k, v))
     dq, dk, dv = (xp.empty(array.shape, q.dtype) for array in (q, k, v))
@@ -173,12 +173,13 @@ def scaled_dot_product_attention_kernel_backward(
     return dq, dk, dv, None
 
 
-def served(lib, xp, q, k, v, mask):
+def served(lib, xp, q, k, v, mask, *upstream):
     """Whether a kernel may run: float32, and nothing non-finite that a mask would have to hide."""
     floats = (q, k, v) if mask is None or mask.dtype == bool else (q, k, v, mask)
     if any(array.dtype != xp.float32 for array in floats):
         return False
-    return lib.runtime.all_finite(k) and lib.runtime.all_finite(v)
+    hidden = (k, v) if mask is None else (q, k, v, *upstream)  # a mask may hide whole queries
+    return all(lib.runtime.all_finite(array) for array in hidden)
 
 
 def rows_contiguous(xp, array):
