@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bindings.h"
 #include "cpu/isa.h"
@@ -14,11 +15,18 @@ namespace {
 
 bool all_finite(const Array& x) {
     const Arguments args("all_finite");
-    const int64_t n = args.elements(x, "x");
-    const float* data = args.flat_input(x, "x", n);
+    std::vector<int64_t> shape{args.elements(x, "x")}, strides{1};
+    args.require_type(x, "x", Type::float32);
+    if (!x.contiguous) {  // so it has an axis
+        shape.assign(x.shape, x.shape + x.ndim);
+        strides.clear();
+        for (int axis = 0; axis < x.ndim; axis++) strides.push_back(x.strides[axis] / 4);
+    }
     bool finite = true;
     const Unlocked unlocked;
-    kernels().all_finite(data, n, &finite);
+    kernels().all_finite({static_cast<const float*>(x.data), static_cast<int64_t>(shape.size()),
+                          shape.data(), strides.data()},
+                         &finite);
     return finite;
 }
 

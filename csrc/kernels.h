@@ -45,6 +45,13 @@ struct Attention {
     float scale;
 };
 
+// An array of any shape and strides (in elements).
+struct Strides {
+    const float* data;
+    int64_t axes;
+    const int64_t *shape, *strides;
+};
+
 #define MINILLM_KERNELS(X)                                                                        \
     /* out[i] = a[i] · b[i]; entry i of each batch starts at data + offsets[i] */                \
     X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,                \
@@ -105,7 +112,7 @@ struct Attention {
     /* param, m and v are updated in place */                                                     \
     X(adamw_forward,                                                                              \
       (float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& settings))    \
-    X(all_finite, (const float* x, int64_t n, bool* out))
+    X(all_finite, (const Strides& x, bool* out))
 
 struct Kernels {
     const char* isa;

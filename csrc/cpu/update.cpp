@@ -45,17 +45,42 @@ void adamw_forward(float* param, const float* grad, float* m, float* v, int64_t 
     });
 }
 
-void all_finite(const float* x, int64_t n, bool* out) {
-    const int64_t chunks = ceil_div(n, chunk_floats);
-    const Scratch zeros(chunks);
+namespace {
+
+// 0 if n elements are finite, else NaN.
+float zero_if_finite(const float* x, int64_t n, int64_t stride) {
+    vf zero{};  // stays so unless it meets 0 * inf or 0 * NaN
+    if (stride == 1) {
+        over_vectors(0, n, [&](int64_t i, auto lanes) { zero += load(x + i, lanes) * 0.0f; });
+    } else {
+        for (int64_t i = 0; i < n; i++) zero[0] += x[i * stride] * 0.0f;
+    }
+    return sum(zero);
+}
+
+}  // namespace
+
+// The last axis is walked in pieces; a contiguous array is a single axis.
+void all_finite(const Strides& x, bool* out) {
+    int64_t rows = 1;
+    for (int64_t axis = 0; axis + 1 < x.axes; axis++) rows *= x.shape[axis];
+    const int64_t cols = x.shape[x.axes - 1], step = x.strides[x.axes - 1];
+    const int64_t pieces = ceil_div(cols, chunk_floats), each = rows_in_chunk(cols);
+    const int64_t chunks = ceil_div(rows, each) * pieces;
+    const Scratch sums(chunks);
     parallel_for(chunks, [&](int64_t chunk) {
-        vf zero{};  // stays so unless it meets 0 * inf or 0 * NaN
-        over_vectors(chunk * chunk_floats, smaller(n, (chunk + 1) * chunk_floats),
-                     [&](int64_t i, auto lanes) { zero += load(x + i, lanes) * 0.0f; });
-        zeros[chunk] = sum(zero);
+        const int64_t first = chunk / pieces * each, col = chunk % pieces * chunk_floats;
+        float total = 0;
+        for (int64_t row = first; row < smaller(rows, first + each); row++) {
+            int64_t at = col * step;
+            for (int64_t axis = x.axes - 2, rest = row; axis >= 0; rest /= x.shape[axis--])
+                at += rest % x.shape[axis] * x.strides[axis];
+            total += zero_if_finite(x.data + at, smaller(chunk_floats, cols - col), step);
+        }
+        sums[chunk] = total;
     });
     *out = true;
-    for (int64_t i = 0; i < chunks; i++) *out = *out && zeros[i] == 0.0f;
+    for (int64_t i = 0; i < chunks; i++) *out = *out && sums[i] == 0.0f;
 }
 
 }  // namespace minillm::MINILLM_ISA
