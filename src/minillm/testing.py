@@ -176,7 +176,7 @@ def distance(a: Any, b: Any) -> float:
     a, b = numpy.asarray(a, numpy.float64), numpy.asarray(b, numpy.float64)
     if a.shape != b.shape:
         raise AssertionError(f"shape {a.shape} given, {b.shape} is needed")
-    wild = ~numpy.isfinite(b)
+    wild = ~(numpy.isfinite(a) & numpy.isfinite(b))
     if not numpy.array_equal(a[wild], b[wild], equal_nan=True):
         return math.inf
     return float(numpy.abs(a[~wild] - b[~wild]).max(initial=0.0))
