@@ -150,6 +150,11 @@ def test_what_is_no_duration_is_refused(text):
 def test_options_that_exclude_each_other():
     with pytest.raises(ValueError, match="both --steps and --time given"):
         Settings(steps=5, time=3.0)
+    with pytest.raises(ValueError, match="--warmup 9 is longer than the 5 --steps of the run"):
+        Settings(steps=5, warmup=9)
+    with pytest.raises(ValueError, match="--warmup is in steps, with --time it is the first 5 %"):
+        Settings(time=5.0, warmup=9)
+    assert Settings(steps=5, warmup=5).warmup == 5
     with pytest.raises(ValueError, match="--byte-fallback goes with --tokenizer char only"):
         Settings(byte_fallback=True, tokenizer="bpe")
 

@@ -139,10 +139,11 @@ def choose_length(
         expected = steps
     else:
         expected = steps
+    warmup = min(100, expected // 10) if s.time is None and s.warmup is None else s.warmup
     return replace(
         settings,
         steps=steps,
-        warmup=min(100, expected // 10) if s.warmup is None else s.warmup,
+        warmup=warmup,
         eval_every=s.eval_every or max(1, expected // EVALUATIONS),
         save_every=s.save_every or s.eval_every or max(1, expected // EVALUATIONS),
         eval_tokens=s.eval_tokens or max(16384, expected * per_step // 200),

@@ -91,7 +91,8 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     plan.require_memory(needed, available_memory())
     settings = _settle_machine(settings, say)
     model = plan.model_of(settings, config)
-    trainer = Trainer(model, tokenizer, dataset, replace(settings, steps=1, warmup=0), folder)
+    short = replace(settings, steps=1, time=None, warmup=0)
+    trainer = Trainer(model, tokenizer, dataset, short, folder)
     seconds = trainer.rehearse()
     settings, reason = plan.choose_length(settings, dataset, seconds)
     trainer.settings = settings

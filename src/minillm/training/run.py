@@ -38,7 +38,7 @@ class Run:
         self.log_every = max(1, (steps or 0) // LOGGED_STEPS)
         self.begin = time.perf_counter()
         self.reserve = 0.0  # seconds kept for the last evaluation of a run with a time budget
-        self.step_seconds = 0.0
+        self.step_seconds = trainer.step_seconds
         self.saved_step = step if step else 0
 
     @property
@@ -47,16 +47,16 @@ class Run:
 
     def progress_after(self) -> float:
         """How far the run is once the next step is done, 0 to 1."""
-        s = self.trainer.settings
+        s, place = self.trainer.settings, self.trainer.counters
         if s.time is None:
-            return (self.trainer.counters.step + 1) / s.steps  # type: ignore[operator]
-        return min(1.0, (self.elapsed + self.step_seconds) / max(1e-9, s.time - self.reserve))
+            return (place.step + 1) / s.steps  # type: ignore[operator]
+        left = s.time - self.reserve - self.elapsed
+        if left < 2 * self.step_seconds:  # no time for another one after it
+            return 1.0
+        return max(place.progress, 1 - (left - self.step_seconds) / s.time)
 
     def finished(self) -> bool:
-        s, step = self.trainer.settings, self.trainer.counters.step
-        if s.time is not None:
-            return self.elapsed + self.step_seconds >= s.time - self.reserve and step > 0
-        return step >= s.steps  # type: ignore[operator]
+        return self.trainer.counters.progress >= 1
 
     def train(self) -> str:
         """Train to the end: "done", "stopped" (by a signal or stop_after) or "diverged"."""

@@ -43,7 +43,7 @@ class Settings:
     )
     lr: float | None = _option(None, "peak learning rate", float, low=0.0, above=True)
     warmup: int | None = _option(
-        None, "steps of linear warm-up (of the first 5 %% with --time)", low=0
+        None, "steps of linear warm-up; with --time it is the first 5 %% of the run", low=0
     )
     schedule: str = _option("cosine", "learning rate after warm-up", str, choices=SCHEDULES)
     final_lr: float = _option(
@@ -82,6 +82,15 @@ class Settings:
             check(option, getattr(self, option.name))
         if self.steps is not None and self.time is not None:
             raise ValueError("train: both --steps and --time given, one of them is needed")
+        if self.warmup is not None and self.time is not None:
+            raise ValueError(
+                "train: --warmup is in steps, with --time it is the first 5 % of the run; "
+                "leave --warmup out"
+            )
+        if self.warmup is not None and self.steps is not None and self.warmup > self.steps:
+            raise ValueError(
+                f"train: --warmup {self.warmup} is longer than the {self.steps} --steps of the run"
+            )
         if self.byte_fallback is not None and self.tokenizer != "char":
             raise ValueError("train: --byte-fallback goes with --tokenizer char only")
 

@@ -19,6 +19,7 @@ class Counters:
     """Where a run stands, apart from arrays. Randomness is a function of (seed, step) alone."""
 
     step: int = 0
+    progress: float = 0.0  # of the run, 0 to 1
     samples: int = 0
     tokens: int = 0
     best_val_loss: float | None = None

@@ -60,10 +60,10 @@ class Trainer:
         self.windows = Windows(dataset.train, model.config.context, settings.seed)
         self.optimizer = AdamW(
             decay_groups(model.parameters(), settings.weight_decay),
-            lr=self.settings.lr,
             betas=(settings.beta1, settings.beta2),
         )
         self.byte_lengths = tokenizer.byte_lengths()
+        self.step_seconds = 0.0  # measured by `rehearse`
 
     @property
     def tokens_per_step(self) -> int:
@@ -103,6 +103,7 @@ class Trainer:
             place.skipped_in_a_row += 1
         self.optimizer.zero_grad()
         place.step += 1
+        place.progress = progress
         place.samples += s.batch * s.accumulate
         place.tokens += self.tokens_per_step
         return outcome
@@ -110,6 +111,11 @@ class Trainer:
     def _gradients(self, batches: list[Any], stop: Callable[[], bool]) -> tuple[float, float]:
         """Mean loss over all targets, and the norm of its gradient, which is left in the model."""
         count = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+        if not count:
+            windows = sum(len(targets) for _, targets in batches)
+            raise ValueError(
+                f"train: no target in {windows} windows of a step, at least 1 is needed"
+            )
         self.model.train()
         self.optimizer.zero_grad()
         total = 0.0
@@ -143,24 +149,22 @@ class Trainer:
         return f"{what}; batch begins {text!r}"
 
     def rehearse(self) -> float:
-        """Seconds of one step, measured on the first batch and undone."""
+        """Seconds of one step, measured on the first batch without changing a bit."""
         s = self.settings
         batches = [self.windows.batch(0, s.batch)]
         for _ in range(2):  # the first warms caches and allocators
             begin = time.perf_counter()
             self._gradients(batches, lambda: False)
             gradients = time.perf_counter() - begin
+        for parameter in self.model.parameters():
+            parameter.grad.data[...] = 0
         begin = time.perf_counter()
-        for group in self.optimizer.param_groups:
-            group["lr"] = 0.0
-        self.optimizer.step()
+        self._update(0.0, 0.0)
         update = time.perf_counter() - begin
-        for arrays in self.optimizer.state:
-            for array in arrays.values():
-                array[...] = 0
         self.optimizer.steps = 0
         self.optimizer.zero_grad()
-        return gradients * s.accumulate + update
+        self.step_seconds = gradients * s.accumulate + update
+        return self.step_seconds
 
     def evaluate(self, limit_tokens: int | None = None) -> tuple[float, float] | None:
         """Validation loss in nats per token and in bits per byte; None without validation text."""
