@@ -1,0 +1,87 @@
+"""Check, then time, minillm's providers and PyTorch in turns. Run it from the checkout."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from minillm.cli.main import INTERRUPTED, NUMPY_POOLS, USAGE, Parser, one_line
+
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+SIZES = ("XS", "S", "M")
+COMMANDS = {  # name: (module, rounds, summary)
+    "ops": ("ops", 7, "every op of the registry, forward and backward"),
+    "train": ("steps", 5, "a training step: forward, backward, clipping, AdamW"),
+    "generate": ("steps", 5, "a token of greedy decoding, after a prompt"),
+    "overhead": ("overhead", 300, "what a call costs beyond NumPy's, and whether memory is flat"),
+}
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m bench", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="command", required=True, dest="command")
+    for name, (_, rounds, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        add = sub.add_argument
+        add("--json", type=Path, metavar="FILE", help="write the machine and all rows")
+        add("--threads", type=positive, default=THREADS, metavar="N", help=f"({THREADS})")
+        add("--rounds", type=positive, default=rounds, metavar="N", help=f"({rounds})")
+        add("--provider", nargs="+", choices=("reference", "cpu"), help="(all there are)")
+        sub.set_defaults(against=None, compile=False)
+        if name == "overhead":
+            continue
+        add("--size", nargs="+", choices=SIZES, default=["S"], help="of the model (S)")
+        add("--precision", choices=("f32", "bf16"), default="f32", help="(f32)")
+        add("--against", choices=("torch",), help="time PyTorch too, if it is installed")
+        if name == "ops":
+            add("--only", nargs="+", metavar="NAME", help="these ops")
+        if name == "train":
+            add("--compile", action="store_true", help="torch.compile too")
+    return parser
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Which contenders there are. RuntimeError if the extension is asked for and missing."""
+    from minillm import kernels
+
+    if options.provider is None:
+        options.provider = ["reference"] if kernels.cpu is None else ["reference", "cpu"]
+    if "cpu" in options.provider and kernels.cpu is None:
+        raise RuntimeError(
+            "--provider: cpu needs the C++ extension, which is not installed; pip install ."
+        )
+    if options.compile and not options.against:
+        raise ValueError("--compile: PyTorch does not take part, --against torch is needed")
+    if options.against == "torch" and importlib.util.find_spec("torch") is None:
+        print("torch: not installed, left out")
+        options.against = None
+
+
+def main() -> int:
+    options = build_parser().parse_args()
+    for pool in NUMPY_POOLS:  # read once, by the libraries that the next lines import
+        os.environ[pool] = str(options.threads)
+    try:
+        settle(options)
+        return importlib.import_module(f"bench.{COMMANDS[options.command][0]}").run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"bench: {one_line(error)}", file=sys.stderr)
+        return USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""PyTorch as a contender: its functions for our ops, and our GPT-2 trained and decoded by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from bench.models import CLIP, OPTIONS, WEIGHT_DECAY, Size, batches, build, prompt
+from bench.turns import Contender
+from minillm import testing
+from minillm.op import Op
+
+SAME_CALL = {
+    torch: "add divide exp log matmul multiply negative relu sigmoid sqrt subtract tanh where",
+    F: "gelu linear silu",
+}
+
+
+def set_up(precision: str, threads: int) -> Any:
+    """Size PyTorch's thread pool; the context in which its products have `precision`."""
+    torch.set_num_threads(threads)
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
+def attention(q, k, v, mask=None, *, causal=False, offset=0, scale=None):  # type: ignore[no-untyped-def]
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def cross_entropy(logits, target, **params):  # type: ignore[no-untyped-def]
+    losses = F.cross_entropy(logits.flatten(0, -2), target.flatten(), **params)
+    return losses.view(target.shape) if params["reduction"] == "none" else losses
+
+
+def adamw(param, grad, m, v, *, step, grad_scale, **params):  # type: ignore[no-untyped-def]
+    """What torch.optim.AdamW(fused=True) calls for its parameters."""
+    steps = [torch.tensor(float(step))]
+    torch._fused_adamw_(
+        [param], [grad * grad_scale if grad_scale != 1 else grad], [m], [v], [], steps,
+        amsgrad=False, maximize=False, **params,
+    )  # fmt: skip
+    return param
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(home, name) for home, names in SAME_CALL.items() for name in names.split()},
+    "adamw": adamw,
+    "cross_entropy": cross_entropy,
+    "embedding": lambda weight, ids: F.embedding(ids, weight),
+    "layer_norm": lambda x, w, b, *, eps: F.layer_norm(x, x.shape[-1:], w, b, eps),
+    "linear_cross_entropy": lambda x, w, t, **p: cross_entropy(F.linear(x, w), t, **p),
+    "log_softmax": lambda x: F.log_softmax(x, -1),
+    "rms_norm": lambda x, w, *, eps: F.rms_norm(x, x.shape[-1:], w, eps),
+    "scaled_dot_product_attention": attention,
+    "softmax": lambda x: F.softmax(x, -1),
+}
+"""Our op: the call of PyTorch that does the same. An op that is not here is not compared."""
+
+
+class TorchProvider(testing.Provider):
+    """PyTorch's function behind the contract of an op, so that one rule checks all."""
+
+    def __init__(self, op: Op, context: Any) -> None:
+        super().__init__("torch", op)
+        self.context = context
+
+    def tensors(self, arrays: Sequence[Any]) -> list[Any]:
+        """The arrays as tensors over the same memory; those that take a gradient ask for it."""
+        made = []
+        for place, array in enumerate(arrays):
+            tensor = torch.from_numpy(array) if hasattr(array, "shape") else array
+            if testing.is_float(array) and self.op.backward and place not in self.op.constant:
+                tensor.requires_grad_()
+            made.append(tensor)
+        return made
+
+    def run(self, tensors: Sequence[Any], params: dict[str, Any]) -> Any:
+        with self.context:
+            return FUNCTIONS[self.op.name](*tensors, **params)
+
+    def gradients(self, out: Any, grad: Any, tensors: Sequence[Any]) -> list[Any]:
+        wanted = [t for t in tensors if torch.is_tensor(t) and t.requires_grad]
+        found = iter(torch.autograd.grad(out, wanted, grad, retain_graph=True))
+        return [next(found) if any(t is w for w in wanted) else None for t in tensors]
+
+    def calls(self, arrays: Sequence[Any], params: dict[str, Any], grad: Any) -> dict[str, Any]:
+        """What to time: the passes on tensors that are there already."""
+        tensors = self.tensors(arrays)
+        calls: dict[str, Any] = {"forward": lambda: self.run(tensors, params)}
+        if self.op.backward is not None:
+            out = self.run(tensors, params)
+            upstream = torch.from_numpy(grad).to(out.dtype)
+            calls["backward"] = lambda: self.gradients(out, upstream, tensors)
+        return calls
+
+    def forward(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Any, Any]:
+        tensors = self.tensors(arrays)
+        out = self.run(tensors, params)
+        return out.detach().float().numpy(), (out, *tensors)
+
+    def backward(self, grad: Any, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
+        out, *tensors = saved
+        found = self.gradients(out, torch.from_numpy(grad).to(out.dtype), tensors)
+        return [None if gradient is None else gradient.numpy() for gradient in found]
+
+
+def features(p: dict[str, Any], size: Size, ids: Any, cache: Any = None, start: int = 0) -> Any:
+    """What the head reads, (B, T, C). `cache`: keys and values (B, H, T, D) of every layer."""
+    length, width = ids.shape[1], size.width
+    end = start + length
+
+    def norm(x: Any, name: str) -> Any:
+        return F.layer_norm(x, (width,), p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def linear(x: Any, name: str) -> Any:
+        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
+
+    x = F.embedding(ids, p["wte.weight"]) + p["wpe.weight"][start:end]
+    for layer in range(size.layers):
+        block = f"h.{layer}"
+        joint = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn")
+        q, k, v = (
+            part.view(len(ids), length, size.heads, -1).transpose(1, 2)
+            for part in joint.split(width, dim=2)
+        )
+        if cache is not None:
+            keys, values = cache[layer]
+            keys[:, :, start:end], values[:, :, start:end] = k, v
+            k, v = keys[:, :, :end], values[:, :, :end]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
+        x = x + linear(y.transpose(1, 2).reshape(x.shape), f"{block}.attn.c_proj")
+        inner = F.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"), approximate="tanh")
+        x = x + linear(inner, f"{block}.mlp.c_proj")
+    return norm(x, "ln_f")
+
+
+def loss(p: dict[str, Any], size: Size, ids: Any, targets: Any, reduction: str) -> Any:
+    logits = F.linear(features(p, size, ids), p["wte.weight"])
+    return cross_entropy(logits.float(), targets, reduction=reduction)
+
+
+class Torch(Contender):
+    """Our model's weights in PyTorch."""
+
+    def __init__(self, size: Size, precision: str, threads: int, compiled: bool = False) -> None:
+        self.size, self.name = size, precision
+        self.context = set_up(precision, threads)
+        self.loss: Callable[..., Any] = torch.compile(loss) if compiled else loss
+        self.weights = {
+            name: torch.nn.Parameter(torch.tensor(array))
+            for name, array in build(size).state_dict().items()
+        }
+        self.batches: list[Any] = [[torch.tensor(ids) for ids in pair] for pair in batches(size)]
+
+    def precision(self) -> str:
+        return self.name
+
+    def losses(self) -> Any:
+        with torch.no_grad(), self.context:
+            inputs, targets = self.batches[0]
+            return loss(self.weights, self.size, inputs, targets, "none").numpy()
+
+
+class TorchTraining(Torch):
+    """Forward, backward, clipping, fused AdamW; dropout 0."""
+
+    def __init__(self, size: Size, precision: str, threads: int, compiled: bool = False) -> None:
+        super().__init__(size, precision, threads, compiled)
+        parameters = list(self.weights.values())
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, fused=True, **OPTIONS)
+        self.steps = 0
+
+    def step(self) -> float:
+        inputs, targets = self.batches[self.steps % len(self.batches)]
+        self.steps += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.context:
+            value = self.loss(self.weights, self.size, inputs, targets, "mean")
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights.values(), CLIP)
+        self.optimizer.step()
+        return value.item()
+
+
+class TorchDecoding(Torch):
+    """Greedy decoding with keys and values kept in place."""
+
+    def __init__(self, size: Size, precision: str, threads: int) -> None:
+        super().__init__(size, precision, threads)
+        self.most = size.generated - 1
+        room = 1, size.heads, size.context, size.width // size.heads
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.cache = [
+            (torch.empty(room, dtype=dtype), torch.empty(room, dtype=dtype))
+            for _ in range(size.layers)
+        ]
+
+    def begin(self) -> None:
+        self.ids, self.start = torch.tensor([prompt(self.size)]), 0
+        self.step()
+
+    def step(self) -> int:
+        with torch.inference_mode(), self.context:
+            x = features(self.weights, self.size, self.ids, self.cache, self.start)
+            logits = F.linear(x[:, -1], self.weights["wte.weight"])
+        self.start += self.ids.shape[1]
+        self.ids = logits.argmax(-1, keepdim=True)
+        return int(self.ids)
+
+    def tokens(self) -> list[int]:
+        self.ids, self.start = torch.tensor([prompt(self.size)]), 0
+        return [self.step() for _ in range(self.size.generated)]
