@@ -85,8 +85,9 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        self._line.close()
+        self._process.terminate()
         self._process.join()
+        self._line.close()
 
 
 def _serve(line: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -95,7 +96,7 @@ def _serve(line: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> N
     while True:
         try:
             method, given = line.recv()
-        except EOFError:  # the other end was closed: done
+        except EOFError:  # the parent is gone
             return
         try:
             contender = make(*arguments) if contender is None else contender
