@@ -84,18 +84,19 @@ class Optimizer:
         return {"steps": self.steps, "state": self.state}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Copy a state back. ValueError if it belongs to other parameters."""
+        """Copy a state back, or ValueError and no change if it belongs to other parameters."""
         if len(saved["state"]) != len(self.state):
             raise ValueError(
                 f"optimizer: state of {len(saved['state'])} parameters, {len(self.state)} needed"
             )
+        for own, other in zip(self.state, saved["state"]):
+            for name, array in own.items():
+                shape = other[name].shape if name in other else "missing"
+                if shape != array.shape:
+                    raise ValueError(f"optimizer: state {name} {shape}, {array.shape} is needed")
         self.steps = int(saved["steps"])
         for own, other in zip(self.state, saved["state"]):
             for name, array in own.items():
-                if array.shape != other[name].shape:
-                    raise ValueError(
-                        f"optimizer: state {name} {other[name].shape}, {array.shape} is needed"
-                    )
                 array[...] = other[name]
 
 

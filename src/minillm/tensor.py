@@ -67,7 +67,8 @@ class Node:
         self.saved = saved
         self.params = params
         self.order = next(_order)
-        self.parents = parents = []
+        parents: list[Node | Tensor | None] = []
+        self.parents = parents
         self.versions = versions = []
         for value in inputs:
             if not isinstance(value, Tensor):

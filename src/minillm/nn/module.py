@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from minillm.arrays import Array, to_device
-from minillm.tensor import Tensor, no_grad
+from minillm.tensor import FLOATS, Tensor, no_grad
 
 
 class Parameter(Tensor):
@@ -111,7 +111,9 @@ class Module:
         return self
 
     def astype(self, dtype: Any) -> Module:
-        """Convert every parameter to float32 or float64; gradients are forgotten."""
+        """Convert every parameter to float32 or float64 (TypeError); gradients are forgotten."""
+        if numpy.dtype(dtype) not in FLOATS:
+            raise TypeError(f"astype: {numpy.dtype(dtype)}, float32 or float64 is needed")
         for parameter in self.parameters():
             parameter.data = parameter.data.astype(dtype)
             parameter.grad = None

@@ -1,0 +1,221 @@
+"""Optimisers against hand-computed steps and a second algorithm; clipping; schedules."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minillm import nn, ops
+from minillm.optim import (
+    SGD,
+    AdamW,
+    clip_grad_norm_,
+    clip_scale,
+    decay_groups,
+    grad_norm,
+    scheduled,
+)
+from minillm.tensor import of
+
+
+def parameter(values, grad=None, dtype=np.float64):
+    param = nn.Parameter(np.array(values, dtype))
+    if grad is not None:
+        param.grad = of(np.array(grad, dtype))
+    return param
+
+
+def run(optimizer, param, grads):
+    for grad in grads:
+        param.grad = of(np.array(grad, param.dtype))
+        optimizer.step()
+    return param.data
+
+
+class TestAdamW:
+    def test_three_steps_by_hand(self):
+        w = parameter([1.0])
+        result = run(AdamW([w], lr=0.1, weight_decay=0.0), w, [[1.0], [0.5], [0.25]])
+        assert abs(result[0] - 0.7225118734) < 1e-10
+
+    @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
+    def test_the_published_algorithm(self, dtype, tolerance):
+        """Loshchilov and Hutter, algorithm 2, number by number in Python floats."""
+        start, beta1, beta2, lr, decay, eps = [0.7, -1.2, 3.0], 0.8, 0.95, 0.05, 0.3, 1e-6
+        grads = np.random.default_rng(0).standard_normal((6, 3))
+        expected = []
+        for place, w in enumerate(start):
+            m = v = 0.0
+            for step, grad in enumerate(grads[:, place].tolist(), 1):
+                m = beta1 * m + (1 - beta1) * grad
+                v = beta2 * v + (1 - beta2) * grad**2
+                update = m / (1 - beta1**step) / (math.sqrt(v / (1 - beta2**step)) + eps)
+                w -= lr * (update + decay * w)
+            expected.append(w)
+        w = parameter(start, dtype=dtype)
+        optimizer = AdamW([w], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay)
+        np.testing.assert_allclose(run(optimizer, w, grads), expected, rtol=tolerance)
+
+    def test_a_weight_in_another_layout_is_updated_too(self):
+        rows, columns = parameter(np.ones((3, 4)), dtype="float32"), None
+        columns = nn.Parameter(np.ones((4, 3), np.float32))
+        columns.data = columns.data.T
+        grad = np.arange(12.0).reshape(3, 4)
+        for w in (rows, columns):
+            run(AdamW([w], lr=0.1), w, [grad, grad])
+        np.testing.assert_allclose(rows.data, columns.data, rtol=1e-6)
+        assert (rows.data[0, 1:] < 1).all()
+
+
+class TestSGD:
+    def test_plain_momentum_and_decay_by_hand(self):
+        for options, expected in (
+            ({}, [0.7]),  # 1 - 0.1 * (1 + 2)
+            ({"momentum": 0.5}, [0.65]),  # the second step is 2 + 0.5
+            ({"weight_decay": 0.1}, [0.6811]),  # 0.89, then 0.89 - 0.1 * 2.089
+        ):
+            w = parameter([1.0])
+            result = run(SGD([w], lr=0.1, **options), w, [[1.0], [2.0]])
+            np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+class TestEveryOptimiser:
+    def test_groups_have_their_own_options(self, kind):
+        a, b = parameter([1.0], [1.0]), parameter([1.0], [1.0])
+        optimizer = kind([{"params": [a], "lr": 0.0}, {"params": [b]}], lr=0.5, weight_decay=0.0)
+        optimizer.step()
+        assert (a.data[0], abs(b.data[0] - 0.5) < 1e-6) == (1.0, True)
+        optimizer.param_groups[0]["lr"] = 0.5
+        optimizer.step()
+        assert a.data[0] < 1
+
+    def test_a_parameter_without_a_gradient_stays(self, kind):
+        a, b = parameter([1.0]), parameter([1.0], [1.0])
+        kind([a, b], lr=0.5, weight_decay=0.1).step()
+        assert (a.data[0], b.data[0] < 1) == (1.0, True)
+
+    def test_zero_grad_forgets(self, kind):
+        a = parameter([1.0], [1.0])
+        kind([a]).zero_grad()
+        assert a.grad is None
+
+    def test_a_scale_is_a_scaled_gradient_and_leaves_it_alone(self, kind):
+        a, b = parameter([1.0], [3.0]), parameter([1.0], [1.5])
+        kind([a], lr=0.1).step(grad_scale=0.5)
+        kind([b], lr=0.1).step()
+        assert a.data[0] == b.data[0]
+        assert a.grad.data[0] == 3.0
+
+    def test_a_saved_state_resumes_to_the_same_bits(self, kind):
+        grads = np.random.default_rng(0).standard_normal((6, 3))
+        options = {"lr": 0.1} | ({"momentum": 0.9} if kind is SGD else {})
+        whole = parameter(np.ones(3))
+        run(kind([whole], **options), whole, grads)
+        w = parameter(np.ones(3))
+        first = kind([w], **options)
+        run(first, w, grads[:3])
+        second = kind([w], **options)
+        second.load_state_dict(first.state_dict())
+        run(second, w, grads[3:])
+        assert np.array_equal(w.data, whole.data)
+        assert not any(a is b for a, b in zip(first.state[0].values(), second.state[0].values()))
+
+    def test_the_state_of_other_parameters_is_refused(self, kind):
+        optimizer = kind([parameter([1.0]), parameter([1.0, 2.0])])
+        with pytest.raises(ValueError, match="state of 1 parameters, 2 needed"):
+            optimizer.load_state_dict(kind([parameter([1.0])]).state_dict())
+        other = kind([parameter([1.0], [1.0]), parameter([1.0], [1.0])])
+        other.step()
+        with pytest.raises(ValueError, match=r"\(1,\), \(2,\) is needed"):
+            optimizer.load_state_dict(other.state_dict())
+        assert optimizer.steps == 0
+        assert all((a == 0).all() for state in optimizer.state for a in state.values())
+
+    def test_the_state_of_another_kind_is_refused(self, kind):
+        other = SGD if kind is AdamW else AdamW
+        state = other([parameter([1.0])]).state_dict()
+        with pytest.raises(ValueError, match=r"optimizer: state \w+ missing, \(1,\) is needed"):
+            kind([parameter([1.0])]).load_state_dict(state)
+
+    def test_what_makes_no_sense_is_refused(self, kind):
+        a = parameter([1.0])
+        with pytest.raises(ValueError, match="no parameters given"):
+            kind([])
+        with pytest.raises(ValueError, match="unknown option 'speed'"):
+            kind([{"params": [a], "speed": 1}])
+        for twice in ([a, a], [{"params": [a]}, {"params": [a]}], [np.ones(1)]):
+            with pytest.raises(ValueError, match="must be a Tensor, given once"):
+                kind(twice)
+
+
+def test_adamw_refuses_shapes_that_differ_and_a_step_before_the_first():
+    arrays = [np.ones(n) for n in (2, 2, 2, 3)]
+    options = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
+    with pytest.raises(ValueError, match=r"v \(3,\), equal shapes are needed"):
+        ops.adamw.compute(*arrays, step=1, **options)
+    with pytest.raises(ValueError, match="step 0, 1 or more is needed"):
+        ops.adamw.compute(*arrays[:3], arrays[0], step=0, **options)
+
+
+def test_only_matrices_decay():
+    model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
+    matrices, vectors = decay_groups(model.parameters(), 0.1)
+    assert [p.shape for p in matrices["params"]] == [(3, 2)]
+    assert [p.shape for p in vectors["params"]] == [(3,), (3,), (3,)]
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert len(decay_groups([parameter([1.0])], 0.1)) == 1
+
+
+class TestClipping:
+    def params(self, scale=1.0, dtype="float32"):
+        return [parameter([0.0], [3 * scale], dtype), parameter([0.0] * 2, [0, 4 * scale], dtype),
+                parameter([0.0])]  # fmt: skip
+
+    def test_the_joint_norm(self):
+        assert grad_norm(self.params()) == 5
+        assert abs(grad_norm(self.params(1e30)) / 5e30 - 1) < 1e-6
+        assert grad_norm([parameter([1.0])]) == 0
+
+    def test_long_gradients_are_shortened_and_short_ones_are_left(self):
+        params = self.params()
+        assert clip_grad_norm_(params, 1.0) == 5
+        assert abs(grad_norm(params) - 1) < 1e-6
+        np.testing.assert_allclose(params[0].grad.data, [0.6], rtol=1e-6)
+        params = self.params()
+        assert clip_grad_norm_(params, 6.0) == 5
+        assert params[0].grad.data.tolist() == [3]
+
+    def test_the_factor(self):
+        assert [clip_scale(5, 1), clip_scale(1, 5), clip_scale(5, 0)] == [0.2, 1, 1]
+
+    def test_a_nan_shows_in_the_norm(self):
+        assert math.isnan(grad_norm([parameter([1.0], [math.nan])]))
+        assert grad_norm([parameter([1.0], [math.inf])]) == math.inf
+
+
+class TestSchedules:
+    @pytest.mark.parametrize(
+        "schedule, points",
+        [
+            ("cosine", {0: 1, 0.25: 0.868198, 0.5: 0.55, 1: 0.1, 1.5: 0.1}),
+            ("linear", {0: 1, 0.5: 0.55, 1: 0.1, 1.5: 0.1}),
+            ("constant", {0: 1, 0.5: 1, 1: 1}),
+            ("wsd", {0: 1, 0.8: 1, 0.9: 0.55, 1: 0.1}),
+        ],
+    )
+    def test_from_the_peak_to_the_final_share(self, schedule, points):
+        for progress, share in points.items():
+            assert abs(scheduled(progress, schedule, final=0.1) - share) < 1e-6
+
+    @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+    def test_warm_up_is_linear_and_ends_at_the_peak(self, schedule):
+        shares = [scheduled(p, schedule, warmup=0.2) for p in (0, 0.1, 0.2)]
+        np.testing.assert_allclose(shares, [0, 0.5, 1], atol=1e-12)
+
+    def test_the_rest_of_the_run_is_stretched_over_what_warm_up_leaves(self):
+        assert abs(scheduled(0.6, "linear", warmup=0.2, final=0.0) - 0.5) < 1e-12
+
+    def test_an_unknown_schedule_is_refused(self):
+        with pytest.raises(ValueError, match="schedule: 'square', one of cosine"):
+            scheduled(0.5, "square")
