@@ -42,8 +42,15 @@ class GPT2Config:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"gpt2: {name} is {getattr(self, name)}, 1 or more is needed")
+            size = getattr(self, name)
+            if type(size) is not int or size < 1:
+                raise ValueError(f"gpt2: {name} is {size!r}, a whole number from 1 is needed")
+        for name, low, high in (("dropout", 0.0, 1.0), ("layer_norm_epsilon", 0.0, math.inf)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not low <= value < high:
+                raise ValueError(
+                    f"gpt2: {name} is {value!r}, a number of at least {low} below {high} is needed"
+                )
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"gpt2: {self.n_head} heads do not divide the width {self.n_embd}, "
@@ -190,6 +197,8 @@ class GPT2(nn.Module):
 
     def features(self, ids: Any, cache: Any = None) -> Tensor:
         """What the head reads: ids (B, T) to (B, T, C). A cache shifts the positions."""
+        if getattr(ids, "ndim", None) != 2:
+            raise ValueError(f"gpt2: ids of shape {numpy.shape(ids)}, an array (B, T) is needed")
         start = 0 if cache is None else cache.length
         end = start + ids.shape[1]
         if end > self.config.n_positions:
