@@ -6,7 +6,7 @@ import numpy
 
 from minillm.arrays import scatter_add
 from minillm.op import Op
-from minillm.ops.arith import unbroadcast
+from minillm.ops.arith import sum_rows, unbroadcast
 
 
 def swap(array):
@@ -98,7 +98,7 @@ def linear_backward(xp, grad, saved):
     rows = grad.reshape(-1, grad.shape[-1])
     dx = xp.matmul(grad, weight)
     dweight = xp.matmul(rows.T, x.reshape(-1, x.shape[-1]))
-    return dx, dweight, xp.sum(rows, axis=0, dtype=rows.dtype) if has_bias else None
+    return dx, dweight, sum_rows(xp, rows) if has_bias else None
 
 
 def linear_check(x, weight, bias=None):
