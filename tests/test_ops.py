@@ -69,7 +69,7 @@ class Large(testing.Draw):
     sizes = (150,)
 
     def size(self, name, low=0):
-        return {"B": 3, "T": 150, "C": 130, "D": 40, "V": 300, "N": 170}[name]
+        return {"B": 3, "H": 6, "T": 150, "C": 130, "D": 40, "V": 300, "N": 170}[name]
 
 
 def in_a_row(array, step, start=0):

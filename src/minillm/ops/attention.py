@@ -187,10 +187,10 @@ def rows_contiguous(xp, array):
 
 
 def attention_sample(draw):
-    batch, kv_heads, group = draw.size("B"), draw.choice((1, 2)), draw.choice((1, 3))
+    batch, heads = draw.size("B"), min(draw.size("H", low=1), 12)
+    kv_heads = heads // draw.choice((1, 1, heads, 3 if heads % 3 == 0 else heads))
     length, keys = draw.size("T"), draw.size("T", low=1)
     width, value_width = draw.size("D", low=1), draw.size("D", low=1)
-    heads = kv_heads * group
     mask = draw.choice(("none", "none", "bool", "float"))
     full = (batch, heads, length, keys)
     axes = tuple(draw.choice((n, 1)) for n in full) if mask != "none" else ()
