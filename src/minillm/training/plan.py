@@ -26,6 +26,7 @@ LADDER = (  # layers, heads, width
     (12, 12, 768),
 )
 PARAMETERS_PER_TOKEN = 10
+LR_TIMES_WIDTH, HIGHEST_LR = 0.5, 4e-3
 EPOCHS = 30
 LEAST_STEPS, MOST_STEPS = 200, 5000
 PATIENCE = 300.0  # seconds a run takes unless asked for longer
@@ -88,7 +89,7 @@ def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> 
         width=width,
         batch=settings.batch or 16,
         dropout=0.1 if settings.dropout is None else settings.dropout,
-        lr=settings.lr or (1e-3 if width <= 256 else 6e-4),
+        lr=settings.lr or float(f"{min(HIGHEST_LR, LR_TIMES_WIDTH / width):.1e}"),
     )
 
 
