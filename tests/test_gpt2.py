@@ -1,0 +1,252 @@
+"""GPT-2 against PyTorch, transformers and a published model."""
+
+import base64
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from minillm import Tensor, manual_seed, no_grad, ops
+from minillm.formats import hf
+from minillm.models import GPT2, GPT2Config
+from minillm.models.folder import load_model, save_weights
+from small_gpt2 import IDS, SIZES, TARGETS, logits, small
+
+# What PyTorch 2.13 gives for small(): the loss and the norm of every gradient, in float64.
+FROZEN_LOSS = 3.308554284164829
+FROZEN_NORMS = (
+    1.77616829774, 1.24543388978, 0.553955868555, 0.51997067354, 1.63828640346, 0.407355830029,
+    1.09481500645, 0.312556867064, 0.190758542023, 0.247641144099, 0.790032105788, 0.259985467087,
+    1.01046509677, 0.160333650559, 0.250484746997, 0.267002016256, 0.929954018241, 0.235080112322,
+    0.726293716432, 0.163926505378, 0.191756251536, 0.240200501407, 0.730471920137, 0.22232991565,
+    0.669141984188, 0.111278787214, 0.473463258159, 0.495308361686,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-7), ("float32", 1e-4)])
+def test_loss_and_gradients_equal_what_pytorch_gave(dtype, tolerance):
+    model = small().astype(dtype)
+    loss = model.loss(IDS, TARGETS)
+    loss.backward()
+    norms = [np.linalg.norm(parameter.grad.data) for parameter in model.parameters()]
+    np.testing.assert_allclose(loss.item(), FROZEN_LOSS, rtol=tolerance)
+    np.testing.assert_allclose(norms, FROZEN_NORMS, rtol=tolerance)
+
+
+def torch_loss(torch, weights, approximate):
+    """GPT-2 once more, from PyTorch's parts."""
+    f, (width, heads) = torch.nn.functional, (SIZES["n_embd"], SIZES["n_head"])
+
+    def norm(x, name):
+        return f.layer_norm(x, (width,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-5)
+
+    def linear(x, name):
+        return f.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    ids, targets = torch.tensor(IDS), torch.tensor(TARGETS)
+    x = weights["wte.weight"][ids] + weights["wpe.weight"][: ids.shape[1]]
+    for block in ("h.0", "h.1"):
+        qkv = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").split(width, dim=-1)
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in qkv)
+        y = f.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + linear(y.transpose(1, 2).flatten(2), f"{block}.attn.c_proj")
+        y = f.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"), approximate=approximate)
+        x = x + linear(y, f"{block}.mlp.c_proj")
+    x = f.linear(norm(x, "ln_f"), weights["wte.weight"])
+    return f.cross_entropy(x.flatten(0, 1), targets.flatten())
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_loss_and_every_gradient_equal_pytorchs(activation, recompute):
+    torch = pytest.importorskip("torch")
+    model = small(activation_function=activation).astype("float64")
+    model.recompute = recompute
+    weights = {
+        name: torch.tensor(array, requires_grad=True) for name, array in model.state_dict().items()
+    }
+    expected = torch_loss(torch, weights, "tanh" if activation == "gelu_new" else "none")
+    expected.backward()
+    loss = model.loss(IDS, TARGETS)
+    loss.backward()
+    assert abs(loss.item() / expected.item() - 1) < 1e-10
+    gradients = dict(model.named_parameters())
+    assert gradients.keys() == weights.keys()
+    for name, weight in weights.items():
+        right = weight.grad.numpy()
+        error = np.abs(gradients[name].grad.data - right).max() / np.abs(right).max()
+        # the bias of keys has no influence: both sides hold rounding errors of 0
+        assert error < 1e-10 or np.abs(right).max() < 1e-10, name
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+def test_transformers_opens_what_was_saved_and_the_reverse(tmp_path, activation):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = small(activation_function=activation)
+    (tmp_path / "ours").mkdir()
+    hf.write_json(tmp_path / "ours" / "config.json", model.config.to_hf())
+    save_weights(tmp_path / "ours", model)
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            theirs(torch.tensor(IDS)).logits.numpy(), logits(model), atol=2e-5
+        )
+        torch.manual_seed(1)
+        config = transformers.GPT2Config(**SIZES, activation_function=activation)
+        theirs = transformers.GPT2LMHeadModel(config).eval()
+        for parameter in theirs.parameters():
+            parameter.normal_(0, 0.3)
+        theirs.save_pretrained(tmp_path / "theirs")
+        expected = theirs(torch.tensor(IDS)).logits.numpy()
+    np.testing.assert_allclose(logits(load_model(tmp_path / "theirs")), expected, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def published(shared_data):
+    """minGPT's gpt-nano-sort and what it computed for three inputs, by its own code."""
+
+    def arrays(name):
+        path = shared_data / "models" / "gpt-nano-sort" / f"gpt-nano-sort-{name}.json"
+        return {
+            key: np.frombuffer(base64.b64decode(entry["data"]), "<f4").reshape(entry["shape"])
+            for key, entry in json.loads(path.read_text(encoding="utf-8")).items()
+            if key != "config"
+        }
+
+    weights, partials = arrays("model"), arrays("t0-partials")
+    head = weights.pop("lm_head.weight")
+    model = GPT2(GPT2Config(vocab_size=3, n_positions=11, n_embd=48, n_layer=3, n_head=3)).eval()
+    model.load_state_dict(
+        {
+            name.removeprefix("transformer."): array
+            for name, array in weights.items()
+            if not name.endswith(".attn.bias")
+        }
+    )
+    return model, head, partials
+
+
+class TestPublishedModel:
+    """Its head is not tied, so it is applied by hand; all else is the tied model's own."""
+
+    def test_every_stage_gives_the_published_numbers(self, published):
+        model, head, partials = published
+        ids = partials["idx"].astype(np.int64)
+        with no_grad():
+            x = model.wte(ids) + model.wpe(np.arange(11))
+            self.close(x, partials["x"])
+            block = model.h[0]
+            self.close(block.ln_1(x), partials["ln1"])
+            self.close(block.attn.c_attn(block.ln_1(x)), partials["qkv"])
+            self.close(block.attn(block.ln_1(x), None), partials["yProj"])
+            middle = Tensor(partials["attnResid"])
+            self.close(block.mlp.c_fc(block.ln_2(middle)), partials["fc"])
+            self.close(ops.gelu(Tensor(partials["fc"]), approximate="tanh"), partials["gelu"])
+            self.close(block.mlp(block.ln_2(middle)), partials["mlp"])
+            for place, block in enumerate(model.h):
+                x = block(x)
+                self.close(x, partials[f"block{place}"])
+            features = model.features(ids)
+            self.close(features, partials["ln_f"])
+            self.close(ops.linear(features, head), partials["lm_head"])
+            self.close(ops.softmax(ops.linear(features, head)), partials["probs"])
+
+    def close(self, got, right):
+        np.testing.assert_allclose(got.data, right, atol=5e-6)
+
+    def test_it_sorts_every_input(self, published):
+        model, head, _ = published
+        inputs = np.array(list(itertools.product(range(3), repeat=6)))
+        ids = inputs
+        with no_grad():
+            for _ in range(6):
+                last = ops.linear(model.features(ids)[:, -1], head)
+                ids = np.concatenate([ids, last.data.argmax(axis=1)[:, None]], axis=1)
+        assert np.array_equal(ids[:, 6:], np.sort(inputs, axis=1))
+
+
+class TestModel:
+    def test_loss_is_the_cross_entropy_of_the_logits(self):
+        model = small()
+        for reduction in ("mean", "sum", "none"):
+            expected = ops.cross_entropy(model(IDS), TARGETS, reduction=reduction).data
+            got = model.loss(IDS, TARGETS, reduction=reduction).data
+            np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
+
+    def test_next_logits_are_the_last_ones(self):
+        model = small()
+        np.testing.assert_allclose(model.next_logits(IDS).data, logits(model)[:, -1], atol=2e-6)
+
+    def test_a_later_token_changes_nothing_before_it(self):
+        model, other = small(), IDS.copy()
+        other[:, 4] = 9
+        before, after = logits(model), logits(model, other)
+        np.testing.assert_allclose(before[:, :4], after[:, :4], atol=1e-6)
+        assert np.abs(before[:, 4:] - after[:, 4:]).min() > 0
+
+    def test_the_tied_weight_collects_the_gradient_of_both_uses(self):
+        model = small()
+        features = Tensor(model.features(IDS).data, requires_grad=True)
+        weight = Tensor(model.wte.weight.data, requires_grad=True)
+        ops.linear_cross_entropy(features, weight, TARGETS).backward()
+        head = weight.grad.data
+        model.features(IDS).backward(features.grad)
+        embedding = model.wte.weight.grad.data.copy()
+        model.zero_grad()
+        model.loss(IDS, TARGETS).backward()
+        np.testing.assert_allclose(model.wte.weight.grad.data, head + embedding, atol=1e-6)
+        assert min(np.abs(head).max(), np.abs(embedding).max()) > 0.01
+
+    def test_recomputation_gives_the_same_bits_with_dropout(self):
+        gradients = []
+        for recompute in (False, True):
+            model = small(dropout=0.3).train()
+            model.recompute = recompute
+            manual_seed(5)
+            model.loss(IDS, TARGETS).backward()
+            gradients.append([parameter.grad.data for parameter in model.parameters()])
+        assert all(np.array_equal(a, b) for a, b in zip(*gradients))
+
+    def test_dropout_acts_in_training_only(self):
+        model = small(dropout=0.3)
+        assert np.array_equal(logits(model), logits(model))
+        model.train()
+        assert not np.array_equal(logits(model), logits(model))
+
+    def test_initial_weights(self):
+        config = GPT2Config(vocab_size=100, n_positions=50, n_embd=64, n_layer=8, n_head=4)
+        model, again, other = GPT2(config, 1), GPT2(config, 1), GPT2(config, 2)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                assert (parameter.data == (1 if name.endswith("weight") else 0)).all(), name
+            else:
+                std = 0.02 / 4 if name.endswith("c_proj.weight") else 0.02
+                assert abs(parameter.data.std() / std - 1) < 0.05, name
+            assert np.array_equal(parameter.data, again.state_dict()[name])
+        assert not np.array_equal(model.wte.weight.data, other.wte.weight.data)
+
+    @pytest.mark.parametrize("sizes", [SIZES, SIZES | {"n_layer": 3, "n_embd": 24}])
+    def test_parameters_are_counted(self, sizes):
+        config = GPT2Config(**sizes)
+        model = GPT2(config)
+        assert config.parameter_count == model.parameter_count()
+        assert model.parameter_count() == sum(a.size for a in model.state_dict().values())
+
+    def test_gpt2_small_has_the_published_number_of_parameters(self):
+        config = GPT2Config(vocab_size=50257, n_positions=1024, n_embd=768, n_layer=12, n_head=12)
+        assert config.parameter_count == 124_439_808
+
+    def test_positions_end_where_the_context_ends(self):
+        model = small()
+        assert logits(model, np.zeros((1, 9), int)).shape == (1, 9, 13)
+        with pytest.raises(ValueError, match="gpt2: position 9 asked for, the model has 9"):
+            logits(model, np.zeros((1, 10), int))
+
+    def test_what_is_no_batch_of_ids_is_refused(self):
+        for ids, shape in ((np.array([1, 2]), r"\(2,\)"), ([[1, 2]], r"\(1, 2\)")):
+            with pytest.raises(ValueError, match=rf"gpt2: ids of shape {shape}, an array \(B, T\)"):
+                logits(small(), ids)
+        with pytest.raises(IndexError, match="id 13, 0 <= id < 13 is needed"):
+            logits(small(), np.array([[13]]))

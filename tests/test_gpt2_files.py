@@ -1,0 +1,185 @@
+"""GPT-2 in and out of a folder, and the settings it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minillm.formats import hf, safetensors
+from minillm.models import GPT2, GPT2Config
+from minillm.models.folder import load, load_model, save_description, save_weights
+from minillm.tokenizers import ByteTokenizer
+from small_gpt2 import SIZES, logits, small
+
+
+class TestConfig:
+    def test_it_comes_back_from_config_json(self):
+        config = GPT2Config(**SIZES, dropout=0.25, layer_norm_epsilon=1e-6, eos_token_id=3,
+                            activation_function="gelu")  # fmt: skip
+        assert GPT2Config.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            ({"n_head": 5}, "5 heads do not divide the width 12"),
+            ({"n_layer": 0}, "n_layer is 0"),
+            ({"n_embd": -12}, "n_embd is -12"),
+            ({"vocab_size": 13.0}, "vocab_size is 13.0, a whole number"),
+            ({"vocab_size": "13"}, "vocab_size is '13', a whole number"),
+            ({"n_positions": True}, "n_positions is True, a whole number"),
+            ({"n_positions": None}, "n_positions is None, a whole number"),
+            ({"resid_pdrop": 1.0}, "dropout is 1.0"),
+            ({"resid_pdrop": "0.1"}, "dropout is '0.1'"),
+            ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon is -1e-05"),
+            ({"layer_norm_epsilon": "1e-5"}, "layer_norm_epsilon is '1e-5'"),
+            ({"activation_function": "relu"}, "activation 'relu', one of gelu_new"),
+            ({"tie_word_embeddings": False}, "tie_word_embeddings=false is not implemented"),
+            ({"scale_attn_weights": False}, "scale_attn_weights=False is not implemented"),
+            ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+            ({"add_cross_attention": True}, "add_cross_attention=True is not implemented"),
+            ({"n_inner": 100}, "n_inner=100 is not implemented"),
+        ],
+    )
+    def test_what_is_not_implemented_is_refused(self, change, message):
+        content = GPT2Config(**SIZES).to_hf() | change
+        with pytest.raises(ValueError, match=f"gpt2: .*{message}"):
+            GPT2Config.from_hf(content)
+
+    @pytest.mark.parametrize("name", SIZES)
+    def test_a_missing_size_is_named(self, name):
+        content = GPT2Config(**SIZES).to_hf()
+        del content[name]
+        with pytest.raises(ValueError, match=f"config.json has no '{name}'"):
+            GPT2Config.from_hf(content)
+
+
+def save(folder, model):
+    folder.mkdir(exist_ok=True)
+    hf.write_json(folder / "config.json", model.config.to_hf())
+    save_weights(folder, model)
+    return folder
+
+
+def rewrite(folder, change):
+    """Apply `change` to the arrays of model.safetensors and write them without reference logits."""
+    arrays, _ = safetensors.read(folder / "model.safetensors")
+    arrays = {name: np.array(array) for name, array in arrays.items()}
+    arrays = change(arrays) or arrays
+    safetensors.write(folder / "model.safetensors", arrays, {"format": "pt"})
+    return folder
+
+
+class TestFiles:
+    def test_what_is_saved_comes_back(self, tmp_path, recwarn):
+        model = small()
+        again = load_model(save(tmp_path, model))
+        assert np.array_equal(logits(again), logits(model))
+        assert not again.training
+        assert not recwarn.list
+
+    def test_conv1d_weights_are_stored_transposed(self, tmp_path):
+        """(in, out), also for the square one, whose shape cannot tell."""
+        model = small()
+        arrays, metadata = safetensors.read(save(tmp_path, model) / "model.safetensors")
+        state = model.state_dict()
+        assert metadata["format"] == "pt"
+        assert arrays.keys() == {f"transformer.{name}" for name in state}
+        for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+            stored = arrays[f"transformer.h.1.{name}.weight"]
+            assert np.array_equal(stored, state[f"h.1.{name}.weight"].T)
+        for name in ("wte.weight", "wpe.weight", "h.0.attn.c_attn.bias"):
+            assert np.array_equal(arrays[f"transformer.{name}"], state[name])
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda a: {name.removeprefix("transformer."): array for name, array in a.items()},
+            lambda a: a.update({"transformer.h.0.attn.bias": np.ones((1, 1, 9, 9), np.uint8),
+                                "h.1.attn.masked_bias": np.array(-1e4, np.float32)}),
+            lambda a: a.update({"lm_head.weight": a["transformer.wte.weight"]}),
+            lambda a: a.update({"lm_head.weight": a.pop("transformer.wte.weight")}),
+        ],
+        ids=["no prefix", "mask buffers", "head as well", "head only"],
+    )  # fmt: skip
+    def test_variants_that_mean_the_same(self, tmp_path, recwarn, change):
+        model = small()
+        again = load_model(rewrite(save(tmp_path, model), change))
+        assert np.array_equal(logits(again), logits(model))
+        assert not recwarn.list
+
+    def test_a_head_that_differs_is_named(self, tmp_path):
+        def change(arrays):
+            arrays["lm_head.weight"] = arrays["transformer.wte.weight"].copy()
+            arrays["lm_head.weight"][3, 4] += 0.5
+
+        model = small()
+        rewrite(save(tmp_path, model), change)
+        with pytest.warns(
+            UserWarning, match=r"lm_head\.weight and wte\.weight differ by up to 0\.5"
+        ):
+            again = load_model(tmp_path)
+        assert np.array_equal(logits(again), logits(model))
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (lambda a: a.__delitem__("transformer.ln_f.bias"), r"missing ln_f\.bias"),
+            (lambda a: a.update(extra=np.ones(1)), "unknown extra"),
+            (lambda a: a.update({"transformer.wpe.weight": np.ones((8, 12), np.float32)}),
+             r"wpe\.weight has shape \(8, 12\), \(9, 12\) is needed"),
+        ],
+    )  # fmt: skip
+    def test_weights_of_another_model_are_refused(self, tmp_path, change, message):
+        rewrite(save(tmp_path, small()), change)
+        with pytest.raises(ValueError, match=rf"model\.safetensors: load_state_dict: {message}"):
+            load_model(tmp_path)
+
+    def test_logits_that_cannot_be_reproduced_are_reported(self, tmp_path):
+        path = save(tmp_path, small()) / "model.safetensors"
+        arrays, metadata = safetensors.read(path)
+        arrays = {name: np.array(array) for name, array in arrays.items()}
+        arrays["transformer.h.0.attn.c_proj.weight"] = arrays[
+            "transformer.h.0.attn.c_proj.weight"
+        ].T
+        safetensors.write(path, arrays, metadata)
+        with pytest.warns(UserWarning, match=r"logits differ by up to \S+ from those stored"):
+            load_model(tmp_path)
+
+    def test_saving_keeps_the_mode(self, tmp_path):
+        model = small(dropout=0.5).train()
+        save(tmp_path, model)
+        assert model.training and model.h[0].dropout.training
+
+    def test_a_folder_without_a_model(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"is no model folder \(no config\.json\)"):
+            load_model(tmp_path)
+        with pytest.raises(FileNotFoundError, match="is not a folder"):
+            load_model(tmp_path / "none")
+        hf.write_json(tmp_path / "config.json", GPT2Config(**SIZES).to_hf())
+        with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
+            load_model(tmp_path)
+        untrained = load_model(tmp_path, untrained=True, seed=4)
+        assert np.array_equal(logits(untrained), logits(GPT2(GPT2Config(**SIZES), 4).eval()))
+
+    @pytest.mark.parametrize(
+        "text, message",
+        [("{", "not valid JSON"), ("[]", "a JSON object is needed, this is a list"),
+         ('{"model_type": "mamba"}', "model_type 'mamba' .* is not known, one of gpt2"),
+         ("{}", "model_type None")],
+    )  # fmt: skip
+    def test_a_config_that_cannot_be_used(self, tmp_path, text, message):
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            load_model(tmp_path)
+
+    def test_model_and_tokenizer_must_fit(self, tmp_path):
+        tokenizer = ByteTokenizer()
+        for size, fits in ((257, True), (300, True), (256, False)):
+            folder = tmp_path / str(size)
+            model = small(vocab_size=size)
+            save_description(save(folder, model), model, tokenizer)
+            if fits:
+                assert load(folder)[1].eos_id == 256
+            else:
+                with pytest.raises(ValueError, match="has 257 ids, the model only 256"):
+                    load(folder)
