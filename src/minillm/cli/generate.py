@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
-from minillm.cli.main import OK
+from minillm.cli.main import OK, tell
 from minillm.training.console import Console, visible
 
 
@@ -37,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     model, tokenizer = load(arguments.model)
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    prompt = _read_prompt() if arguments.prompt == "-" else arguments.prompt
+    if not prompt and tokenizer.eos_id is None:
+        raise ValueError("generate: no prompt given, this model needs one to begin with; --prompt")
     console = Console(sys.stdout)
     pieces = stream(
         model,
@@ -62,15 +65,23 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _slide_notice():  # type: ignore[no-untyped-def]
+def _read_prompt() -> str:
+    """All of standard input, as UTF-8 whatever the locale says."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"generate: byte 0x{error.object[error.start]:02X} of the prompt, at offset "
+            f"{error.start}, is not UTF-8, a text in UTF-8 is needed"
+        ) from error
+
+
+def _slide_notice() -> Callable[[int], None]:
     told: list[int] = []
 
     def notice(kept: int) -> None:
         if not told:
             told.append(kept)
-            print(
-                f"minillm: note: the context is full, going on from the last {kept} tokens",
-                file=sys.stderr,
-            )
+            tell(f"minillm: note: the context is full, going on from the last {kept} tokens")
 
     return notice

@@ -72,15 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. MINILLM_DEBUG=1 shows the traceback of an error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     limit_numpy_threads(arguments)
+    prepare_streams()
     warnings.showwarning = _show_warning
     try:
         options = build_parser().parse_args(arguments)
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        tell("\ninterrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except (
         ValueError,
@@ -93,8 +95,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as e:
         if os.environ.get("MINILLM_DEBUG"):
             raise
-        print(f"minillm: {one_line(e)}", file=sys.stderr)
+        tell(f"minillm: {one_line(e)}")
         return USAGE
+    finally:
+        _drop_unwritten()
+
+
+def prepare_streams() -> None:
+    """Text that the console's encoding lacks is escaped; a stream that is missing takes nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error; nothing happens where nobody reads it."""
+    from minillm.training.console import Console
+
+    Console(sys.stderr).write(text + "\n")
+
+
+def _drop_unwritten() -> None:
+    """Keep the interpreter from failing at exit on output that could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: BaseException) -> str:
@@ -109,4 +138,4 @@ def one_line(error: BaseException) -> str:
 
 
 def _show_warning(message: object, *_: object, **__: object) -> None:
-    print(f"minillm: note: {message}", file=sys.stderr)
+    tell(f"minillm: note: {message}")

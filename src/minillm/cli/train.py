@@ -6,14 +6,13 @@ With files: a new run. With --resume: on from the last save of a run, bit for bi
 from __future__ import annotations
 
 import argparse
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
-from minillm.cli.main import FAILED, INTERRUPTED, OK
+from minillm.cli.main import FAILED, INTERRUPTED, OK, one_line, tell
 from minillm.training import preflight
 from minillm.training import settings as options
-from minillm.training.console import Console
 from minillm.training.run import Run
 from minillm.training.settings import Settings, flag
 from minillm.training.trainer import Trainer
@@ -67,40 +66,49 @@ def _reader(name: str, kind: Any) -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    say = _teller()
+    for name in ("resume", "out", "config"):
+        if getattr(arguments, name) == "":
+            raise ValueError(f"--{name}: an empty name given, a path is needed")
     given = {
         o.name: getattr(arguments, o.name)
         for o in options.option_fields()
         if getattr(arguments, o.name) is not None
     }
-    trainer = _resumed(arguments, given, say) if arguments.resume else _new(arguments, given, say)
-    folder = trainer.folder
-    outcome = Run(trainer, say, arguments.stop_after).train()
+    trainer = _new(arguments, given) if arguments.resume is None else _resumed(arguments, given)
+    training = Run(trainer, tell, arguments.stop_after)
+    folder = shlex.quote(str(trainer.folder))
+    try:
+        outcome = training.train()
+    except OSError as error:
+        raise RuntimeError(
+            f"train: {one_line(error)}, stopped after step {trainer.counters.step}; the save of "
+            f"step {training.saved_step} is whole, make room and go on with: "
+            f"minillm train --resume {folder}"
+        ) from error
+    return _report(outcome, training, folder)
+
+
+def _report(outcome: str, training: Run, folder: str) -> int:
+    """Say how the run ended and what can be done now; the exit code."""
     if outcome == "done":
-        say(f"done: {folder} holds the model and report.html; try it:")
-        say(f'  minillm generate {folder} --prompt "..."')
+        tell(f"done: {folder} holds the model and report.html; try it:")
+        tell(f'  minillm generate {folder} --prompt "..."')
         return OK
     if outcome == "stopped":
-        say(f"saved after step {trainer.counters.step:,}; go on with:")
-        say(f"  minillm train --resume {folder}")
-        return OK if trainer.counters.step == arguments.stop_after else INTERRUPTED
-    say(
-        f"stopped: {trainer.counters.skipped_in_a_row} steps in a row were not finite; "
-        f"{folder} keeps the last good save; try a lower --lr"
+        tell(f"saved after step {training.saved_step:,}; go on with:")
+        tell(f"  minillm train --resume {folder}")
+        return OK if training.trainer.counters.step == training.stop_after else INTERRUPTED
+    skips = training.trainer.counters.skipped_in_a_row
+    tell(
+        f"stopped: {skips} step{'s' * (skips > 1)} in a row not finite; {folder} keeps the save "
+        f"of step {training.saved_step:,}; try a lower --lr"
     )
     return FAILED
 
 
-def _teller() -> preflight.Say:
-    console = Console(sys.stderr)
-
-    def say(text: str) -> None:
-        console.write(text + "\n")
-
-    return say
-
-
-def _new(arguments: argparse.Namespace, given: dict[str, Any], say: preflight.Say) -> Trainer:
+def _new(arguments: argparse.Namespace, given: dict[str, Any]) -> Trainer:
+    if arguments.stop_after is not None and arguments.stop_after < 0:
+        raise ValueError(f"--stop-after: {arguments.stop_after}, 0 or more is needed")
     config = _config(arguments.config) if arguments.config is not None else {}
     files = config.pop("files", [])
     out = config.pop("out", None)
@@ -110,7 +118,7 @@ def _new(arguments: argparse.Namespace, given: dict[str, Any], say: preflight.Sa
         raise ValueError("train: no file given, at least 1 is needed (or - for stdin)")
     settings = Settings(**config | given)
     folder = preflight.free_folder(files) if out is None else Path(out)
-    return preflight.start(files, settings, folder, say)
+    return preflight.start(files, settings, folder, tell)
 
 
 def _config(path: str) -> dict[str, Any]:
@@ -126,12 +134,9 @@ def _config(path: str) -> dict[str, Any]:
     return config
 
 
-def _resumed(arguments: argparse.Namespace, given: dict[str, Any], say: preflight.Say) -> Trainer:
-    allowed = {"threads"}
-    refused = sorted(set(given) - allowed)
-    for name in ("out", "config"):
-        if getattr(arguments, name):
-            refused.append(name)
+def _resumed(arguments: argparse.Namespace, given: dict[str, Any]) -> Trainer:
+    refused = sorted(set(given) - {"threads"})
+    refused += [name for name in ("out", "config") if getattr(arguments, name) is not None]
     if refused:
         raise ValueError(
             f"resume: --{flag(refused[0])} cannot be changed, a run goes on as it began; "
@@ -141,4 +146,12 @@ def _resumed(arguments: argparse.Namespace, given: dict[str, Any], say: prefligh
         raise ValueError(
             "resume: files given, but a run goes on with the data it began with; leave them out"
         )
-    return preflight.resume(Path(arguments.resume), say, given.get("threads"))
+    threads = Settings(**given).threads
+    trainer = preflight.resume(Path(arguments.resume), tell, threads)
+    step = trainer.counters.step
+    if arguments.stop_after is not None and arguments.stop_after < step:
+        raise ValueError(
+            f"--stop-after: {arguments.stop_after}, but {arguments.resume} is at step {step} "
+            "already, that or a later step is needed"
+        )
+    return trainer

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         straight = _train(folder / "straight", text, steps, threads=1)
         halves = _train(folder / "halves", text, steps, threads=2, stop_after=steps // 2)
         _minillm("train", "--resume", str(halves), "--threads", "2")
-        problems = _differences(straight, halves, steps)
+        problems = differences(straight, halves, steps)
     for problem in problems:
         print(f"different: {problem}")
     if problems:
@@ -78,7 +78,8 @@ def _minillm(*arguments: str) -> None:
         raise RuntimeError(f"verify-resume: a training run failed: {done.stderr.strip()[-300:]}")
 
 
-def _differences(straight: Path, halves: Path, steps: int) -> list[str]:
+def differences(straight: Path, halves: Path, steps: int) -> list[str]:
+    """Names of what two runs of `steps` steps do not have in common; clocks are not compared."""
     from minillm.training import metrics, state
 
     names = [*COMPARED, str(state.path_of(Path("training"), steps))]

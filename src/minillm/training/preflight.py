@@ -12,10 +12,12 @@ from typing import Any
 from minillm import data, kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.formats import hf
+from minillm.formats.files import remove_leftovers
 from minillm.models import folder as model_folder
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan
 from minillm.training import state as states
+from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.machine import available_memory, environment
 from minillm.training.quantities import count, duration, size
 from minillm.training.settings import Settings
@@ -46,20 +48,23 @@ def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> T
         raise ValueError(
             f"train: {folder} exists already; name another --out, or go on with --resume {folder}"
         )
-    with _new_folder(folder):
+    with terminate_as_interrupt(), _new_folder(folder):
         return _prepare(files, settings, folder, say)
 
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
+    """Make the folder of a run; an exception inside the block removes what was made."""
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    (folder / INNER).mkdir(parents=True)
     try:
+        (folder / INNER).mkdir(parents=True)
         yield
     except BaseException:
-        shutil.rmtree(folder)
-        for parent in made[1:]:
-            if not any(parent.iterdir()):
+        if folder.is_dir():
+            for path in folder.iterdir():  # it was empty or not there
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for parent in made:
+            if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
         raise
 
@@ -89,6 +94,7 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
         f"about {size(needed)} of memory"
     )
     plan.require_memory(needed, available_memory())
+    check_prompt(settings, tokenizer)
     settings = _settle_machine(settings, say)
     model = plan.model_of(settings, config)
     short = replace(settings, steps=1, time=None, warmup=0)
@@ -155,6 +161,22 @@ def _encode(
     if cut:
         say(cut)
     return dataset, settings
+
+
+def check_prompt(settings: Settings, tokenizer: Tokenizer) -> None:
+    """ValueError unless samples can begin with the prompt of the settings."""
+    if settings.prompt is None:
+        return
+    try:
+        length = len(tokenizer.encode(settings.prompt))
+    except ValueError as error:
+        raise ValueError(f"--prompt: {error}") from error
+    assert settings.context is not None
+    least = 1 if tokenizer.eos_id is None else 0
+    if not least <= length <= settings.context:
+        raise ValueError(
+            f"--prompt: {length} tokens, {least} to {settings.context} (the context) are needed"
+        )
 
 
 def _settle_machine(settings: Settings, say: Say) -> Settings:
@@ -228,6 +250,7 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     content.pop("files", None)
     try:
         settings = Settings(**{name.replace("-", "_"): value for name, value in content.items()})
+        settings.require_complete()
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"resume: {folder / INNER / 'settings.json'} is damaged ({error})"
@@ -242,6 +265,8 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     model = plan.model_of(settings, config)
     trainer = Trainer(model, tokenizer, dataset, settings, folder)
     trainer.restore(saved)
+    for place in (folder, folder / INNER):
+        remove_leftovers(place)
     goal = f" of {settings.steps:,}" if settings.steps else ""
     say(f"resumed {folder} after step {trainer.counters.step:,}{goal}")
     return trainer

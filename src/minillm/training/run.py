@@ -106,9 +106,9 @@ class Run:
             progress.message(f"step {place.step}: skipped, {outcome.skipped}")
             if s.on_nan == "stop" or place.skipped_in_a_row >= s.max_skips:
                 return "diverged"
+        if measured:
+            trainer.keep_if_best(measured[0])
         if due and outcome.skipped is None:
-            if trainer.dataset.val is not None or last:
-                trainer.keep_if_best(measured[0] if measured else None)
             self._sample(progress)
         if place.step % (s.save_every or 1) == 0 or last:
             self._save()
@@ -144,15 +144,19 @@ class Run:
         if not s.sample_tokens:
             return
         prompt = sample_prompt(trainer)
-        text = generate(
-            trainer.model,
-            trainer.tokenizer,
-            prompt,
-            max_tokens=s.sample_tokens,
-            temperature=0.8,
-            top_k=50,
-            seed=s.seed,
-        )
+        try:
+            text = generate(
+                trainer.model,
+                trainer.tokenizer,
+                prompt,
+                max_tokens=s.sample_tokens,
+                temperature=0.8,
+                top_k=50,
+                seed=s.seed,
+            )
+        except ValueError as error:  # weights that overflowed give no probabilities
+            progress.message(f"step {trainer.counters.step}: no sample ({error})")
+            return
         self.samples.append(step=trainer.counters.step, prompt=prompt, text=text)
         progress.sample(prompt + text)
 
@@ -164,7 +168,7 @@ class Run:
         trainer, place = self.trainer, self.trainer.counters
         if outcome != "diverged" and self.saved_step != place.step:
             self._save()
-        if not (trainer.folder / "model.safetensors").exists():
+        if place.best_step is None:
             trainer.keep_if_best(None)
         measured = trainer.evaluate() if outcome == "done" else None
         if measured:
@@ -196,10 +200,12 @@ def sample_prompt(trainer: Trainer) -> str:
     """The prompt of the settings, else how the validation text (or the text) begins."""
     if trainer.settings.prompt is not None:
         return trainer.settings.prompt
-    tokens = trainer.dataset.val or trainer.dataset.train
-    length = 8 if trainer.tokenizer.kind == "bpe" else 24
-    length = min(length, trainer.model.config.context)
-    return trainer.tokenizer.decode(tokens.ids[:length])
+    tokens, tokenizer = trainer.dataset.val or trainer.dataset.train, trainer.tokenizer
+    context = trainer.model.config.context
+    text = tokenizer.decode(tokens.ids[: min(8 if tokenizer.kind == "bpe" else 24, context)])
+    while len(tokenizer.encode(text)) > context:  # pieces of characters take more room in print
+        text = text[:-1]
+    return text
 
 
 def _rounded(value: float | None) -> float | None:

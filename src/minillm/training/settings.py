@@ -94,6 +94,14 @@ class Settings:
         if self.byte_fallback is not None and self.tokenizer != "char":
             raise ValueError("train: --byte-fallback goes with --tokenizer char only")
 
+    def require_complete(self) -> None:
+        """ValueError if anything is left open that a run needs."""
+        optional = {"vocab_size", "byte_fallback", "prompt"}
+        optional |= {"time"} if self.time is None else {"steps", "warmup"}
+        for option in fields(self):
+            if getattr(self, option.name) is None and option.name not in optional:
+                raise ValueError(f"no {flag(option.name)} given, a value is needed")
+
     def to_dict(self) -> dict[str, Any]:
         """By option name, without those left open."""
         return {flag(name): value for name, value in asdict(self).items() if value is not None}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minillm.formats import safetensors
-from minillm.formats.files import remove_leftovers
 
 KEPT = 2
 PATTERN = "state-*.safetensors"
@@ -44,17 +44,27 @@ def path_of(folder: Path, step: int) -> Path:
 
 def save(folder: Path, state: State) -> Path:
     """Write the state of its step; then drop all but the last two."""
-    content = {
-        "counters": asdict(state.counters),
-        "optimizer_steps": state.optimizer_steps,
-        "fingerprint": state.fingerprint,
-    }
+    content = json.dumps(
+        {
+            "counters": asdict(state.counters),
+            "optimizer_steps": state.optimizer_steps,
+            "fingerprint": state.fingerprint,
+        },
+        sort_keys=True,
+    )
     path = path_of(folder, state.counters.step)
-    safetensors.write(path, state.arrays, {"minillm": json.dumps(content, sort_keys=True)})
+    metadata = {"minillm": content, "seal": _seal(content, state.arrays)}
+    safetensors.write(path, state.arrays, metadata)
     for old in sorted(folder.glob(PATTERN))[:-KEPT]:
         if old != path:
             old.unlink(missing_ok=True)
     return path
+
+
+def _seal(content: str, arrays: dict[str, Any]) -> str:
+    """sha256 of what the digest of the file, which is of its numbers, leaves out."""
+    shapes = [f"{name} {arrays[name].dtype} {arrays[name].shape}" for name in sorted(arrays)]
+    return hashlib.sha256("\n".join([content, *shapes]).encode("utf-8")).hexdigest()
 
 
 def load_latest(folder: Path) -> tuple[State, list[str]]:
@@ -62,7 +72,6 @@ def load_latest(folder: Path) -> tuple[State, list[str]]:
 
     FileNotFoundError if there is none at all, ValueError if all are damaged.
     """
-    remove_leftovers(folder)
     paths = sorted(folder.glob(PATTERN), reverse=True)
     if not paths:
         raise FileNotFoundError(f"resume: {folder} holds no saved state, at least 1 is needed")
@@ -77,6 +86,8 @@ def load_latest(folder: Path) -> tuple[State, list[str]]:
 
 def _load(path: Path) -> State:
     arrays, metadata = safetensors.verify(path)
+    if metadata["seal"] != _seal(metadata["minillm"], arrays):
+        raise ValueError("damaged, its header is not the one it was written with")
     content = json.loads(metadata["minillm"])
     return State(
         Counters(**content["counters"]),
