@@ -51,6 +51,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Delete the partial files that a killed writer left in `folder`."""
-    for leftover in Path(folder).glob(f"*{TEMPORARY_SUFFIX}"):
+    """Delete the partial files that a killed writer left in `folder`, and no others."""
+    for leftover in Path(folder).glob(f"*.{'[0-9a-f]' * 8}{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; one-line ValueError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a JSON object is needed, this is a {type(content).__name__}")

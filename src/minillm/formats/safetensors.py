@@ -79,16 +79,21 @@ def write(
     arrays: Mapping[str, Array],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays by name, and metadata to which a sha256 of the data is added."""
+    """Write arrays by name, and metadata to which a sha256 of all content is added.
+
+    ValueError for a dtype the format does not have.
+    """
     host = {
         name: numpy.ascontiguousarray(to_numpy(arrays[name])).reshape(arrays[name].shape)
         for name in sorted(arrays)
     }
-    header: dict[str, object] = {"__metadata__": dict(metadata or {}) | {DIGEST: digest(host)}}
-    start = 0
     for name, array in host.items():
         if array.dtype not in NAMES:
             raise ValueError(f"{path}: {name} has dtype {array.dtype}, which cannot be written")
+    metadata = dict(metadata or {})
+    header: dict[str, object] = {"__metadata__": metadata | {DIGEST: digest(host, metadata)}}
+    start = 0
+    for name, array in host.items():
         header[name] = {
             "dtype": NAMES[array.dtype],
             "shape": list(array.shape),
@@ -104,9 +109,11 @@ def write(
             file.write(array.reshape(-1).view(numpy.uint8).data)
 
 
-def digest(arrays: Mapping[str, numpy.ndarray]) -> str:
-    """sha256 over the bytes of the arrays in order of their names."""
-    total = hashlib.sha256()
+def digest(arrays: Mapping[str, numpy.ndarray], metadata: Mapping[str, str]) -> str:
+    """sha256 over names, dtypes, shapes, metadata, and the bytes of the arrays by name."""
+    kinds = [[name, arrays[name].dtype.str, arrays[name].shape] for name in sorted(arrays)]
+    notes = sorted((key, value) for key, value in metadata.items() if key != DIGEST)
+    total = hashlib.sha256(json.dumps([kinds, notes]).encode("utf-8"))
     for name in sorted(arrays):
         total.update(numpy.ascontiguousarray(arrays[name]).reshape(-1).view(numpy.uint8).data)
     return total.hexdigest()
@@ -117,6 +124,6 @@ def verify(path: str | os.PathLike[str]) -> tuple[dict[str, numpy.ndarray], dict
     arrays, metadata = read(path)
     if DIGEST not in metadata:
         raise ValueError(f"{path}: holds no digest, a file written by minillm is needed")
-    if metadata[DIGEST] != digest(arrays):
-        raise ValueError(f"{path}: damaged, its data do not have the digest it was written with")
+    if metadata[DIGEST] != digest(arrays, metadata):
+        raise ValueError(f"{path}: damaged, its content has not the digest it was written with")
     return arrays, metadata
