@@ -189,8 +189,8 @@ class Run:
         content = hf.read_json(path)
         content["result"] = {
             "last step": self.trainer.counters.step,
-            "validation loss on all tokens": round(val_loss, 4),
-            "bits per byte": round(val_bpb, 4),
+            "validation loss on all tokens": _recorded(val_loss),
+            "bits per byte": _recorded(val_bpb),
             "model kept from step": self.trainer.counters.best_step or self.trainer.counters.step,
         }
         hf.write_json(path, content)
@@ -210,3 +210,8 @@ def sample_prompt(trainer: Trainer) -> str:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
+
+
+def _recorded(loss: float) -> float | str:
+    """Rounded; NaN and infinity, which JSON does not know, in words."""
+    return round(loss, 4) if math.isfinite(loss) else str(loss)

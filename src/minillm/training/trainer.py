@@ -16,7 +16,7 @@ from minillm.arrays import manual_seed
 from minillm.data import Dataset, Windows, validation
 from minillm.models import folder as model_folder
 from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm, scheduled
-from minillm.tensor import no_grad
+from minillm.tensor import Tensor, no_grad
 from minillm.tokenizers import Tokenizer
 from minillm.training import state as states
 from minillm.training.settings import Settings
@@ -92,13 +92,13 @@ class Trainer:
             self.windows.batch(place.samples + part * s.batch, s.batch)
             for part in range(s.accumulate)
         ]
-        lr, (loss, norm) = self.rate(progress), self._gradients(batches, stop)
-        outcome = Step(loss, norm, lr)
-        if math.isfinite(loss) and math.isfinite(norm):
+        lr, (losses, norm) = self.rate(progress), self._gradients(batches, stop)
+        outcome = Step(sum(losses), norm, lr)
+        if math.isfinite(outcome.loss) and math.isfinite(norm):
             self._update(lr, norm)
             place.skipped_in_a_row = 0
         else:
-            outcome.skipped = self._explain(loss, batches)
+            outcome.skipped = self._explain(losses, batches)
             place.skipped += 1
             place.skipped_in_a_row += 1
         self.optimizer.zero_grad()
@@ -108,8 +108,11 @@ class Trainer:
         place.tokens += self.tokens_per_step
         return outcome
 
-    def _gradients(self, batches: list[Any], stop: Callable[[], bool]) -> tuple[float, float]:
-        """Mean loss over all targets, and the norm of its gradient, which is left in the model."""
+    def _gradients(self, batches: list[Any], stop: Callable[[], bool]) -> tuple[list[float], float]:
+        """What each batch adds to the mean loss over all targets, and the norm of its gradient.
+
+        The gradient is left in the model.
+        """
         count = sum(int((targets != IGNORED).sum()) for _, targets in batches)
         if not count:
             windows = sum(len(targets) for _, targets in batches)
@@ -118,7 +121,7 @@ class Trainer:
             )
         self.model.train()
         self.optimizer.zero_grad()
-        total = 0.0
+        losses = []
         with kernels.precision(self.settings.precision):
             for part, (inputs, targets) in enumerate(batches):
                 if stop():
@@ -126,26 +129,23 @@ class Trainer:
                 manual_seed(self.settings.seed, self.counters.step, part)
                 loss = self.model.loss(inputs, targets, reduction="sum")
                 loss.backward(numpy.asarray(1 / count, loss.dtype))
-                total += loss.item()
-        return total / count, grad_norm(self.model.parameters())
+                losses.append(loss.item() / count)
+        return losses, grad_norm(self.model.parameters())
 
     def _update(self, lr: float, norm: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step(clip_scale(norm, self.settings.clip))
 
-    def _explain(self, loss: float, batches: list[Any]) -> str:
+    def _explain(self, losses: list[float], batches: list[Any]) -> str:
         """Which parameter first went wrong, and the text of the batch."""
-        text = self.tokenizer.decode(batches[0][0][0][:TEXT_SHOWN])[:TEXT_SHOWN]
-        for name, parameter in self.model.named_parameters():
-            if not numpy.isfinite(parameter.numpy()).all():
-                what = f"weight {name} holds a non-finite number"
-                break
-            if parameter.grad is not None and not numpy.isfinite(parameter.grad.numpy()).all():
-                what = f"gradient of {name} is not finite"
-                break
-        else:
-            what = f"the loss is {loss}"
+        place = next((n for n, loss in enumerate(losses) if not math.isfinite(loss)), 0)
+        inputs, _ = batches[place]
+        text = self.tokenizer.decode(inputs[0][:TEXT_SHOWN])[:TEXT_SHOWN]
+        named = list(self.model.named_parameters())
+        spoilt = [f"weight {name} holds a non-finite number" for name, p in named if _wild(p)]
+        spoilt += [f"gradient of {name} is not finite" for name, p in named if _wild(p.grad)]
+        what = spoilt[0] if spoilt else f"the loss is {sum(losses)}"
         return f"{what}; batch begins {text!r}"
 
     def rehearse(self) -> float:
@@ -196,7 +196,7 @@ class Trainer:
         return True
 
     def weights_are_finite(self) -> bool:
-        return all(numpy.isfinite(p.numpy()).all() for p in self.model.parameters())
+        return not any(_wild(parameter) for parameter in self.model.parameters())
 
     def save(self) -> Path | None:
         """Write the training state; None, and nothing written, if a weight is not finite."""
@@ -232,3 +232,8 @@ class Trainer:
         ]
         self.optimizer.load_state_dict({"steps": state.optimizer_steps, "state": saved})
         self.counters = state.counters
+
+
+def _wild(values: Tensor | None) -> bool:
+    """Whether any number is infinite or NaN."""
+    return values is not None and not numpy.isfinite(values.numpy()).all()
