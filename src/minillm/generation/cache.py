@@ -11,6 +11,8 @@ from minillm.tensor import Tensor, of
 class Cache:
     """One verb: `update(layer, k, v)` appends and returns everything. `length` positions so far.
 
+    RuntimeError for keys or values on the tape: their gradient would be lost.
+
     Buffers of (B, Hkv, capacity, D) double when they are full, up to what was written.
     """
 
@@ -20,6 +22,8 @@ class Cache:
         self._buffers: list[tuple[Array, Array] | None] = [None] * layers
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if k.requires_grad or v.requires_grad:
+            raise RuntimeError("cache: keys and values require a gradient, no_grad() is needed")
         start = self._filled[layer]
         end = start + k.shape[2]
         keys, values = self._room(layer, k.data, v.data, end)

@@ -22,10 +22,11 @@ def generate_ids(
     sampler: Sampler,
     generator: numpy.random.Generator,
     *,
+    vocab_size: int | None = None,
     use_cache: bool = True,
     on_slide: Callable[[int], None] | None = None,
 ) -> Iterator[int]:
-    """Ids that follow `prompt`, without end.
+    """Ids that follow `prompt`, without end; those from `vocab_size` on are never drawn.
 
     When the model's context is full, the last half of it is read again as the new beginning;
     `on_slide` is told how many positions were kept. ValueError for a prompt that is empty or longer
@@ -49,7 +50,7 @@ def generate_ids(
                 on_slide(len(window))
         with no_grad():
             logits = _read(model, unread, cache) if use_cache else _read(model, window, None)
-        unread = [sampler.pick(logits, generator)]
+        unread = [sampler.pick(logits[:vocab_size], generator)]
         yield unread[0]
         window = window + unread
 
@@ -93,6 +94,7 @@ def stream(
         ids,
         Sampler(temperature, top_k, top_p),
         new_generator(seed),
+        vocab_size=tokenizer.vocab_size,
         use_cache=use_cache,
         on_slide=on_slide,
     )

@@ -34,8 +34,8 @@ class Sampler:
     def probabilities(self, logits: numpy.ndarray) -> numpy.ndarray:
         """The distribution (V,) in float64 that `pick` draws from."""
         logits = numpy.asarray(logits, numpy.float64)
-        if numpy.isnan(logits).any() or not (logits > -math.inf).any():
-            raise ValueError("sampling: the logits hold NaN or no finite value")
+        if not math.isfinite(logits.max()):  # NaN if there is any
+            raise ValueError("sampling: the logits hold NaN, infinity or no finite value")
         if self.temperature < GREEDY_BELOW:
             chosen = numpy.zeros(logits.shape)
             chosen[int(logits.argmax())] = 1.0
