@@ -112,33 +112,34 @@ class Op:
         for name, value in params.items():
             if isinstance(value, numpy.generic):  # unlike a Python number, it widens float32
                 params[name] = value.item()
-        out, saved = self.compute(*arrays, **params)
+        out, saved = self._run(arrays, params)
         if record and grad_mode.enabled:
             return result(out, Node(self, inputs, saved, params), inputs)
         return result(out, None, inputs)
 
     def compute(self, *arrays: Any, **params: Any) -> tuple[Array, Any]:
         """forward on raw arrays, by the best active provider: (out, saved)."""
+        return self._run(arrays, params)
+
+    def _run(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Array, Any]:
         if self._check is not None:
             self._check(*arrays, **params)
-        xp = numpy if type(arrays[0]) is numpy.ndarray else xp_of(*arrays)
-        lib = kernels.active_cpu if xp is numpy else kernels.active_cuda
-        if lib is not None and self._kernel_forward is not None:
-            shim = self.kernels(lib)[0]
+        xp = numpy if type(arrays[0]) is ndarray else xp_of(*arrays)
+        if self._kernel_forward is not None:
+            shim = self.kernels(kernels.library(xp))[0]
             if shim is not None:
-                served = shim(lib, xp, *arrays, **params)
+                served = shim(kernels.library(xp), xp, *arrays, **params)
                 if served is not NotImplemented:
                     return served
         return self.forward(xp, *arrays, **params)
 
     def run_backward(self, grad: Array, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
         """backward on raw arrays, by the best active provider."""
-        xp = numpy if type(grad) is numpy.ndarray else xp_of(grad)
-        lib = kernels.active_cpu if xp is numpy else kernels.active_cuda
-        if lib is not None and self._kernel_backward is not None:
-            shim = self.kernels(lib)[1]
+        xp = numpy if type(grad) is ndarray else xp_of(grad)
+        if self._kernel_backward is not None:
+            shim = self.kernels(kernels.library(xp))[1]
             if shim is not None:
-                served = shim(lib, xp, grad, saved, **params)
+                served = shim(kernels.library(xp), xp, grad, saved, **params)
                 if served is not NotImplemented:
                     return served
         if self.backward is None:
@@ -146,4 +147,4 @@ class Op:
         return self.backward(xp, grad, saved, **params)
 
 
-_NONE = (None, None)
+ndarray, _NONE = numpy.ndarray, (None, None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy
 
-from minillm.arrays import Array, default_generator, is_array, to_device, to_numpy
+from minillm.arrays import Array, default_generator, is_array, is_gpu_array, to_device, to_numpy
 
 FLOATS = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 
@@ -294,15 +294,13 @@ def of(array: Array) -> Tensor:
 
 def result(array: Array, node: Node | None, inputs: Sequence[object]) -> Tensor:
     """The Tensor that an operation on `inputs` returns: read-only, `node` its place on the tape."""
-    if type(array) is not ndarray and not is_array(array):
+    if type(array) is not ndarray and not is_gpu_array(array):
         array = numpy.asarray(array)  # ufuncs turn arrays of shape () into scalars
     if type(array) is ndarray:
         array.setflags(write=False)
     tensor = _new(Tensor)
-    tensor.data = array
-    tensor.grad = None
+    tensor.data, tensor.grad, tensor._node = array, None, node
     tensor.requires_grad = node is not None
-    tensor._node = node
     tensor._version = _READ_ONLY if array.base is None else _version_of_view(array, inputs)
     if node is not None:
         node.dtype = array.dtype

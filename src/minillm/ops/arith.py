@@ -36,7 +36,7 @@ def sum_rows(xp, rows):
 
 def paired(a, b):
     """An integer operand in the other's floating dtype: NumPy would widen float32 to float64."""
-    if is_array(a) and is_array(b) and a.dtype != b.dtype:
+    if is_array(a) and is_array(b) and a.dtype is not b.dtype:
         if a.dtype.kind == "f" and b.dtype.kind in "iu":
             return a, b.astype(a.dtype)
         if b.dtype.kind == "f" and a.dtype.kind in "iu":
@@ -45,7 +45,7 @@ def paired(a, b):
 
 
 def shape_of(operand):
-    return operand.shape if is_array(operand) else None
+    return getattr(operand, "shape", None)
 
 
 def pair_sample(draw):
