@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             break
         console.write(shown(piece))
     console.write("\n")
+    if console.full is not None:
+        raise console.full
     return OK
 
 

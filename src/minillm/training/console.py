@@ -34,13 +34,14 @@ class Console:
 
     Characters its encoding lacks are written as backslash escapes. When the reader is gone (closed
     pipe, hung-up terminal) or the disk is full, writing stops and `lost` holds the reason; the
-    program goes on. `stream=None`, as `sys.stderr` is in a program without a console, takes
-    nothing.
+    program goes on. `full` is the error where it was not the reader who went. `stream=None`, as
+    `sys.stderr` is in a program without a console, takes nothing.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.lost: str | None = None if stream is not None else "no stream"
+        self.full: OSError | None = None
 
     @property
     def encoding(self) -> str:
@@ -81,7 +82,9 @@ class Console:
         """Stop writing. What a dead pipe left buffered goes to the null device, or the interpreter
         would fail on it at exit."""
         self.lost = str(error)
-        if error.errno in GONE and self._stream is not None:
+        if error.errno not in GONE:
+            self.full = error
+        elif self._stream is not None:
             try:
                 descriptor = self._stream.fileno()
             except (OSError, AttributeError):  # not a stream of the system: nothing is buffered
