@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minillm import Tensor, checkpoint, enable_grad, manual_seed, nn, no_grad, ops
+from minillm.op import Op
 from minillm.optim import SGD
 
 F = np.float32
@@ -100,6 +101,24 @@ class TestChangesInPlace:
         (x + y).backward(upstream)
         x.grad.data[0] = 50
         assert y.grad.data.tolist() == upstream.tolist() == [1, 1]
+        z = leaf([1, 2])
+        (z + 1).backward(upstream)
+        z.grad.data[0] = 50
+        assert upstream.tolist() == [1, 1]
+
+    def test_an_operation_may_give_one_gradient_to_both_of_its_inputs(self, monkeypatch):
+        def twins_forward(xp, a, b):
+            return a + b, ()
+
+        def twins_backward(xp, grad, saved):
+            return (grad * 2,) * 2
+
+        twins = Op(twins_forward, twins_backward, None)
+        monkeypatch.delitem(ops.registry, "twins")
+        x, y = leaf([1, 2]), leaf([3, 4])
+        twins(x, y).sum().backward()
+        x.grad.data[0] = 50
+        assert y.grad.data.tolist() == [2, 2]
 
     def test_gradients_accumulate_in_place(self):
         x = leaf([1, 2])
@@ -262,12 +281,15 @@ class TestCheckpoint:
     def test_backward_leaves_the_random_stream_where_it_was(self):
         block, x = self.block(), leaf(np.ones((2, 6)))
         manual_seed(1)
-        y = checkpoint(block, x)
-        state = nn.Dropout(0.5)(Tensor(np.ones(50, F))).data
-        manual_seed(1)
-        y = checkpoint(block, x)
-        y.sum().backward()
-        assert np.array_equal(nn.Dropout(0.5)(Tensor(np.ones(50, F))).data, state)
+        draws = []
+        for run_backward in (False, True):
+            manual_seed(1)
+            y = checkpoint(block, x)
+            other = nn.Dropout(0.5)(Tensor(np.ones(50, F))).data
+            if run_backward:
+                y.sum().backward()
+            draws.append((other, nn.Dropout(0.5)(Tensor(np.ones(50, F))).data))
+        assert np.array_equal(draws[0], draws[1])
 
     def test_it_keeps_the_inputs_only(self, no_gc):
         inner = []
@@ -296,6 +318,13 @@ class TestCheckpoint:
             x[0] = 7
         with pytest.raises(RuntimeError, match=r"checkpoint .* was modified"):
             y.backward()
+
+    def test_backward_may_run_under_no_grad(self):
+        x = leaf([2])
+        y = checkpoint(lambda t: t * t, x)
+        with no_grad():
+            y.backward()
+        assert x.grad.item() == 4
 
     def test_under_no_grad_it_is_just_a_call(self):
         calls = []

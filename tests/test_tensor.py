@@ -120,6 +120,17 @@ class TestGradients:
 
         check_slopes(function, *randoms((3, 2), (4,)))
 
+    def test_operators_on_either_side(self):
+        x = leaf([1, 2, 4])
+        row, column = np.array([[1, 0, 2]], F), np.ones((3, 1), F)
+        for got, right in (
+            (3 - x, [2, 1, -1]), (x - 3, [-2, -1, 1]), (4 / x, [4, 2, 1]), (x / 4, [0.25, 0.5, 1]),
+            (3 + x, [4, 5, 7]), (3 * x, [3, 6, 12]), (-x, [-1, -2, -4]), (x**2, [1, 4, 16]),
+            (np.ones(3, F) - x, [0, -1, -3]), (row @ x, [9]), (x @ column, [7]),
+        ):  # fmt: skip
+            assert isinstance(got, Tensor)
+            assert got.data.tolist() == right
+
     def test_a_float32_tape_that_passes_through_float64(self):
         x, w = leaf([[1, 2, 3]]), leaf([[1, 0, 1], [0, 1, 0]])
         y = ops.linear(x, w) * np.array([2.0, 3.0])  # float64 on purpose
