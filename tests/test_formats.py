@@ -179,7 +179,7 @@ class TestSafetensors:
         whole, right = (tmp_path / "f").read_bytes(), safetensors.verify(tmp_path / "f")
         silent = []
         for place in range(len(whole)):
-            for flip in (1, 2, 4, 8, 16, 32, 64, 128, ord("F") ^ ord("I")):
+            for flip in (1, 64, ord("F") ^ ord("I")):
                 changed = bytearray(whole)
                 changed[place] ^= flip
                 try:

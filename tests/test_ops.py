@@ -66,10 +66,8 @@ class OneLength(testing.Draw):
 class Large(testing.Draw):
     """Lengths that give several threads something to do."""
 
-    sizes = (150,)
-
     def size(self, name, low=0):
-        return {"B": 3, "H": 6, "T": 150, "C": 130, "D": 40, "V": 300, "N": 170}[name]
+        return {"B": 6, "H": 6, "T": 90, "C": 70, "D": 40, "V": 400, "N": 170}[name]
 
 
 def in_a_row(array, step, start=0):
@@ -172,8 +170,13 @@ def test_the_gradient_is_the_slope(op, data):
     testing.check_gradient(op, arrays, params, data.draw(st.integers(0, 999)))
 
 
+class Small(testing.Draw):
+    sizes = (0, 1, 2, 3, 5, 17)
+
+
 def cases(op, count=8):
-    return [testing.sampled(op, seed) for seed in range(count)]
+    drawn = [op.sample(Small(seed)) for seed in range(count)]
+    return [(testing.cast(arrays, "float32"), params) for arrays, params in drawn]
 
 
 @each_op
@@ -305,19 +308,20 @@ def test_results_do_not_depend_on_the_number_of_threads(op):
     before = kernels.threads()
     try:
         bits = []
-        for count in (1, 2, 3):
+        for count in (1, 2):
             kernels.set_threads(count)
             bits.append([everything(op, arrays, params) for arrays, params in found])
     finally:
         kernels.set_threads(before)
-    assert bits[0] == bits[1] == bits[2]
+    assert bits[0] == bits[1]
 
 
 def large_cases(op):
     """The largest of some random cases, but none of absurd size."""
     drawn = [op.sample(Large(seed)) for seed in range(24)]
-    drawn.sort(key=lambda case: -sum(np.size(a) for a in case[0]))
-    return drawn[:3]
+    sizes = [sum(np.size(a) for a in arrays) for arrays, _ in drawn]
+    largest = sorted(range(24), key=lambda place: (sizes[place] > 1 << 22, -sizes[place]))
+    return [drawn[place] for place in largest[:2]]
 
 
 def everything(op, arrays, params):
@@ -335,8 +339,15 @@ def everything(op, arrays, params):
 @pytest.mark.parametrize("op", CLAIMED, ids=lambda op: op.name)
 def test_what_a_library_claims_it_serves(op):
     provider = testing.providers(op)[-1]
-    testing.worst_share(op, provider, 6)
-    assert provider.served
+    forward = backward = 0
+    for arrays, params in cases(op):
+        outs, saved = testing.outputs(op, provider, arrays, params)
+        forward, provider.served = forward + provider.served, 0
+        if op.backward is not None:
+            provider.backward(np.ones(outs[0].shape, np.float32), saved, params)
+        backward, provider.served = backward + provider.served, 0
+    shims = op.kernels(kernels.cpu)
+    assert (forward > 0, backward > 0) == (shims[0] is not None, shims[1] is not None)
 
 
 @needs_extension
