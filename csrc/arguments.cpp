@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <vector>
 
 namespace minillm {
 namespace {
@@ -20,15 +21,17 @@ const char* name_of(Type type) {
     return "of another dtype";
 }
 
-template <class Iterator>
-std::string text(Iterator first, Iterator last) {
+std::string text(const int64_t* sizes, int count) {
     std::string result = "(";
-    for (Iterator i = first; i != last; ++i)
-        result += (i == first ? "" : ", ") + std::to_string(*i);
-    return result + (last - first == 1 ? ",)" : ")");
+    for (int i = 0; i < count; i++) result += (i ? ", " : "") + std::to_string(sizes[i]);
+    return result + (count == 1 ? ",)" : ")");
 }
 
 }  // namespace
+
+std::string shape_of(const Array& a) {
+    return text(std::vector<int64_t>(a.shape, a.shape + a.ndim).data(), a.ndim);
+}
 
 void Arguments::fail(const std::string& fact) const {
     throw std::invalid_argument(std::string(operation_) + ": " + fact);
@@ -58,15 +61,15 @@ void Arguments::require_writable(const Array& a, const char* name) const {
 }
 
 void Arguments::require_shape(const Array& a, const char* name, Shape shape) const {
+    require_rank(a, name, static_cast<int>(shape.size()));
     if (!std::equal(shape.begin(), shape.end(), a.shape))
-        fail(std::string(name) + " has shape " + text(a.shape, a.shape + a.ndim) + ", " +
-             text(shape.begin(), shape.end()) + " is needed");
+        fail(std::string(name) + " has shape " + shape_of(a) + ", " +
+             text(shape.begin(), static_cast<int>(shape.size())) + " is needed");
 }
 
 void* Arguments::contiguous(const Array& a, const char* name, Type type, Shape shape) const {
-    require_rank(a, name, static_cast<int>(shape.size()));
-    require_type(a, name, type);
     require_shape(a, name, shape);
+    require_type(a, name, type);
     require_contiguous(a, name);
     return a.data;
 }

@@ -10,6 +10,8 @@
 
 namespace minillm {
 
+std::string shape_of(const Array& a);  // as Python writes it
+
 // The arguments of one call; every failure is a std::invalid_argument beginning with the operation.
 class Arguments {
  public:
@@ -18,9 +20,6 @@ class Arguments {
     explicit Arguments(const char* operation) : operation_(operation) {}
 
     [[noreturn]] void fail(const std::string& fact) const;
-    void require(bool condition, const char* fact) const {
-        if (!condition) fail(fact);
-    }
 
     // The sizes of an array of N axes.
     template <int N>
@@ -49,12 +48,12 @@ class Arguments {
     void require_probability(double p, const char* name) const;
 
     void require_rank(const Array& a, const char* name, int ndim) const;
-    void require_type(const Array& a, const char* name, Type type) const;  // and alignment
+    void require_shape(const Array& a, const char* name, Shape shape) const;  // and rank
+    void require_type(const Array& a, const char* name, Type type) const;     // and alignment
     void require_contiguous(const Array& a, const char* name) const;
     void require_writable(const Array& a, const char* name) const;
 
  private:
-    void require_shape(const Array& a, const char* name, Shape shape) const;
     void require_flat(const Array& a, const char* name, int64_t n) const;
     void* contiguous(const Array& a, const char* name, Type type, Shape shape) const;
 

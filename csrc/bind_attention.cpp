@@ -7,8 +7,7 @@ namespace {
 template <class T>
 Heads<T> heads_of(const Arguments& args, const Array& a, const char* name,
                   std::array<int64_t, 4> shape) {
-    if (args.sizes<4>(a, name) != shape)
-        args.fail(std::string(name) + " does not have the shape that the other arrays demand");
+    args.require_shape(a, name, {shape[0], shape[1], shape[2], shape[3]});
     args.require_type(a, name, Type::float32);
     if (shape[3] > 1 && a.strides[3] != sizeof(float) && args.elements(a, name) > 0)
         args.fail(std::string(name) + " is not contiguous along its last axis, a copy is needed");
@@ -25,9 +24,10 @@ AttentionMask mask_of(const Arguments& args, const Array& mask, std::array<int64
     int64_t strides[4];
     for (int axis = 0; axis < 4; axis++) {
         const bool repeated = mask.shape[axis] == 1;
-        args.require(
-            repeated || mask.shape[axis] == shape[axis],
-            "every axis of mask needs size 1 or that of (batch, heads, rows of q, rows of k)");
+        if (!repeated && mask.shape[axis] != shape[axis])
+            args.fail("mask has shape " + shape_of(mask) + ", axes of size 1 or " +
+                      std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + ", " +
+                      std::to_string(shape[2]) + ", " + std::to_string(shape[3]) + " are needed");
         strides[axis] = repeated ? 0 : mask.strides[axis] / (boolean ? 1 : 4);
     }
     if (boolean)
@@ -46,8 +46,9 @@ Attention attention_of(const Arguments& args, const Array& q, const Array& k, co
     const auto [batch, heads, q_rows, d] = args.sizes<4>(q, "q");
     const auto kv_heads = args.sizes<4>(k, "k")[1], k_rows = args.sizes<4>(k, "k")[2];
     const auto value_d = args.sizes<4>(v, "v")[3];
-    args.require(kv_heads > 0 ? heads % kv_heads == 0 : heads == 0,
-                 "the heads of q must be a multiple of those of k");
+    if (kv_heads > 0 ? heads % kv_heads != 0 : heads != 0)
+        args.fail("q has " + std::to_string(heads) + " heads and k " + std::to_string(kv_heads) +
+                  ", a multiple is needed");
     return {batch,
             heads,
             kv_heads,

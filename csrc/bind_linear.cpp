@@ -8,7 +8,9 @@ namespace {
 int64_t elements(const Array& a, int axis) { return a.strides[axis] / 4; }
 
 Matrix last_two_axes(const Arguments& args, const Array& a, const char* name) {
-    args.require(a.given && a.ndim >= 2, "arrays of at least 2 axes are needed");
+    if (!a.given || a.ndim < 2)
+        args.fail(std::string(name) + " has shape " + (a.given ? shape_of(a) : "None") +
+                  ", at least 2 axes are needed");
     args.require_type(a, name, Type::float32);
     const int row = a.ndim - 2, col = a.ndim - 1;
     return {static_cast<const float*>(a.data), a.shape[row], a.shape[col], elements(a, row),
@@ -17,13 +19,16 @@ Matrix last_two_axes(const Arguments& args, const Array& a, const char* name) {
 
 // Where the matrices of `a` begin as the leading axes of `out` run; axes of size 1 are repeated.
 std::vector<int64_t> batch_offsets(const Arguments& args, const Array& a, const Array& out) {
-    args.require(a.ndim <= out.ndim, "out has fewer axes than an input");
+    const auto fail = [&] {
+        args.fail("an input has shape " + shape_of(a) + ", leading axes that broadcast to " +
+                  shape_of(out) + " are needed");
+    };
+    if (a.ndim > out.ndim) fail();
     std::vector<int64_t> offsets{0};
     for (int axis = 0; axis < out.ndim - 2; axis++) {
         const int own = axis - (out.ndim - a.ndim);
         const bool repeated = own < 0 || a.shape[own] == 1;
-        args.require(repeated || a.shape[own] == out.shape[axis],
-                     "the leading axes of an input do not broadcast to those of out");
+        if (!repeated && a.shape[own] != out.shape[axis]) fail();
         std::vector<int64_t> next;
         next.reserve(offsets.size() * out.shape[axis]);
         for (const int64_t offset : offsets)
@@ -48,9 +53,12 @@ void matmul_forward(const Array& a, const Array& b, const Array& out) {
     Matrix left = last_two_axes(args, a, "a");
     const Matrix right = last_two_axes(args, b, "b");
     const Matrix product = last_two_axes(args, out, "out");
-    args.require(left.cols == right.rows, "a needs as many columns as b has rows");
-    args.require(product.rows == left.rows && product.cols == right.cols,
-                 "out needs the rows of a and the columns of b");
+    if (left.cols != right.rows)
+        args.fail("a has shape " + shape_of(a) + " and b " + shape_of(b) +
+                  ", as many columns of a as rows of b are needed");
+    if (product.rows != left.rows || product.cols != right.cols)
+        args.fail("out has shape " + shape_of(out) + ", " + std::to_string(left.rows) +
+                  " rows and " + std::to_string(right.cols) + " columns are needed");
     args.require_contiguous(out, "out");
     args.require_writable(out, "out");
     const std::vector<int64_t> a_offsets = batch_offsets(args, a, out);

@@ -30,29 +30,39 @@ bool all_finite(const Array& x) {
     return finite;
 }
 
+constexpr int most_threads = 4096;
+
 void set_threads(int count) {
-    if (count < 1)
+    if (count < 1 || count > most_threads)
         throw std::invalid_argument("set_threads: " + std::to_string(count) +
-                                    " threads were asked for, at least 1 is needed");
+                                    " threads were asked for, 1 to " +
+                                    std::to_string(most_threads) + " are possible");
     set_thread_count(count);
+}
+
+// Null if not set, or set to nothing.
+const char* environment(const char* name) {
+    const char* value = std::getenv(name);
+    return value && *value ? value : nullptr;
 }
 
 // Throws what makes the import fail with one line.
 void read_environment() {
     kernels();
-    if (const char* isa = std::getenv("MINILLM_ISA")) {
+    if (const char* isa = environment("MINILLM_ISA")) {
         try {
             set_isa(isa);
         } catch (const std::invalid_argument& error) {
             throw std::runtime_error(std::string("MINILLM_ISA: ") + error.what());
         }
     }
-    if (const char* threads = std::getenv("MINILLM_THREADS")) {
+    if (const char* threads = environment("MINILLM_THREADS")) {
         char* end = nullptr;
         const long count = std::strtol(threads, &end, 10);
-        if (end == threads || *end || count < 1 || count > 4096)
+        if (*end || count < 1 || count > most_threads)
             throw std::runtime_error(std::string("MINILLM_THREADS: '") + threads +
-                                     "' is not a whole number from 1 to 4096");
+                                     "' is not a whole number from 1 to " +
+                                     std::to_string(most_threads));
         set_thread_count(static_cast<int>(count));
     }
 }

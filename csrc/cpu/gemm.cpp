@@ -10,7 +10,7 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-constexpr int64_t max_depth = 256;          // of a block: a panel then fits the first cache
+constexpr int64_t max_depth = 512;          // of a block
 constexpr int64_t block_rows = 10 * MR;     // a block of A then fits the second
 constexpr int64_t packed_floats = 1 << 20;  // of B at a time
 constexpr int64_t serial_work = 1 << 19;    // multiplications below which threads do not pay
