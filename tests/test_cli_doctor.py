@@ -1,0 +1,204 @@
+"""`minillm doctor`: green where all providers agree with the reference, red where one does not."""
+
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minillm import kernels
+from minillm.ops import registry
+from small_runs import command, environment, minillm
+
+
+def softmax(x, out):
+    """The softmax of a library: rows of x to rows of out."""
+    weights = np.exp(x.astype(np.float64) - x.max(-1, keepdims=True))
+    out[...] = weights / weights.sum(-1, keepdims=True)
+
+
+def library(**functions):
+    """A library as the extension is one, that exports `functions`."""
+    found = ModuleType("library")
+    found.runtime = SimpleNamespace(
+        isa=lambda: "plain",
+        available_isas=lambda: ["plain"],
+        threads=lambda: 1,
+        set_threads=lambda count: None,
+    )
+    for name, function in functions.items():
+        setattr(found, name, function)
+    return found
+
+
+@pytest.fixture
+def doctor(capsys, monkeypatch):
+    """Runs the doctor on some ops with a library for the extension: exit code, lines."""
+
+    def examine(lib=None, cases=2, ops=tuple(registry)):
+        monkeypatch.setattr(kernels, "cpu", lib)
+        monkeypatch.setattr("minillm.ops.registry", {name: registry[name] for name in ops})
+        code = minillm("doctor", "--cases", cases)
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return code, captured.out.splitlines()
+
+    return examine
+
+
+def line_of(lines, op):
+    return next(line for line in lines if line.split()[:1] == [op])
+
+
+def test_green_names_every_op_and_what_is_installed(doctor):
+    code, lines = doctor()
+    assert code == 0
+    assert lines[-1].startswith("all providers agree with the float64 reference (")
+    for name in registry:
+        assert "reference 0." in line_of(lines, name)
+    words = {line.split()[0] for line in lines if line}
+    assert {"minillm", "python", "numpy", "safetensors", "tqdm", "cupy", "extension"} <= words
+    assert "NumPy serves every op" in line_of(lines, "extension")
+
+
+@pytest.mark.skipif(kernels.cpu is None, reason="the extension is not built")
+def test_green_with_the_extension(doctor):
+    code, lines = doctor(kernels.cpu)
+    assert code == 0, lines
+    for name, op in registry.items():
+        assert ("cpu 0." in line_of(lines, name)) == any(op.kernels(kernels.cpu))
+
+
+def test_a_library_that_is_right_is_shown(doctor):
+    code, lines = doctor(library(softmax_forward=softmax))
+    assert code == 0
+    assert "cpu 0." in line_of(lines, "softmax")
+    assert "cpu" not in line_of(lines, "gelu")
+
+
+def slightly_off(x, out):
+    softmax(x, out)
+    out *= 1.0001
+
+
+def not_fully_written(x, out):
+    softmax(x[:-1], out[:-1])
+
+
+def outside_its_buffer(x, out):
+    softmax(x, out)
+    np.lib.stride_tricks.as_strided(out, (out.size + 1,), (4,), writeable=True)[-1] = 0
+
+
+def different_each_time(x, out, calls=[]):  # noqa: B006 - remembers
+    softmax(x, out)
+    calls.append(1)
+    out *= 1 + 1e-7 * len(calls)
+
+
+def raising(x, out):
+    raise TypeError("no such kernel")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (slightly_off, "softmax: forward of cpu, result 0: off by"),
+        (not_fully_written, "softmax: forward of cpu, result 0: off by"),
+        (outside_its_buffer, "wrote outside its output buffer"),
+        (different_each_time, "softmax: the same forward twice gave different bits"),
+        (raising, "softmax: cpu raised TypeError('no such kernel')"),
+    ],
+)
+def test_a_kernel_that_is_wrong_turns_it_red_and_is_named(doctor, wrong, words):
+    code, lines = doctor(library(softmax_forward=wrong), cases=6, ops=("gelu", "softmax"))
+    assert code == 1
+    assert "cpu WRONG" in line_of(lines, "softmax")
+    assert any(words in line for line in lines[-2:])
+    assert sum("WRONG" in line for line in lines) == 1
+
+
+@pytest.mark.skipif(kernels.cpu is None, reason="the extension is not built")
+def test_one_wrong_kernel_of_the_extension_turns_it_red(doctor):
+    broken = library(**{name: value for name, value in vars(kernels.cpu).items() if name[0] != "_"})
+    broken.runtime = kernels.cpu.runtime
+
+    def rms_norm_forward(*arrays):
+        kernels_rms(*arrays)
+        for array in arrays:
+            if isinstance(array, np.ndarray) and array.flags.writeable and array.ndim == 2:
+                array *= np.float32(1.001)
+
+    kernels_rms = broken.rms_norm_forward
+    broken.rms_norm_forward = rms_norm_forward
+    code, lines = doctor(broken, cases=4, ops=("layer_norm", "rms_norm"))
+    assert code == 1
+    assert "cpu WRONG" in line_of(lines, "rms_norm")
+
+
+def test_a_claim_that_serves_nothing_turns_it_red(doctor, monkeypatch):
+    op = registry["softmax"]
+    monkeypatch.setattr(op, "_kernel_forward", lambda lib, xp, x: NotImplemented)
+    code, lines = doctor(library(softmax_forward=softmax), ops=("softmax",))
+    assert code == 1
+    assert lines[-1].strip() == "softmax: cpu claims it, but serves no case"
+
+
+def test_a_wrong_gradient_turns_it_red(doctor, monkeypatch):
+    op = registry["gelu"]
+    right = op.backward
+
+    def backward(xp, grad, saved, **params):
+        return tuple(found * 1.001 for found in right(xp, grad, saved, **params))
+
+    monkeypatch.setattr(op, "backward", backward)
+    code, lines = doctor(cases=4, ops=("gelu", "silu"))
+    assert code == 1
+    assert "gradient WRONG" in line_of(lines, "gelu")
+    assert lines[-1].startswith("  gelu: gradient 0 gives ")
+
+
+def test_no_cases_prove_nothing(capsys):
+    assert minillm("doctor", "--cases", 0) == 2
+    assert capsys.readouterr().err == "minillm: --cases: 0, 1 or more is needed\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_any_console_encoding(encoding):
+    done = subprocess.run(
+        command("doctor", "--cases", 1),
+        capture_output=True,
+        env=environment(PYTHONIOENCODING=encoding),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("words", [("doctor", "--cases", "1"), ("train", "--help")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_enough(words, unbuffered):
+    with subprocess.Popen(
+        command(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+    ) as run:
+        run.stdout.close()
+        said = run.stderr.read()
+        assert (run.wait(60), said) == (0, b"")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_told(unbuffered):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("doctor", "--cases", 1),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, b"minillm: no space left on device\n")
