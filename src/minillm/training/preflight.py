@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,11 +61,11 @@ def _new_folder(folder: Path) -> Iterator[None]:
         (folder / INNER).mkdir(parents=True)
         yield
     except BaseException:
-        if folder.is_dir():
+        if os.path.isdir(folder):  # which Path.is_dir cannot say of a name that is too long
             for path in folder.iterdir():  # it was empty or not there
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for parent in made:
-            if parent.is_dir() and not any(parent.iterdir()):
+            if os.path.isdir(parent) and not any(parent.iterdir()):
                 parent.rmdir()
         raise
 
