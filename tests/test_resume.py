@@ -207,7 +207,7 @@ def test_a_run_with_no_whole_save_is_refused(start, tmp_path, capsys):
 
 def test_leftovers_of_a_killed_writer_are_removed(start, tmp_path):
     assert start("cut", "--stop-after", 4) == 0
-    for name in ("model.safetensors.0a.tmp", "training/state-00000005.safetensors.ff.tmp"):
+    for name in ("model.safetensors.0a1b2c3d.tmp", "training/state-00000005.safetensors.00ff00ff.tmp"):
         written(tmp_path / "cut" / name, "half")
     assert minillm("train", "--resume", "cut") == 0
     assert not list((tmp_path / "cut").rglob("*.tmp"))

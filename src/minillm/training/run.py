@@ -19,6 +19,7 @@ from minillm.training.steplog import StepLog
 from minillm.training.trainer import Interrupted, Step, Trainer
 
 LOGGED_STEPS = 2000
+PROMPT_SEARCHED, PROMPT_LENGTH = 512, 24  # tokens, characters
 
 
 class Run:
@@ -197,13 +198,15 @@ class Run:
 
 
 def sample_prompt(trainer: Trainer) -> str:
-    """The prompt of the settings, else how the validation text (or the text) begins."""
+    """The prompt of the settings, else the first words of a line of the validation text."""
     if trainer.settings.prompt is not None:
         return trainer.settings.prompt
     tokens, tokenizer = trainer.dataset.val or trainer.dataset.train, trainer.tokenizer
-    context = trainer.model.config.context
-    text = tokenizer.decode(tokens.ids[: min(8 if tokenizer.kind == "bpe" else 24, context)])
-    while len(tokenizer.encode(text)) > context:  # pieces of characters take more room in print
+    text = tokenizer.decode(tokens.ids[:PROMPT_SEARCHED])
+    line = next((line for line in text.split("\n")[1:] if line.strip()), text)
+    start = line[:PROMPT_LENGTH]
+    text = start.rpartition(" ")[0] or start
+    while len(tokenizer.encode(text)) > trainer.model.config.context:
         text = text[:-1]
     return text
 
