@@ -197,7 +197,7 @@ def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatc
 def test_an_absurd_learning_rate_ends_in_words(start, tmp_path, capsys):
     assert start(lr=1e38, clip=0, warmup=0, eval_every=1) == 1
     said = capsys.readouterr().err
-    assert "step 1: no sample (sampling: the logits hold NaN or no finite value)" in said
+    assert "step 1: no sample (sampling: the logits hold NaN" in said
     assert "Traceback" not in said
     assert said.endswith("run keeps the save of step 0; try a lower --lr\n")
     assert preflight.resume(tmp_path / "run", print).weights_are_finite()
