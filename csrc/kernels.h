@@ -23,10 +23,6 @@ template <class T>
 struct Heads {
     T* data;
     int64_t batch_stride, head_stride, row_stride;
-
-    T* operator()(int64_t batch, int64_t head, int64_t row) const {
-        return data + batch * batch_stride + head * head_stride + row * row_stride;
-    }
 };
 
 // What is added to the scores: nothing if both are null. Strides of repeated axes are 0.
@@ -53,7 +49,7 @@ struct Strides {
 };
 
 #define MINILLM_KERNELS(X)                                                                        \
-    /* out[i] = a[i] · b[i]; entry i of each batch starts at data + offsets[i] */                \
+    /* out[i] = a[i] b[i]; entry i of each batch starts at data + offsets[i] */                   \
     X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,                \
                        const int64_t* b_offsets, int64_t batch, float* out))                      \
     /* x (n, k), weight (m, k), bias (m) or null, out (n, m) */                                   \

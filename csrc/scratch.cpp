@@ -54,4 +54,6 @@ Scratch::~Scratch() {
     returned.free();
 }
 
+Scratch::operator float*() const { return data_; }
+
 }  // namespace minillm

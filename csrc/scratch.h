@@ -11,7 +11,7 @@ class Scratch {
     ~Scratch();
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
-    operator float*() const { return data_; }
+    operator float*() const;
 
  private:
     float* data_;

@@ -47,7 +47,7 @@ void Task::absorb(int64_t head, int64_t row, int64_t first_k, int64_t cols, int6
     memset(scores + seen, 0, sizeof(float) * (cols - seen));
     if (joint != greatest) {
         const float correction = __builtin_expf(greatest - shift);
-        float* sum = out(batch, head, row);
+        float* sum = at(out, batch, head, row);
         over_vectors(0, a.value_d, [=](int64_t i, auto lanes) {
             store(sum + i, load(sum + i, lanes) * correction, lanes);
         });
@@ -59,9 +59,9 @@ void Task::absorb(int64_t head, int64_t row, int64_t first_k, int64_t cols, int6
 
 void Task::few_scores(int64_t head, int64_t row, int64_t first_k, int64_t cols,
                       float* scores) const {
-    const float* query = a.q(batch, head, row);
+    const float* query = at(a.q, batch, head, row);
     for (int64_t j = 0; j < cols; j++) {
-        const float* key = a.k(batch, kv_head, first_k + j);
+        const float* key = at(a.k, batch, kv_head, first_k + j);
         scores[j] = sum_over(a.d, [=](int64_t i, auto lanes) {
             return load(query + i, lanes) * load(key + i, lanes);
         });
@@ -88,7 +88,7 @@ void Task::meet_keys(const Panels& keys, const Panels& values, int64_t first_k, 
                 absorb(head, row + i, first_k, width, visible(a, row + i, first_k, width), line,
                        sums[member * (end - first) + row + i - first]);
             }
-            float* result = out(batch, head, row);
+            float* result = at(out, batch, head, row);
             multiply_block({scores, rows, width, block_k, block_k, true}, values, 0, values.count(),
                            {result, out.row_stride}, result, out.row_stride);
         }
@@ -96,7 +96,7 @@ void Task::meet_keys(const Panels& keys, const Panels& values, int64_t first_k, 
 }
 
 void Task::finish(int64_t head, int64_t row, float total) const {
-    float *sum = out(batch, head, row), *log_sum = lse_of(head, row);
+    float *sum = at(out, batch, head, row), *log_sum = lse_of(head, row);
     const float scale = total == 0 ? 0 : 1 / total;
     over_vectors(0, a.value_d, [=](int64_t i, auto lanes) {
         store(sum + i, load(sum + i, lanes) * scale, lanes);
@@ -112,7 +112,7 @@ void Task::run() const {
     memset(sums, 0, sizeof(float) * group() * rows);
     for (int64_t head = kv_head * group(); head < (kv_head + 1) * group(); head++) {
         for (int64_t row = first; row < end; row++) {
-            memset(out(batch, head, row), 0, sizeof(float) * a.value_d);
+            memset(at(out, batch, head, row), 0, sizeof(float) * a.value_d);
             *lse_of(head, row) = -infinity();
         }
     }
@@ -136,16 +136,16 @@ void Task::run() const {
 void finish_scores(const Attention& a, int64_t batch, int64_t head, int64_t row, int64_t first_k,
                    int64_t cols, float* scores) {
     const AttentionMask& m = a.mask;
-    const int64_t at =
+    const int64_t offset =
         batch * m.batch_stride + head * m.head_stride + row * m.row_stride + first_k * m.col_stride;
     over_vectors(0, cols, [=](int64_t i, auto lanes) {
         store(scores + i, load(scores + i, lanes) * a.scale, lanes);
     });
     if (m.additive)
-        for (int64_t j = 0; j < cols; j++) scores[j] += m.additive[at + j * m.col_stride];
+        for (int64_t j = 0; j < cols; j++) scores[j] += m.additive[offset + j * m.col_stride];
     if (m.allowed)
         for (int64_t j = 0; j < cols; j++)
-            if (!m.allowed[at + j * m.col_stride]) scores[j] = -infinity();
+            if (!m.allowed[offset + j * m.col_stride]) scores[j] = -infinity();
 }
 
 void attention_forward(const Attention& a, const Heads<float>& out, float* lse) {

@@ -9,9 +9,15 @@ namespace minillm::MINILLM_ISA {
 
 constexpr int64_t block_q = 48, block_k = 128;  // rows of q and of k in a block of scores
 
+template <class T>
+INLINE T* at(const Heads<T>& heads, int64_t batch, int64_t head, int64_t row) {
+    return heads.data + batch * heads.batch_stride + head * heads.head_stride +
+           row * heads.row_stride;
+}
+
 INLINE Matrix rows_of(const Heads<const float>& heads, int64_t batch, int64_t head, int64_t row,
                       int64_t rows, int64_t cols) {
-    return {heads(batch, head, row), rows, cols, heads.row_stride, 1};
+    return {at(heads, batch, head, row), rows, cols, heads.row_stride, 1};
 }
 
 // How many of `cols` rows of k, from first_k on, a row of q may attend to for all causality says.

@@ -30,7 +30,7 @@ struct BackwardTask {
 void clear_rows(const Heads<float>& heads, int64_t batch, int64_t head, int64_t rows,
                 int64_t cols) {
     for (int64_t row = 0; row < rows; row++)
-        memset(heads(batch, head, row), 0, sizeof(float) * cols);
+        memset(at(heads, batch, head, row), 0, sizeof(float) * cols);
 }
 
 // Gradients start at 0; delta of every query is found.
@@ -41,7 +41,7 @@ void BackwardTask::clear() const {
         const int64_t head = kv_head * group() + member;
         clear_rows(dq, batch, head, a.q_rows, a.d);
         for (int64_t row = 0; row < a.q_rows; row++) {
-            const float *g = grad(batch, head, row), *o = out(batch, head, row);
+            const float *g = at(grad, batch, head, row), *o = at(out, batch, head, row);
             delta[member * a.q_rows + row] = sum_over(a.value_d, [=](int64_t i, auto lanes) {
                 return load(g + i, lanes) * load(o + i, lanes);
             });
@@ -79,14 +79,14 @@ void BackwardTask::meet_queries(int64_t head, int64_t row, int64_t first_k, cons
     for (int64_t i = 0; i < rows; i++)
         finish_row(head, row + i, first_k, width, weights + i * block_k, dscores + i * block_k);
     const auto add = [](const RowBlock& left, const Panels& right, const Heads<float>& to,
-                        float* at) {
-        multiply_block(left, right, 0, right.count(), {at, to.row_stride}, at, to.row_stride);
+                        float* first) {
+        multiply_block(left, right, 0, right.count(), {first, to.row_stride}, first, to.row_stride);
     };
     const RowBlock p_columns{weights, width, rows, 1, block_k, false};
     const RowBlock ds_columns{dscores, width, rows, 1, block_k, false};
-    add(p_columns, grads, dv, dv(batch, kv_head, first_k));
-    add(ds_columns, queries, dk, dk(batch, kv_head, first_k));
-    add({dscores, rows, width, block_k, block_k, true}, k, dq, dq(batch, head, row));
+    add(p_columns, grads, dv, at(dv, batch, kv_head, first_k));
+    add(ds_columns, queries, dk, at(dk, batch, kv_head, first_k));
+    add({dscores, rows, width, block_k, block_k, true}, k, dq, at(dq, batch, head, row));
 }
 
 void BackwardTask::meet_keys(int64_t first_k, int64_t cols) const {
