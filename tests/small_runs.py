@@ -5,17 +5,28 @@ import random
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minillm import kernels
 from minillm.cli.main import main
-from minillm.training import preflight
+from minillm.training import metrics, preflight
 from minillm.training.settings import Settings
+from minillm.training.trainer import Trainer
 
 SMALL = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch": 4, "tokenizer": "char"}
 BRIEF = {"steps": 12, "eval_every": 4, "save_every": 4, "sample_tokens": 8}
+CUT_RUN = {  # every kind of state: dropout, accumulation, a best model, saves between evaluations
+    "steps": 16,
+    "batch": 2,
+    "accumulate": 2,
+    "dropout": 0.1,
+    "eval_every": 3,
+    "save_every": 5,
+}
 CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb")
 
 
@@ -60,6 +71,17 @@ def minillm(*words: object) -> int:
         os.environ.update(environ)
 
 
+def starter(folder: Path, monkeypatch: Any, text: str, **options: object) -> Callable[..., int]:
+    """A function that trains on `text` in `folder`: start(name of the run, *words, **options)."""
+    monkeypatch.chdir(folder)
+    written(folder / "s.txt", text)
+
+    def start(name: str, *words: object, **changed: object) -> int:
+        return minillm("train", "s.txt", "--out", name, *flags(**(options | changed)), *words)
+
+    return start
+
+
 def command(*words: object) -> list[str]:
     """The words that start minillm in a process of its own."""
     return [sys.executable, "-m", "minillm", *map(str, words)]
@@ -83,14 +105,14 @@ def process(*words: object, **changes: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def trainer(folder: Path, text: str | None = None, **options: object) -> preflight.Trainer:
+def trainer(folder: Path, text: str | None = None, **options: object) -> Trainer:
     """A trainer after its preflight, at step 0."""
     source = written(folder / "text.txt", text)
     settings = Settings(**(SMALL | BRIEF | {"dropout": 0.0} | options))  # type: ignore[arg-type]
     return preflight.start([str(source)], settings, folder / "run", lambda line: None)
 
 
-def arrays_of(trained: preflight.Trainer) -> dict[str, np.ndarray]:
+def arrays_of(trained: Trainer) -> dict[str, np.ndarray]:
     """Copies of all weights and moments by name."""
     found = {name: array.copy() for name, array in trained.model.state_dict().items()}
     for place, arrays in enumerate(trained.optimizer.state):
@@ -112,3 +134,18 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def result(folder: Path):
+    """All that a run leaves behind but for clocks and the older save."""
+    files = {
+        name: content
+        for name, content in tree(folder).items()
+        if name.startswith(("model", "tokenizer", "config", "training/samples", "training/train"))
+    }
+    files["state"] = max(folder.glob("training/state-*")).read_bytes()
+    rows = [
+        {key: value for key, value in row.items() if key not in CLOCKED}
+        for row in metrics.read(folder / "metrics.jsonl")
+    ]
+    return files, rows

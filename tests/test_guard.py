@@ -9,7 +9,7 @@ import pytest
 from minillm.formats import safetensors
 from minillm.models import GPT2, folder
 from minillm.op import Op
-from minillm.training import metrics, preflight
+from minillm.training import metrics, run_folder
 from minillm.training.trainer import Trainer
 from small_runs import arrays_of, flags, minillm, same_bits, trainer, tree, written
 
@@ -137,7 +137,7 @@ def test_on_nan_stop_ends_at_the_first(start, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.endswith(
         "stopped: 1 step in a row not finite; run keeps the save of step 4; try a lower --lr\n"
     )
-    assert preflight.resume(tmp_path / "run", print).counters.step == 4
+    assert run_folder.resume(tmp_path / "run", print).counters.step == 4
 
 
 def test_a_validation_loss_of_nan_is_never_the_best(start, tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_validation_loss_of_nan_is_never_the_best(start, tmp_path, monkeypatch
     assert kept[2] is not None
     assert kept[4] == kept[3] == kept[2]
     assert tree(tmp_path / "run")["model.safetensors"] == kept[2]
-    assert preflight.resume(tmp_path / "run", print).counters.best_step == 8
+    assert run_folder.resume(tmp_path / "run", print).counters.best_step == 8
 
 
 def test_a_last_loss_of_nan_is_told_in_strict_json(start, tmp_path, monkeypatch, capsys):
@@ -200,7 +200,7 @@ def test_an_absurd_learning_rate_ends_in_words(start, tmp_path, capsys):
     assert "step 1: no sample (sampling: the logits hold NaN" in said
     assert "Traceback" not in said
     assert said.endswith("run keeps the save of step 0; try a lower --lr\n")
-    assert preflight.resume(tmp_path / "run", print).weights_are_finite()
+    assert run_folder.resume(tmp_path / "run", print).weights_are_finite()
 
 
 def test_a_rehearsal_that_is_not_finite_harms_nothing(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from minillm import data, kernels, tokenizers
 from minillm.models import GPT2
-from minillm.training import plan, preflight
+from minillm.training import plan, run_folder
 from minillm.training.settings import Settings
 from small_runs import minillm, story, trainer, written
 
@@ -143,7 +143,7 @@ def test_recompute_is_kept_by_the_run_and_changes_no_bit(tmp_path):
         run.step(0.5)
         run.save()
     assert [run.model.recompute for run in runs] == [True, False]
-    assert preflight.resume(tmp_path / "yes/run", print).model.recompute
+    assert run_folder.resume(tmp_path / "yes/run", print).model.recompute
     for name, array in runs[0].model.state_dict().items():
         assert np.array_equal(array, runs[1].model.state_dict()[name])
 

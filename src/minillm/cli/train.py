@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm.cli.main import FAILED, INTERRUPTED, OK, one_line, tell
-from minillm.training import preflight
+from minillm.training import preflight, run_folder
 from minillm.training import settings as options
 from minillm.training.run import Run
 from minillm.training.settings import Settings, flag
@@ -117,7 +117,7 @@ def _new(arguments: argparse.Namespace, given: dict[str, Any]) -> Trainer:
     if not files:
         raise ValueError("train: no file given, at least 1 is needed (or - for stdin)")
     settings = Settings(**config | given)
-    folder = preflight.free_folder(files) if out is None else Path(out)
+    folder = run_folder.free_folder(files) if out is None else Path(out)
     return preflight.start(files, settings, folder, tell)
 
 
@@ -147,7 +147,7 @@ def _resumed(arguments: argparse.Namespace, given: dict[str, Any]) -> Trainer:
             "resume: files given, but a run goes on with the data it began with; leave them out"
         )
     threads = Settings(**given).threads
-    trainer = preflight.resume(Path(arguments.resume), tell, threads)
+    trainer = run_folder.resume(Path(arguments.resume), tell, threads)
     step = trainer.counters.step
     if arguments.stop_after is not None and arguments.stop_after < step:
         raise ValueError(

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from minillm import data, kernels, tokenizers
 from minillm.data import Dataset, Facts
-from minillm.formats import hf
-from minillm.formats.files import remove_leftovers
-from minillm.models import folder as model_folder
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan
-from minillm.training import state as states
 from minillm.training.interrupt import terminate_as_interrupt
-from minillm.training.machine import available_memory, environment
+from minillm.training.machine import available_memory
 from minillm.training.quantities import count, duration, size
+from minillm.training.run_folder import INNER, Say, new_folder, write_description
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
 
-INNER = "training"
 TOKENIZER_SAMPLE = 20_000_000  # characters a tokenizer learns from at most
-
-Say = Callable[[str], None]
-
-
-def free_folder(files: Sequence[str]) -> Path:
-    """runs/<name of the first file>, with a number behind it if that is taken."""
-    first = Path(files[0])
-    name = "stdin" if files[0] == "-" else first.name.split(".")[0] or first.resolve().name
-    folder, number = Path("runs") / name, 2
-    while folder.exists():
-        folder, number = Path("runs") / f"{name}-{number}", number + 1
-    return folder
 
 
 def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> Trainer:
@@ -49,25 +30,8 @@ def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> T
         raise ValueError(
             f"train: {folder} exists already; name another --out, or go on with --resume {folder}"
         )
-    with terminate_as_interrupt(), _new_folder(folder):
+    with terminate_as_interrupt(), new_folder(folder):
         return _prepare(files, settings, folder, say)
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Make the folder of a run; an exception inside the block removes what was made."""
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    try:
-        (folder / INNER).mkdir(parents=True)
-        yield
-    except BaseException:
-        if os.path.isdir(folder):  # which Path.is_dir cannot say of a name that is too long
-            for path in folder.iterdir():  # it was empty or not there
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for parent in made:
-            if os.path.isdir(parent) and not any(parent.iterdir()):
-                parent.rmdir()
-        raise
 
 
 def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> Trainer:
@@ -104,7 +68,7 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     settings, reason = plan.choose_length(settings, dataset, seconds)
     trainer.settings = settings
     say(_forecast(trainer, seconds, reason))
-    _write_description(trainer, files, facts)
+    write_description(trainer, files, facts)
     trainer.save()
     return trainer
 
@@ -208,66 +172,3 @@ def _forecast(trainer: Trainer, seconds: float, reason: str) -> str:
         f"training: {s.steps:,} steps of {trainer.tokens_per_step:,} tokens ({reason}), "
         f"{count(per_second)} tokens/s, done in about {duration(total)}"
     )
-
-
-def _write_description(trainer: Trainer, files: Sequence[str], facts: Facts) -> None:
-    """Everything about the run that does not change while it trains."""
-    folder, model = trainer.folder, trainer.model
-    model_folder.save_description(folder, model, trainer.tokenizer)
-    settings = trainer.settings.to_dict() | {"files": [str(name) for name in files]}
-    hf.write_json(folder / INNER / "settings.json", settings)
-    described = {
-        "data": {
-            "files": facts.files,
-            "bytes": facts.bytes,
-            "encoding": facts.encoding,
-            "documents": facts.documents,
-            "lines": facts.lines,
-            "characters": facts.characters,
-            "duplicate_share": round(facts.duplicate_share, 4),
-        }
-        | asdict(trainer.dataset.facts),
-        "model": {
-            "family": "GPT-2",
-            "parameters": model.parameter_count(),
-            "tokenizer": trainer.tokenizer.kind,
-            "vocabulary": trainer.tokenizer.vocab_size,
-        },
-        "environment": environment(),
-    }
-    hf.write_json(folder / INNER / "facts.json", described)
-
-
-def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
-    """Take up the run of `folder` after its last undamaged save.
-
-    Raises FileNotFoundError or ValueError in one line where that cannot be.
-    """
-    if not (folder / INNER / "settings.json").is_file():
-        raise FileNotFoundError(
-            f"resume: {folder} holds no run (no {INNER}/settings.json), the folder of one is needed"
-        )
-    content = hf.read_json(folder / INNER / "settings.json")
-    content.pop("files", None)
-    try:
-        settings = Settings(**{name.replace("-", "_"): value for name, value in content.items()})
-        settings.require_complete()
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"resume: {folder / INNER / 'settings.json'} is damaged ({error})"
-        ) from error
-    tokenizer = tokenizers.load(folder)
-    dataset = Dataset.open(folder / INNER, tokenizer)
-    saved, notices = states.load_latest(folder / INNER)
-    for notice in notices:
-        say(notice)
-    config = plan.config_of(settings, tokenizer)
-    kernels.set_threads(threads or settings.threads or kernels.threads())
-    model = plan.model_of(settings, config)
-    trainer = Trainer(model, tokenizer, dataset, settings, folder)
-    trainer.restore(saved)
-    for place in (folder, folder / INNER):
-        remove_leftovers(place)
-    goal = f" of {settings.steps:,}" if settings.steps else ""
-    say(f"resumed {folder} after step {trainer.counters.step:,}{goal}")
-    return trainer

@@ -12,9 +12,9 @@ from minillm.training import steplog
 from minillm.training.interrupt import Interrupt
 from minillm.training.machine import memory
 from minillm.training.metrics import MetricsLog
-from minillm.training.preflight import INNER, Say
 from minillm.training.progress import Progress
 from minillm.training.report import write_report
+from minillm.training.run_folder import INNER, Say
 from minillm.training.steplog import StepLog
 from minillm.training.trainer import Interrupted, Step, Trainer
 
