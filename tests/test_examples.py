@@ -1,0 +1,151 @@
+"""The example stories agree with their cast, and facts.py counts what a text states."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import facts  # noqa: E402
+import phrases  # noqa: E402
+import stories  # noqa: E402
+
+FIXED = {"home", "wears", "food", "fear", "hobby"}  # facts whose words mean nothing else
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[str]:
+    return (EXAMPLES / "tiny.txt").read_text(encoding="ascii").rstrip("\n").split("\n\n")
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "4711"])
+def test_generator_writes_the_committed_bytes(hash_seed: str) -> None:
+    written = subprocess.run(
+        [sys.executable, str(EXAMPLES / "stories.py")], check=True, capture_output=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed}).stdout
+    assert written == (EXAMPLES / "tiny.txt").read_bytes()
+
+
+def test_another_seed_writes_other_stories(committed: list[str]) -> None:
+    assert not set(stories.stories(50, seed=2)) & set(committed)
+
+
+def test_committed_text_is_small_clean_and_free_of_repeats(committed: list[str]) -> None:
+    data = (EXAMPLES / "tiny.txt").read_bytes()
+    assert 300_000 <= len(data) <= 450_000
+    assert b"\r" not in data and data.endswith(b".\n")
+    assert len(set(committed)) == len(committed)
+    assert all("\n" not in story and "  " not in story for story in committed)
+    assert all(60 <= len(story.split()) <= 150 for story in committed)
+    assert not any(mark in data for mark in b"{}")
+
+
+def test_every_hero_is_met_and_every_opening_used(committed: list[str]) -> None:
+    firsts = [story.split(". ")[0] for story in committed]
+    for name in stories.CAST:
+        assert sum(name in first for first in firsts) >= 40
+    for lead in phrases.LEADS:
+        assert sum(first.startswith(lead.partition("{")[0]) for first in firsts) >= 20
+
+
+def test_cast_values_are_unique_and_friends_mutual() -> None:
+    for fact in phrases.FACTS:
+        assert len({getattr(c, fact) for c in stories.CAST.values()}) == len(stories.CAST) == 12
+    for c in stories.CAST.values():
+        assert c.friend != c.name and stories.CAST[c.friend].friend == c.name
+
+
+def test_words_of_a_fact_stand_near_their_owner_only(committed: list[str]) -> None:
+    """A second way to see that the text is consistent: plain search, without any pattern."""
+    for story in committed:
+        sentences = story.split(". ")
+        for i, sentence in enumerate(sentences):
+            near = " ".join(sentences[max(0, i - 1) : i + 1])
+            for c in stories.CAST.values():
+                for fact in FIXED:
+                    if getattr(c, fact) in sentence:
+                        assert c.name in near, (fact, near)
+
+
+def test_every_statement_of_every_story_is_right(committed: list[str]) -> None:
+    checks = [facts.check_story(story) for story in committed]
+    assert sum(check.wrong for check in checks) == 0
+    assert min(check.right for check in checks) >= 5
+    stated = [(s.name, s.fact) for check in checks for s in check.statements]
+    for name, fact in itertools.product(stories.CAST, phrases.FACTS):
+        assert stated.count((name, fact)) >= 40, (name, fact)
+
+
+@pytest.mark.parametrize("fact", sorted(FIXED | {"species"}))
+def test_altered_story_is_caught(committed: list[str], fact: str) -> None:
+    changed = 0
+    for story in committed[:120]:
+        said = [s for s in facts.check_story(story).statements if s.fact == fact]
+        for name in {s.name for s in said}:
+            right = getattr(stories.CAST[name], fact)
+            wrong = next(getattr(c, fact) for c in stories.CAST.values() if c.name not in story)
+            check = facts.check_story(story.replace(right, wrong))
+            caught = [s for s in check.statements if not s.right]
+            assert [(s.name, s.fact) for s in caught] == [(name, fact)] * len(caught)
+            assert len(caught) == sum(s.name == name for s in said)
+            changed += 1
+    assert changed > 50
+
+
+def test_check_story_on_a_story_written_by_hand() -> None:
+    check = facts.check_story(
+        "Once upon a time, there was a fox named Mira. She lived in the old mill and always wore a "
+        "blue cap. Mira's best friend was Bruno. He loved to eat plum pie. Bruno the bear took a "
+        "lamp. Mira ran to the mossy cave, where Bruno was counting stars. "
+        '"Go," said Mira, and then Mira feared nothing. Bruno lived in the moss')
+    assert [(s.name, s.fact, s.right) for s in check.statements] == [
+        ("Mira", "species", True), ("Mira", "home", True), ("Mira", "wears", False),
+        ("Mira", "friend", True), ("Bruno", "food", False), ("Bruno", "species", True),
+        ("Bruno", "home", True), ("Bruno", "hobby", False)]
+    assert (check.right, check.wrong) == (5, 3)
+
+
+def test_unknown_value_and_longer_word_are_wrong() -> None:
+    for text in ("Mira lived in the castle.", "Mira lived in the old millhouse.",
+                 "Mira lived in the old", "Mira lived in the stone cottage."):
+        check = facts.check_story(text)
+        assert (check.right, check.wrong) == ((0, 0) if text.endswith("old") else (0, 1)), text
+    assert facts.check_story("") == facts.check_story("She sat down.") == ((), 0, 0)
+
+
+def test_sentence_without_owner_is_refused() -> None:
+    with pytest.raises(ValueError, match="name its hero"):
+        list(facts.statement_patterns("The kitchen smelled of {hero.food}."))
+
+
+def test_prompts_are_held_out(committed: list[str]) -> None:
+    text = "\n".join(committed)
+    tasks = facts.prompts()
+    assert len({task.text for task in tasks}) == len(tasks)
+    for name, fact in itertools.product(stories.CAST, phrases.FACTS):
+        right = " " + getattr(stories.CAST[name], fact)
+        mine = [task for task in tasks if task.fact == fact and task.right == right]
+        assert len(mine) >= 3
+        assert all(right not in task.text and name in task.text for task in mine)
+        assert all(len(set(task.wrongs) - {right}) == 11 for task in mine)
+    assert not [task.text for task in tasks if task.text in text]
+
+
+def test_sentences_of_prompts_occur_in_other_places(committed: list[str]) -> None:
+    text = "\n".join(committed)
+    for task in facts.prompts():
+        sentence = task.text.split(". ")[1] + task.right
+        assert sentence in text, sentence
+
+
+def test_no_story_begins_with_a_held_out_combination(committed: list[str]) -> None:
+    leads, seconds = {}, {}
+    for c in stories.CAST.values():
+        for values in itertools.product(*phrases.FILLINGS.values()):
+            if values[4:6] != (phrases.FILLINGS["spot"][0], phrases.FILLINGS["small"][0]):
+                continue
