@@ -14,7 +14,9 @@ def row_losses(xp, logits, target, ignore_index, label_smoothing):
     """Loss of each row (0 where ignored) and the rows' log sum exp."""
     top = peak(xp, logits)
     low = logits - top
-    lse = xp.log(xp.sum(xp.exp(low), axis=-1))
+    others = xp.where(low == 0, low.dtype.type(0), xp.exp(low))
+    ties = xp.sum(low == 0, axis=-1, dtype=low.dtype) - 1
+    lse = xp.log1p(xp.sum(others, axis=-1) + ties)  # exact where one class has nearly all
     used = target != ignore_index
     safe = xp.where(used, target, 0)[:, None]
     losses = (1 - label_smoothing) * (lse - xp.take_along_axis(low, safe, axis=-1)[:, 0])
