@@ -212,6 +212,14 @@ def table(scores: dict[str, Score], chances: dict[str, float],
     return "\n".join(rows)
 
 
+def consistency(texts: list[str]) -> str:
+    """How many statements of facts in the texts are right; a repeated sentence counts once."""
+    found = [statement for text in texts for statement in set(check_story(text).statements)]
+    right = sum(statement.right for statement in found)
+    share = f" ({right / len(found):.1%})" if found else ""
+    return f"{len(texts)} free stories: {len(found)} statements of facts, {right} right{share}"
+
+
 def completion_by(folder: str, untrained: bool = False) -> Complete:
     """Greedy completion by the model in a run folder, or by its shape with fresh weights."""
     import minillm
@@ -236,10 +244,7 @@ def main() -> None:
     complete = completion_by(options.folder)
     untrained = cloze(completion_by(options.folder, True), tasks) if options.untrained else None
     print(table(cloze(complete, tasks), chance(tasks), untrained))
-    checks = [check_story(text) for text in free_stories(complete, options.stories)]
-    right, wrong = sum(c.right for c in checks), sum(c.wrong for c in checks)
-    share = f" ({right / (right + wrong):.1%})" if right + wrong else ""
-    print(f"{len(checks)} free stories: {right + wrong} statements of facts, {right} right{share}")
+    print(consistency(free_stories(complete, options.stories)))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ FACTS = {
     "wears": (
         "{hero} always wore a {hero.wears}.",
         "{hero} never went out without {hero.his} {hero.wears}.",
-        "You could tell {hero} from far away by {hero.his} {hero.wears}.",
+        "Everybody could tell {hero} from far away by {hero.his} {hero.wears}.",
         "{hero} was very proud of {hero.his} {hero.wears}.",
     ),
     "food": (
@@ -73,7 +73,7 @@ FACTS = {
     "hobby": (
         "{hero} spent every free hour {hero.hobby}.",
         "{hero} was very good at {hero.hobby}.",
-        "Most of all {hero} enjoyed {hero.hobby}.",
+        "Above all, {hero} enjoyed {hero.hobby}.",
         "{hero} was never bored, for {hero.she} loved {hero.hobby}.",
     ),
 }
@@ -92,7 +92,7 @@ PAIRS = (
 SCARES = (
     "{hero} shook from head to toe when {hero.fear} {hero.event}.",
     "{hero} hid behind a tree when {hero.fear} {hero.event}.",
-    "Poor {hero} wanted to run away when {hero.fear} {hero.event}.",
+    "{hero} wanted to run away when {hero.fear} {hero.event}.",
     "{hero} turned pale when {hero.fear} {hero.event}.",
 )
 
@@ -122,12 +122,12 @@ LOST_THING = (
     ),
     (
         "{hero} looked in every corner of the {hero.home}.",
-        "Poor {hero} did not even feel like {hero.hobby}.",
+        "{hero} did not even feel like {hero.hobby}.",
     ),
     (
         "{hero} ran to the {friend.home}, where {friend} was {friend.hobby}.",
         "{hero} went to see {friend}, who lived in the {friend.home}.",
-        '"We will find it together," said {friend} the {friend.species}.',
+        '"I will help you," said {friend} the {friend.species}.',
     ),
     (
         "They walked {there} and looked behind every stone.",
@@ -208,7 +208,7 @@ SORRY = (
         "{hero} took one small bite, and then another, until nothing was left.",
     ),
     (
-        "When {friend} came back, {friend.she} was hungry and very sad.",
+        "Soon {friend} came back, and {friend.she} was hungry and very sad.",
         "{friend} took off {friend.his} {friend.wears} and saw the empty plate.",
     ),
     (
@@ -232,7 +232,7 @@ LITTLE_ONE = (
     ),
     (
         '"I have lost my way, and I am hungry," it said.',
-        '"Please help me, I want to go home," it said.',
+        '"I am so tired, and I want to go home," it said.',
     ),
     (
         "{hero} sat down and gave it a bit of {hero.his} {hero.food}.",
@@ -252,7 +252,7 @@ LITTLE_ONE = (
     ),
     (
         "In the evening {hero} sat in the {hero.home} and ate {hero.food}.",
-        "When {hero} was back in the {hero.home}, {hero.she} slept well.",
+        "That night {hero} lay in the {hero.home} and was happy.",
     ),
 )
 
@@ -267,7 +267,7 @@ FAIR = (
         "But for {hero} a crowd was as bad as {hero.fear}.",
     ),
     (
-        '"You can do it," said {friend} the {friend.species} and smiled.',
+        '"I know you can do it," said {friend} the {friend.species} and smiled.',
         "{friend} stood in the first row, and {hero} could see {friend.his} {friend.wears}.",
     ),
     (
@@ -318,7 +318,7 @@ LOST_WAY = (
 COMFORT = (
     (
         "{hero} the {hero.species} and {friend} the {friend.species} went {there} together.",
-        "With {friend} the {friend.species} at {hero.his} side, {hero} walked {there}.",
+        "{hero} the {hero.species} asked {friend} to come along, and they went {there}.",
     ),
     (
         "There they met {other} the {other.species}.",

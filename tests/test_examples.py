@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_altered_story_is_caught(committed: list[str], fact: str) -> None:
         for name in {s.name for s in said}:
             right = getattr(stories.CAST[name], fact)
             wrong = next(getattr(c, fact) for c in stories.CAST.values() if c.name not in story)
-            check = facts.check_story(story.replace(right, wrong))
+            check = facts.check_story(re.sub(rf"\b{right}\b", wrong, story))
             caught = [s for s in check.statements if not s.right]
             assert [(s.name, s.fact) for s in caught] == [(name, fact)] * len(caught)
             assert len(caught) == sum(s.name == name for s in said)
@@ -100,13 +101,13 @@ def test_altered_story_is_caught(committed: list[str], fact: str) -> None:
 def test_check_story_on_a_story_written_by_hand() -> None:
     check = facts.check_story(
         "Once upon a time, there was a fox named Mira. She lived in the old mill and always wore a "
-        "blue cap. Mira's best friend was Bruno. He loved to eat plum pie. Bruno the bear took a "
-        "lamp. Mira ran to the mossy cave, where Bruno was counting stars. "
-        '"Go," said Mira, and then Mira feared nothing. Bruno lived in the moss')
+        "blue cap. Mira's best friend was Rufus. He loved to eat plum pie. Rufus the bear smiled. "
+        "Mira ran to the mossy cave, where Rufus was counting stars. "
+        '"Go," said Mira, and then Mira feared nothing. Rufus lived in the moss')
     assert [(s.name, s.fact, s.right) for s in check.statements] == [
         ("Mira", "species", True), ("Mira", "home", True), ("Mira", "wears", False),
-        ("Mira", "friend", True), ("Bruno", "food", False), ("Bruno", "species", True),
-        ("Bruno", "home", True), ("Bruno", "hobby", False)]
+        ("Mira", "friend", True), ("Rufus", "food", False), ("Rufus", "species", True),
+        ("Rufus", "home", True), ("Rufus", "hobby", False)]
     assert (check.right, check.wrong) == (5, 3)
 
 
@@ -136,16 +137,72 @@ def test_prompts_are_held_out(committed: list[str]) -> None:
     assert not [task.text for task in tasks if task.text in text]
 
 
-def test_sentences_of_prompts_occur_in_other_places(committed: list[str]) -> None:
+def test_sentences_of_prompts_are_sentences_of_the_stories(committed: list[str]) -> None:
     text = "\n".join(committed)
-    for task in facts.prompts():
-        sentence = task.text.split(". ")[1] + task.right
-        assert sentence in text, sentence
+    ends = [task.text.split(". ")[1] + task.right for task in facts.prompts()]
+    assert sum(end in text for end in ends) >= 0.95 * len(ends)
+    for sentence in itertools.chain(*phrases.FACTS.values()):
+        told = [stories.fill(sentence, {}, hero=c) in text for c in stories.CAST.values()]
+        assert sum(told) >= 6, sentence
 
 
 def test_no_story_begins_with_a_held_out_combination(committed: list[str]) -> None:
-    leads, seconds = {}, {}
+    def wordings(sentence: str, hero: stories.Character) -> set[str]:
+        slots = [slot for slot in phrases.FILLINGS if f"{{{slot}}}" in sentence]
+        every = itertools.product(*(phrases.FILLINGS[slot] for slot in slots))
+        return {stories.fill(sentence, dict(zip(slots, texts)), hero=hero) for texts in every}
+
+    leads, facts_of = {}, {}
     for c in stories.CAST.values():
-        for values in itertools.product(*phrases.FILLINGS.values()):
-            if values[4:6] != (phrases.FILLINGS["spot"][0], phrases.FILLINGS["small"][0]):
-                continue
+        for i, lead in enumerate(phrases.LEADS):
+            leads |= dict.fromkeys(wordings(lead, c), i)
+        for j, sentence in itertools.chain(*map(enumerate, phrases.FACTS.values())):
+            for form in (sentence, stories.with_pronoun(sentence)):
+                facts_of |= dict.fromkeys(wordings(form, c), j)
+    pairs = set()
+    for story in committed:
+        first, second = facts.SENTENCE_END.split(story)[:2]
+        pairs.add((leads[first], facts_of[second]))
+    assert not [pair for pair in pairs if stories.held_out(*pair)]
+    assert len(pairs) == sum(not stories.held_out(i, j) for i in range(10) for j in range(4))
+
+
+def test_cloze_scores_an_oracle_a_constant_and_silence() -> None:
+    tasks = facts.prompts()
+    answers = {task.text: task.right for task in tasks}
+    of_mira = {fact: " " + getattr(stories.CAST["Mira"], fact) for fact in phrases.FACTS}
+    kinds = {task.text: task.fact for task in tasks}
+    oracle = facts.cloze(lambda text, n: (answers[text] + ". And")[:n], tasks)
+    constant = facts.cloze(lambda text, n: (of_mira[kinds[text]] + ".")[:n], tasks)
+    silence = facts.cloze(lambda text, n: "", tasks)
+    longer = facts.cloze(lambda text, n: (answers[text] + "s")[:n], tasks)
+    assert set(oracle) == set(phrases.FACTS)
+    assert set(oracle.values()) == {facts.Score(1.0, 0.0)}
+    assert set(silence.values()) == set(longer.values()) == {facts.Score(0.0, 0.0)}
+    assert {s.right for s in constant.values()} == set(facts.chance(tasks).values()) == {1 / 12}
+    assert all(score.mixed_up == pytest.approx(11 / 12) for score in constant.values())
+
+
+def test_free_stories_begin_without_a_fact_and_end_with_the_line() -> None:
+    texts = facts.free_stories(lambda start, n: " Mira lived in the old mill.\n\nOnce", 24)
+    assert len(set(texts)) == 24
+    for text in texts:
+        assert [s.fact for s in facts.check_story(text).statements] == ["home"]
+        assert text.endswith("mill.")
+
+
+def test_table_has_a_row_for_each_fact_and_the_mean() -> None:
+    score = {"home": facts.Score(0.5, 0.25), "food": facts.Score(1.0, 0.0)}
+    rows = facts.table(score, {"home": 0.1, "food": 0.1}, score).split("\n")
+    assert [row.split() for row in rows] == [
+        ["fact", "trained", "mixed", "up", "chance", "untrained"],
+        ["home", "50.0%", "25.0%", "10.0%", "50.0%"],
+        ["food", "100.0%", "0.0%", "10.0%", "100.0%"],
+        ["all", "75.0%", "12.5%", "10.0%", "75.0%"]]
+
+
+def test_consistency_counts_a_repeated_sentence_once() -> None:
+    text = "Mira was afraid of thunder. Mira was afraid of thunder. Mira was afraid of bees."
+    assert facts.consistency([text, text]) == (
+        "2 free stories: 4 statements of facts, 2 right (50.0%)")
+    assert facts.consistency(["Mira slept."]) == "1 free stories: 0 statements of facts, 0 right"
