@@ -6,12 +6,17 @@
 
 #include "arguments.h"
 #include "kernels.h"
+#include "platform.h"
 
 namespace minillm {
 
 const Kernels& kernels();
 
-using Unlocked = pybind11::gil_scoped_release;
+// While a kernel runs: other Python threads may go on, and denormals are 0.
+struct Unlocked {
+    pybind11::gil_scoped_release released;
+    FlushDenormals flush;
+};
 
 void bind_activation(pybind11::module_& module);
 void bind_attention(pybind11::module_& module);

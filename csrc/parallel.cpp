@@ -102,6 +102,7 @@ class Pool {
 
     void worker(size_t self, uint64_t seen) {
         block_signals();
+        const FlushDenormals flush;
         inside_chunk = true;
         while (await_epoch(seen)) {
             active_++;

@@ -15,21 +15,33 @@
 #include <pthread.h>
 #include <signal.h>
 #endif
-#if defined(_MSC_VER)
-#include <intrin.h>
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
 #endif
 
 namespace minillm {
 
-void cpu_pause() {
-#if defined(_MSC_VER) && defined(_M_X64)
-    _mm_pause();
-#elif defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
+#if defined(__x86_64__) || defined(_M_X64)
+void cpu_pause() { _mm_pause(); }
+
+FlushDenormals::FlushDenormals() : before_(_mm_getcsr()) {
+    _mm_setcsr(static_cast<unsigned>(before_) | 0x8040);  // results and operands
 }
+FlushDenormals::~FlushDenormals() { _mm_setcsr(static_cast<unsigned>(before_)); }
+#elif defined(__aarch64__)
+void cpu_pause() { asm volatile("yield"); }
+
+FlushDenormals::FlushDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    asm volatile("msr fpcr, %0" : : "r"(before_ | (uint64_t{1} << 24)));
+}
+FlushDenormals::~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+#else
+void cpu_pause() {}
+
+FlushDenormals::FlushDenormals() : before_(0) {}
+FlushDenormals::~FlushDenormals() {}
+#endif
 
 #if defined(_WIN32)
 void block_signals() {}

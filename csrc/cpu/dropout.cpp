@@ -4,23 +4,34 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-// Number i of the SplitMix64 sequence of a seed (Steele, Lea, Flood, OOPSLA 2014): each element can
-// ask for its own, so the mask depends neither on order nor on threads.
-INLINE uint64_t splitmix64(uint64_t seed, uint64_t i) {
-    uint64_t z = seed + (i + 1) * 0x9E3779B97F4A7C15u;
+typedef uint64_t v64 __attribute__((vector_size(4 * W)));     // half as many lanes as vf
+typedef int32_t vi_half __attribute__((vector_size(2 * W)));  // and as many as v64
+
+// The numbers i, i + 1, ... of the SplitMix64 sequence of a seed (Steele, Lea, Flood, OOPSLA 2014),
+// upper 24 bits. Each element can ask for its own, so a mask depends neither on order nor on
+// threads.
+INLINE vi_half splitmix64(uint64_t seed, int64_t i) {
+    constexpr uint64_t gamma = 0x9E3779B97F4A7C15u;
+    v64 z;
+    for (int lane = 0; lane < W / 2; lane++) z[lane] = seed + (i + 1 + lane) * gamma;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
+    return __builtin_convertvector((z ^ (z >> 31)) >> 40, vi_half);
+}
+
+template <int... I>
+INLINE vi join(vi_half low, vi_half high, Lanes<I...>) {
+    return __builtin_shufflevector(low, high, I...);
 }
 
 }  // namespace
 
 void dropout_forward(const float* x, int64_t n, double p, uint64_t seed, float* out) {
-    const auto least = static_cast<uint64_t>(__builtin_ceil(p * (1 << 24)));
+    const auto least = static_cast<int32_t>(__builtin_ceil(p * (1 << 24)));
     const auto scale = static_cast<float>(1 / (1 - p));
-    for_each_range(n, [=](int64_t first, int64_t end) {
-        for (int64_t i = first; i < end; i++)
-            out[i] = splitmix64(seed, i) >> 40 >= least ? x[i] * scale : 0.0f;
+    for_each_vector(n, [=](int64_t i, auto lanes) {
+        const vi random = join(splitmix64(seed, i), splitmix64(seed, i + W / 2), AllLanes{});
+        store(out + i, select(random >= least, load(x + i, lanes) * scale, vf{}), lanes);
     });
 }
 

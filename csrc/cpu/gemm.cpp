@@ -10,17 +10,17 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-constexpr int64_t max_depth = 512;          // of a block
-constexpr int64_t block_rows = 10 * MR;     // a block of A then fits the second
-constexpr int64_t packed_floats = 1 << 20;  // of B at a time
+constexpr int64_t max_depth = 512;          // of a block; deep ones pass over C less often
+constexpr int64_t block_rows = 20 * MR;     // of A, which stay in the second cache
+constexpr int64_t packed_floats = 1 << 19;  // of B at a time
 constexpr int64_t serial_work = 1 << 19;    // multiplications below which threads do not pay
 
-// How a product is cut into tasks: about four for each thread.
+// How a product is cut into tasks: about three for each thread.
 struct Grid {
     int64_t rows, row_blocks, panels, panel_groups;
 
     Grid(int64_t all_rows, int64_t all_panels, bool serial) {
-        const int64_t wanted = serial ? 1 : 4 * thread_count();
+        const int64_t wanted = serial ? 1 : 3 * thread_count();
         rows = smaller(block_rows, ceil_div(all_rows, wanted * MR) * MR);
         row_blocks = ceil_div(all_rows, rows);
         panels = ceil_div(all_panels, smaller(all_panels, ceil_div(wanted, row_blocks)));

@@ -33,12 +33,20 @@ struct Tile {
 template <int M, int N, bool by_rows>
 static void multiply_tile(const Tile& tile) {
     vf acc[M][N] = {};
-    const int64_t row = by_rows ? tile.a_stride : 1, step = by_rows ? 1 : tile.a_stride;
+    const int64_t row = by_rows ? tile.a_stride : 1, step = by_rows ? 1 : tile.a_stride,
+                  ahead = 16 * tile.b_stride;
     const float *a = tile.a, *b = tile.b;
+#pragma GCC unroll 12
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) __builtin_prefetch(tile.c + i * tile.c_stride + j * W, 1);
     for (int64_t k = 0; k < tile.depth; k++, a += step, b += tile.b_stride) {
         vf columns[N];
 #pragma GCC unroll 4
-        for (int j = 0; j < N; j++) columns[j] = load(b + j * W);
+        for (int j = 0; j < N; j++) {
+            columns[j] = load(b + j * W);
+            __builtin_prefetch(b + ahead + j * W);
+        }
 #pragma GCC unroll 12
         for (int i = 0; i < M; i++) {
             const vf factor = splat(a[i * row]);
