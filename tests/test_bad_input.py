@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from minillm.training import metrics
+from minillm.training.run_folder import new_folder
 from small_runs import command, environment, flags, minillm, story, tree, written
 
 TEXT = story(20)
@@ -215,6 +216,14 @@ def test_a_refused_run_keeps_the_empty_folder_it_was_given(place, capsys):
         refusal(capsys, place, "train", "none.txt", "--out", out)
     assert minillm("train", "good.txt", "--out", "link", *flags(steps=1)) == 0
     assert (place / "empty/model.safetensors").exists()
+
+
+def test_a_folder_that_another_run_made_meanwhile_is_left_alone(place):
+    written(place / "run/training/settings.json", "of the other")
+    before = everything(place)
+    with pytest.raises(FileExistsError), new_folder(place / "run"):
+        raise AssertionError("not reached")
+    assert everything(place) == before
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read and write all")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 
 import numpy as np
 import pytest
@@ -15,9 +16,14 @@ from small_runs import arrays_of, flags, minillm, same_bits, trainer, tree, writ
 
 
 class Faults:
-    """Spoils what is computed in the steps named: `gradient` of ln_f, or `loss` of a batch."""
+    """Spoils what is computed in the steps named: `gradient` of ln_f, or `loss` of a batch.
 
-    def __init__(self, monkeypatch, gradient=(), loss=(), batch=0, value=math.nan):
+    A value that is multiplied with the loss spoils all gradients too, one that is added does not.
+    """
+
+    def __init__(
+        self, monkeypatch, gradient=(), loss=(), batch=0, value=math.nan, spoil=operator.mul
+    ):
         self.gradient, self.loss, self.value = gradient, loss, value
         self.at = self.batch = self.backwards = -1
         whole_step, run_backward, model_loss = Trainer.step, Op.run_backward, GPT2.loss
@@ -40,7 +46,8 @@ class Faults:
         def loss_of(model, *arguments, **options):
             self.batch += 1
             found = model_loss(model, *arguments, **options)
-            return found * self.value if self.at in self.loss and self.batch == batch else found
+            wrong = self.at in self.loss and self.batch == batch
+            return spoil(found, self.value) if wrong else found
 
         monkeypatch.setattr(Trainer, "step", step)
         monkeypatch.setattr(Op, "run_backward", backward)
@@ -89,6 +96,16 @@ def test_a_loss_that_is_not_finite_names_its_own_batch(tmp_path, monkeypatch):
     assert skipped.skipped.endswith(f"batch begins {run.tokenizer.decode(inputs[0])!r}")
     assert skipped.skipped.startswith("gradient of wte.weight is not finite; ")
     assert math.isnan(skipped.loss)
+    assert same_bits(arrays_of(run), before)
+
+
+def test_a_loss_alone_that_is_not_finite_skips_its_step(tmp_path, monkeypatch):
+    Faults(monkeypatch, loss={1}, value=math.inf, spoil=operator.add)
+    run = trainer(tmp_path)
+    before = arrays_of(run)
+    skipped = run.step(0.1)
+    assert math.isfinite(skipped.grad_norm)
+    assert skipped.skipped.startswith("the loss is inf; batch begins ")
     assert same_bits(arrays_of(run), before)
 
 

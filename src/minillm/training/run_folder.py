@@ -38,16 +38,18 @@ def free_folder(files: Sequence[str]) -> Path:
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make the folder of a run; an exception inside the block removes what was made."""
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    made = False
     try:
         (folder / INNER).mkdir(parents=True)
+        made = True
         yield
     except BaseException:
-        if os.path.isdir(folder):  # which Path.is_dir cannot say of a name that is too long
+        if made:
             for path in folder.iterdir():  # it was empty or not there
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for parent in made:
-            if os.path.isdir(parent) and not any(parent.iterdir()):
+        for parent in missing:
+            if os.path.isdir(parent) and not any(parent.iterdir()):  # a name may be too long
                 parent.rmdir()
         raise
 
