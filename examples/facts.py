@@ -227,8 +227,14 @@ def completion_by(folder: str, untrained: bool = False) -> Complete:
     model, tokenizer = minillm.load(folder, untrained=untrained)
 
     def complete(prompt: str, max_chars: int) -> str:
-        text = minillm.generate(model, tokenizer, prompt, max_tokens=max_chars, temperature=0.0)
-        return text.removeprefix(prompt)[:max_chars]
+        text = ""
+        for piece in minillm.stream(
+            model, tokenizer, prompt, max_tokens=max_chars, temperature=0.0
+        ):
+            text += piece
+            if len(text) >= max_chars or "\n" in text:
+                break
+        return text[:max_chars]
 
     return complete
 
@@ -241,8 +247,12 @@ def main() -> None:
     parser.add_argument("--untrained", action="store_true", help="also score untrained weights")
     options = parser.parse_args()
     tasks = prompts()
-    complete = completion_by(options.folder)
-    untrained = cloze(completion_by(options.folder, True), tasks) if options.untrained else None
+    try:
+        complete = completion_by(options.folder)
+        fresh = completion_by(options.folder, untrained=True) if options.untrained else None
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"facts: {error}\n")
+    untrained = cloze(fresh, tasks) if fresh else None
     print(table(cloze(complete, tasks), chance(tasks), untrained))
     print(consistency(free_stories(complete, options.stories)))
 
