@@ -159,6 +159,16 @@ def test_activations_of_huge_values_are_limits(name, isa):
     assert np.isnan(out[6])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_kernels_take_denormals_for_zero_and_leave_numpy_alone(threads):
+    cpu.runtime.set_threads(threads)
+    x = np.full(200_000, 1e-39, np.float32)
+    out = np.full_like(x, 7)
+    cpu.dropout_forward(x, 0.0, 0, out)
+    assert not out.any()
+    assert (x * np.float32(0.5) > 0).all()
+
+
 # Threads and processes.
 
 
