@@ -13,32 +13,43 @@ struct Target {
     float smoothing;
 };
 
-// What must be known of a row of logits; those of its parts can be joined in order.
+// What must be known of a row of logits; those of its parts can be joined in order. The greatest
+// logit is kept out of the sum of powers: where it has nearly all the probability, the loss of
+// choosing it is what the others add to 1, which a sum with that 1 in it would round away.
 struct RowState {
-    float greatest = -infinity(), powers = 0;  // sum of exp(logit - greatest)
-    float total = 0, at_target = 0;            // sum of logits, logit of the target
+    float greatest = -infinity(), ties = 0;  // the greatest logit, and how often it occurs
+    float others = 0;                        // sum of exp(logit - greatest) over smaller ones
+    float total = 0, at_target = 0;          // sum of logits, logit of the target
 
     void add(const float* logits, int64_t first, int64_t count, int64_t target) {
         const float now = row_max(logits, count);
-        const float joint = now > greatest ? now : greatest;
-        const float shift = joint == -infinity() ? 0 : joint;
-        float sums[2];
+        if (now > greatest) {
+            others = (others + ties) * __builtin_expf(greatest - now);
+            ties = 0;
+            greatest = now;
+        }
+        const float shift = greatest == -infinity() ? 0 : greatest;
+        float sums[3];
         sum_over(count, sums, [=](int64_t i, auto lanes, vf* parts) {
-            parts[0] += exp(load(logits + i, lanes, -infinity()) - shift);
-            parts[1] += load(logits + i, lanes);
+            const vf low = load(logits + i, lanes, -infinity()) - shift;
+            parts[0] += select(low == 0.0f, vf{}, exp(low));
+            parts[1] += select(low == 0.0f, splat(1.0f), vf{});
+            parts[2] += load(logits + i, lanes);
         });
-        powers = powers * __builtin_expf(greatest - shift) + sums[0];
-        greatest = joint;
-        total += sums[1];
+        others += sums[0];
+        ties += sums[1];
+        total += sums[2];
         if (target >= first && target < first + count) at_target = logits[target - first];
     }
 
-    float lse() const { return greatest + __builtin_logf(powers); }
+    float above() const { return __builtin_log1pf(others + (ties - 1)); }  // lse - greatest
+
+    float lse() const { return greatest + above(); }
 
     float loss(const Target& t) const {
-        const float end = lse(), mean = total / static_cast<float>(t.classes);
-        const float smooth = t.smoothing > 0 ? t.smoothing * (end - mean) : 0;
-        return (1 - t.smoothing) * (end - at_target) + smooth;
+        const float mean = total / static_cast<float>(t.classes);
+        const float smooth = t.smoothing > 0 ? t.smoothing * (greatest - mean + above()) : 0;
+        return (1 - t.smoothing) * (greatest - at_target + above()) + smooth;
     }
 };
 

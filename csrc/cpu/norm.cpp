@@ -13,19 +13,22 @@ void norm_row(const float* x, const float* weight, const float* bias, double eps
     float center = 0;
     if constexpr (centered)
         center = sum_over(cols, [=](int64_t i, auto lanes) { return load(x + i, lanes); }) / size;
-    const float squares = sum_over(cols, [=](int64_t i, auto lanes) {
+    float sums[2];  // of the distances from the rounded mean; of their squares
+    sum_over(cols, sums, [=](int64_t i, auto lanes, vf* parts) {
         const vf distance = load(x + i, lanes, center) - center;
-        return distance * distance;
+        parts[0] += distance;
+        parts[1] += distance * distance;
     });
-    const float scale =
-        static_cast<float>(1 / __builtin_sqrt(static_cast<double>(squares / size) + eps));
+    const float rest = centered ? sums[0] / size : 0;  // what rounding the mean lost
+    const double variance = static_cast<double>(sums[1] / size) - static_cast<double>(rest) * rest;
+    const float scale = static_cast<float>(1 / __builtin_sqrt(variance + eps));
     over_vectors(0, cols, [&](int64_t i, auto lanes) {
-        vf y = (load(x + i, lanes) - center) * scale;
+        vf y = (load(x + i, lanes) - center - rest) * scale;
         if (weight) y *= load(weight + i, lanes);
         if (bias) y += load(bias + i, lanes);
         store(out + i, y, lanes);
     });
-    if constexpr (centered) *mean = center;
+    if constexpr (centered) *mean = center + rest;
     *rstd = scale;
 }
 

@@ -71,7 +71,8 @@ def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> Non
 
 def new_generator(*seeds: int) -> numpy.random.Generator:
     """A generator whose stream is a function of `seeds` alone (each 0 or more)."""
-    return numpy.random.Generator(numpy.random.Philox(numpy.random.SeedSequence(list(seeds))))
+    sequence = numpy.random.SeedSequence(seeds, spawn_key=(len(seeds),))  # (1,) is not (1, 0)
+    return numpy.random.Generator(numpy.random.Philox(sequence))
 
 
 default_generator = new_generator(0)
