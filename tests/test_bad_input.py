@@ -102,6 +102,7 @@ BAD_OPTIONS = [
     (["--prompt", "a" * 999], "--prompt: 999 tokens, 1 to"),
     (["--seed", "-1"], "--seed: -1, 0 or more is needed"),
     (["--stop-after", "-1"], "--stop-after: -1, 0 or more is needed"),
+    (["--stop-after", "1.5"], "argument --stop-after: invalid int value: '1.5'"),
     (["--out", ""], "--out: an empty name given, a path is needed"),
     (["--out", "good.txt"], "good.txt exists already"),
     (["--out", "good.txt/run"], "not a directory"),

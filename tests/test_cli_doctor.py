@@ -1,5 +1,6 @@
 """`minillm doctor`: green where all providers agree with the reference, red where one does not."""
 
+import io
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -174,6 +175,15 @@ def test_any_console_encoding(encoding):
     )
     assert done.returncode == 0, done.stdout
     assert done.stderr == b""
+
+
+def test_a_processor_with_any_name(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr("minillm.training.machine.cpu_name", lambda: "Процессор™")
+    monkeypatch.setattr("minillm.ops.registry", {"relu": registry["relu"]})
+    assert minillm("doctor", "--cases", 1) == 0
+    assert b"\\u041f\\u0440" in out.buffer.getvalue()
 
 
 @pytest.mark.parametrize("words", [("doctor", "--cases", "1"), ("train", "--help")])

@@ -53,6 +53,16 @@ def test_the_same_seed_gives_the_same_text_whatever_the_way(model, capsys):
     assert "the cat" + found + "\n" == text
 
 
+def test_without_a_cache_no_cache_is_used(model, capsys, monkeypatch):
+    def update(*arguments):
+        raise RuntimeError("a cache was used")
+
+    monkeypatch.setattr("minillm.generation.cache.Cache.update", update)
+    words = (model, "--prompt", "the", "--max-tokens", 3)
+    assert len(text_of(capsys, *words, "--no-cache")) == 7
+    assert minillm("generate", *words) == 2
+
+
 def test_temperature_0_takes_the_most_probable_token_whatever_the_seed(model, capsys):
     greedy = text_of(capsys, model, "--prompt", "the", "--temperature", 0, "--max-tokens", 40)
     for words in (("--seed", 9), ("--top-p", 0), ("--no-cache",)):
