@@ -16,40 +16,47 @@ struct Task {
     const Attention& a;
     const Heads<float>& out;
     float* lse;  // holds the running maxima meanwhile
-    int64_t batch, kv_head, first, end;
-
-    int64_t group() const { return a.heads / a.kv_heads; }
-    float* lse_of(int64_t head, int64_t row) const {
-        return lse + (batch * a.heads + head) * a.q_rows + row;
-    }
+    const int64_t batch, kv_head, first, end;
+    const int64_t group = a.heads / a.kv_heads;
+    const bool pack = a.q_rows * group >= few_rows;
+    const Scratch scores{block_q * block_k}, sums{group * (end - first)};  // of weights, by query
+    const Scratch key_memory{panel_floats(a.d, block_k)};
+    const Scratch value_memory{panel_floats(block_k, a.value_d)};
 
     void run() const;
-    void meet_keys(const Panels& keys, const Panels& values, int64_t first_k, int64_t cols,
-                   float* scores, float* sums) const;
-    void few_scores(int64_t head, int64_t row, int64_t first_k, int64_t cols, float* scores) const;
-    void absorb(int64_t head, int64_t row, int64_t first_k, int64_t cols, int64_t seen,
-                float* scores, float& total) const;
-    void finish(int64_t head, int64_t row, float total) const;
+    void clear() const;
+    void meet_keys(int64_t first_k, int64_t cols) const;
+    void find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t cols,
+                     int64_t width) const;
+    void absorb(int64_t head, int64_t row, int64_t first_k, int64_t width, float* line) const;
+    void finish(int64_t head, int64_t row) const;
+
+    float& lse_of(int64_t head, int64_t row) const {
+        return lse[(batch * a.heads + head) * a.q_rows + row];
+    }
+    float& sum_of(int64_t head, int64_t row) const {
+        return sums[(head - kv_head * group) * (end - first) + row - first];
+    }
 };
 
 // Turns a row of scores into weights under the maximum so far, and corrects what was summed before.
-void Task::absorb(int64_t head, int64_t row, int64_t first_k, int64_t cols, int64_t seen,
-                  float* scores, float& total) const {
-    finish_scores(a, batch, head, row, first_k, seen, scores);
-    float& greatest = *lse_of(head, row);
-    const float now = row_max(scores, seen), joint = now > greatest ? now : greatest;
+void Task::absorb(int64_t head, int64_t row, int64_t first_k, int64_t width, float* line) const {
+    const int64_t seen = visible(a, row, first_k, width);
+    finish_scores(a, batch, head, row, first_k, seen, line);
+    float &greatest = lse_of(head, row), &total = sum_of(head, row);
+    const float now = row_max(line, seen), joint = now > greatest ? now : greatest;
     const float shift = joint == -infinity() ? 0 : joint;
     const float fresh = sum_over(seen, [=](int64_t i, auto lanes) {
-        const vf weight = exp(load(scores + i, lanes, -infinity()) - shift);
-        store(scores + i, weight, lanes);
+        const vf weight = exp(load(line + i, lanes, -infinity()) - shift);
+        store(line + i, weight, lanes);
         return weight;
     });
-    memset(scores + seen, 0, sizeof(float) * (cols - seen));
+    memset(line + seen, 0, sizeof(float) * (width - seen));
     if (joint != greatest) {
         const float correction = __builtin_expf(greatest - shift);
-        float* sum = at(out, batch, head, row);
+        float* result = at(out, batch, head, row);
         over_vectors(0, a.value_d, [=](int64_t i, auto lanes) {
-            store(sum + i, load(sum + i, lanes) * correction, lanes);
+            store(result + i, load(result + i, lanes) * correction, lanes);
         });
         total *= correction;
         greatest = joint;
@@ -57,37 +64,39 @@ void Task::absorb(int64_t head, int64_t row, int64_t first_k, int64_t cols, int6
     total += fresh;
 }
 
-void Task::few_scores(int64_t head, int64_t row, int64_t first_k, int64_t cols,
-                      float* scores) const {
-    const float* query = at(a.q, batch, head, row);
-    for (int64_t j = 0; j < cols; j++) {
-        const float* key = at(a.k, batch, kv_head, first_k + j);
-        scores[j] = sum_over(a.d, [=](int64_t i, auto lanes) {
-            return load(query + i, lanes) * load(key + i, lanes);
-        });
+// Products of `rows` queries with the first `width` of `cols` keys.
+void Task::find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t cols,
+                       int64_t width) const {
+    const Matrix q = rows_of(a.q, batch, head, row, rows, a.d);
+    const Matrix k = rows_of(a.k, batch, kv_head, first_k, cols, a.d);
+    if (pack)
+        return multiply_block(rows_in_place(q), {key_memory, a.d, width}, 0, ceil_div(width, NR),
+                              {}, scores, block_k);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < width; j++) {
+            const float *query = q.data + i * q.row_stride, *key = k.data + j * k.row_stride;
+            scores[i * block_k + j] = sum_over(a.d, [=](int64_t d, auto lanes) {
+                return load(query + d, lanes) * load(key + d, lanes);
+            });
+        }
     }
 }
 
-// All queries of the task against `cols` keys; `keys` is empty if they were not packed.
-void Task::meet_keys(const Panels& keys, const Panels& values, int64_t first_k, int64_t cols,
-                     float* scores, float* sums) const {
-    for (int64_t member = 0; member < group(); member++) {
-        const int64_t head = kv_head * group() + member;
+// All queries of the task against `cols` keys.
+void Task::meet_keys(int64_t first_k, int64_t cols) const {
+    const Matrix k = rows_of(a.k, batch, kv_head, first_k, cols, a.d);
+    const Matrix v = rows_of(a.v, batch, kv_head, first_k, cols, a.value_d);
+    if (pack) pack_panels(transposed(k), key_memory);
+    const Panels values = pack ? pack_panels(v, value_memory) : panels_in_place(v, value_memory);
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
         const int64_t start = larger(first, first_block_seeing(a, first_k));
         for (int64_t row = start; row < end; row += block_q) {
             const int64_t rows = smaller(block_q, end - row);
             const int64_t width = visible(a, row + rows - 1, first_k, cols);
             if (width == 0) continue;
-            if (keys.packed)
-                multiply_block(rows_in_place(rows_of(a.q, batch, head, row, rows, a.d)),
-                               {keys.packed, keys.rows, width}, 0, ceil_div(width, NR), {}, scores,
-                               block_k);
-            for (int64_t i = 0; i < rows; i++) {
-                float* line = scores + i * block_k;
-                if (!keys.packed) few_scores(head, row + i, first_k, width, line);
-                absorb(head, row + i, first_k, width, visible(a, row + i, first_k, width), line,
-                       sums[member * (end - first) + row + i - first]);
-            }
+            find_scores(head, row, rows, first_k, cols, width);
+            for (int64_t i = 0; i < rows; i++)
+                absorb(head, row + i, first_k, width, scores + i * block_k);
             float* result = at(out, batch, head, row);
             multiply_block({scores, rows, width, block_k, block_k, true}, values, 0, values.count(),
                            {result, out.row_stride}, result, out.row_stride);
@@ -95,40 +104,34 @@ void Task::meet_keys(const Panels& keys, const Panels& values, int64_t first_k, 
     }
 }
 
-void Task::finish(int64_t head, int64_t row, float total) const {
-    float *sum = at(out, batch, head, row), *log_sum = lse_of(head, row);
-    const float scale = total == 0 ? 0 : 1 / total;
+void Task::clear() const {
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        for (int64_t row = first; row < end; row++) {
+            memset(at(out, batch, head, row), 0, sizeof(float) * a.value_d);
+            lse_of(head, row) = -infinity();
+            sum_of(head, row) = 0;
+        }
+    }
+}
+
+void Task::finish(int64_t head, int64_t row) const {
+    float* result = at(out, batch, head, row);
+    const float total = sum_of(head, row), scale = total == 0 ? 0 : 1 / total;
     over_vectors(0, a.value_d, [=](int64_t i, auto lanes) {
-        store(sum + i, load(sum + i, lanes) * scale, lanes);
+        store(result + i, load(result + i, lanes) * scale, lanes);
     });
-    *log_sum += total == 0 ? 0 : __builtin_logf(total);
+    lse_of(head, row) += total == 0 ? 0 : __builtin_logf(total);
 }
 
 void Task::run() const {
-    const int64_t rows = end - first;
-    const bool pack = a.q_rows * group() >= few_rows;
-    const Scratch key_memory(panel_floats(a.d, block_k)), scores(block_q * block_k),
-        value_memory(panel_floats(block_k, a.value_d)), sums(group() * rows);
-    memset(sums, 0, sizeof(float) * group() * rows);
-    for (int64_t head = kv_head * group(); head < (kv_head + 1) * group(); head++) {
-        for (int64_t row = first; row < end; row++) {
-            memset(at(out, batch, head, row), 0, sizeof(float) * a.value_d);
-            *lse_of(head, row) = -infinity();
-        }
-    }
+    clear();
     for (int64_t first_k = 0; first_k < a.k_rows; first_k += block_k) {
         const int64_t cols = visible(a, end - 1, first_k, smaller(block_k, a.k_rows - first_k));
         if (cols == 0) break;
-        const Matrix k = rows_of(a.k, batch, kv_head, first_k, cols, a.d);
-        const Matrix v = rows_of(a.v, batch, kv_head, first_k, cols, a.value_d);
-        const Panels keys = pack ? pack_panels(transposed(k), key_memory) : Panels{nullptr, 0, 0};
-        const Panels values =
-            pack ? pack_panels(v, value_memory) : panels_in_place(v, value_memory);
-        meet_keys(keys, values, first_k, cols, scores, sums);
+        meet_keys(first_k, cols);
     }
-    for (int64_t member = 0; member < group(); member++)
-        for (int64_t row = first; row < end; row++)
-            finish(kv_head * group() + member, row, sums[member * rows + row - first]);
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+        for (int64_t row = first; row < end; row++) finish(head, row);
 }
 
 }  // namespace
@@ -157,14 +160,8 @@ void attention_forward(const Attention& a, const Heads<float>& out, float* lse) 
     const int64_t pieces = ceil_div(a.q_rows, each);
     parallel_for(pairs * pieces, [&](int64_t i) {
         const int64_t pair = i / pieces, first = i % pieces * each;
-        Task{a,
-             out,
-             lse,
-             pair / a.kv_heads,
-             pair % a.kv_heads,
-             first,
-             smaller(a.q_rows, first + each)}
-            .run();
+        const int64_t batch = pair / a.kv_heads, kv_head = pair % a.kv_heads;
+        Task{a, out, lse, batch, kv_head, first, smaller(a.q_rows, first + each)}.run();
     });
 }
 

@@ -21,8 +21,8 @@ INLINE vf exp(vf x) {
     const vf n = shifted - to_integer;
     vf r = x - n * 0.693359375f;
     r -= n * -2.12194440e-4f;  // log 2 in two parts
-    const vi power = (vi)shifted << 23;
-    vf value = (vf)((vi)polynomial(coefficients, r) + power);
+    const vu power = (vu)shifted << 23;
+    vf value = (vf)((vu)polynomial(coefficients, r) + power);
     value = select(x < -87.33f, vf{}, value);
     return select(x < 88.722839f, value, x + infinity());  // inf, or NaN for NaN
 }

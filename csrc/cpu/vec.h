@@ -24,6 +24,7 @@ constexpr int W = 4;
 
 typedef float vf __attribute__((vector_size(4 * W)));
 typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W)));
 typedef float vf_unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
 
 INLINE vf load(const float* from) { return *reinterpret_cast<const vf_unaligned*>(from); }
