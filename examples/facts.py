@@ -47,8 +47,14 @@ def prompts() -> list[Prompt]:
     for character in CAST.values():
         for fact, sentences in FACTS.items():
             for j in shuffled(rng, range(len(sentences)))[:PROMPTS_PER_FACT]:
-                lead = pick(rng, [text for i, text in enumerate(LEADS)
-                                  if held_out(i, j) and f".{fact}}}" not in text])
+                lead = pick(
+                    rng,
+                    [
+                        text
+                        for i, text in enumerate(LEADS)
+                        if held_out(i, j) and f".{fact}}}" not in text
+                    ],
+                )
                 fillings = {slot: pick(rng, texts) for slot, texts in FILLINGS.items()}
                 before = sentences[j].partition("{hero." + fact + "}")[0].rstrip()
                 text = fill(f"{lead} {before}", fillings, hero=character)
@@ -177,7 +183,8 @@ def check_story(text: str) -> Check:
             if right.startswith(sentence[start:]) and right != sentence[start:]:
                 continue
             statements[name, fact, start + len(before)] = Statement(
-                name, fact, sentence, begins_with(sentence[start:], right))
+                name, fact, sentence, begins_with(sentence[start:], right)
+            )
         before += sentence + " "
     right_count = sum(s.right for s in statements.values())
     return Check(tuple(statements.values()), right_count, len(statements) - right_count)
@@ -196,12 +203,15 @@ def free_stories(complete: Complete, count: int) -> list[str]:
     return texts
 
 
-def table(scores: dict[str, Score], chances: dict[str, float],
-          untrained: dict[str, Score] | None) -> str:
+def table(
+    scores: dict[str, Score], chances: dict[str, float], untrained: dict[str, Score] | None
+) -> str:
     """The cloze scores in per cent, a row for each kind of fact and their mean."""
-    columns = {"trained": {fact: score.right for fact, score in scores.items()},
-               "mixed up": {fact: score.mixed_up for fact, score in scores.items()},
-               "chance": chances}
+    columns = {
+        "trained": {fact: score.right for fact, score in scores.items()},
+        "mixed up": {fact: score.mixed_up for fact, score in scores.items()},
+        "chance": chances,
+    }
     if untrained is not None:
         columns["untrained"] = {fact: score.right for fact, score in untrained.items()}
     rows = [f"{'fact':<10}" + "".join(f"{head:>11}" for head in columns)]

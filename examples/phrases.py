@@ -10,12 +10,30 @@ A fact always shares its sentence with the name of its owner.
 FILLINGS = {
     "weather": ("sunny", "rainy", "cold", "warm", "cloudy", "quiet"),
     "season": ("spring", "summer", "autumn", "winter"),
-    "place": ("in the meadow", "by the river", "near the old well", "at the market",
-              "in the park", "along the beach"),
-    "there": ("through the forest", "over the fields", "down to the lake", "up the hill",
-              "past the orchard", "into the valley"),
-    "spot": ("under a bush", "on a low branch", "behind a barrel", "in the tall grass",
-             "between two stones", "next to a puddle"),
+    "place": (
+        "in the meadow",
+        "by the river",
+        "near the old well",
+        "at the market",
+        "in the park",
+        "along the beach",
+    ),
+    "there": (
+        "through the forest",
+        "over the fields",
+        "down to the lake",
+        "up the hill",
+        "past the orchard",
+        "into the valley",
+    ),
+    "spot": (
+        "under a bush",
+        "on a low branch",
+        "behind a barrel",
+        "in the tall grass",
+        "between two stones",
+        "next to a puddle",
+    ),
     "small": ("sparrow", "kitten", "snail", "beetle", "lamb", "puppy"),
     "mood": ("kind", "clever", "cheerful", "gentle", "patient", "curious"),
 }
@@ -403,8 +421,19 @@ MAP = (
     ),
 )
 
-PLOTS = (SCARED, LOST_THING, BIRTHDAY, ILL, SORRY, LITTLE_ONE, FAIR, LOST_WAY, COMFORT, SURPRISE,
-         MAP)
+PLOTS = (
+    SCARED,
+    LOST_THING,
+    BIRTHDAY,
+    ILL,
+    SORRY,
+    LITTLE_ONE,
+    FAIR,
+    LOST_WAY,
+    COMFORT,
+    SURPRISE,
+    MAP,
+)
 
 MORALS = (
     "A good friend is the best gift of all.",

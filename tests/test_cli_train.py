@@ -28,6 +28,7 @@ FILES = {
     "training/dataset.json",
     "training/facts.json",
     "training/samples.jsonl",
+    "training/lock",
     "training/settings.json",
     "training/state-00000008.safetensors",
     "training/state-00000012.safetensors",

@@ -48,18 +48,34 @@ def naive_facts(texts: list[str]) -> dict[str, object]:
 
 
 line = st.one_of(
-    st.sampled_from(["", " ", "the same line again", "a b c d e f g h i", "a b c d e f g h i j",
-                     "\u3000\xa0日本語の長い行です。。", "🙂" * 11]),
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=15))
-texts = st.lists(st.builds(lambda lines, end: "\n".join(lines) + end,
-                           st.lists(line, max_size=12), st.sampled_from(["", "\n"])), max_size=5)
+    st.sampled_from(
+        [
+            "",
+            " ",
+            "the same line again",
+            "a b c d e f g h i",
+            "a b c d e f g h i j",
+            "\u3000\xa0日本語の長い行です。。",
+            "🙂" * 11,
+        ]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=15),
+)
+texts = st.lists(
+    st.builds(
+        lambda lines, end: "\n".join(lines) + end,
+        st.lists(line, max_size=12),
+        st.sampled_from(["", "\n"]),
+    ),
+    max_size=5,
+)
 
 
 @settings(deadline=None)
 @given(texts, st.integers(1, 9))
 def test_facts_equal_those_of_a_plain_count(texts, size):
     scan = Scan()
-    scan.take((text[at:at + size] for at in range(0, len(text), size)) for text in texts)
+    scan.take((text[at : at + size] for at in range(0, len(text), size)) for text in texts)
     facts = scan.facts(Sources(), Repairs(), encoding="utf-8", size=0)
     assert {name: getattr(facts, name) for name in naive_facts(texts)} == naive_facts(texts)
 
@@ -93,8 +109,10 @@ def test_lines_that_differ_by_order_length_or_zeros_have_different_hashes():
 
 def test_remembered_lines_are_bounded_and_the_first_ones_stay():
     seen = SeenLines(limit=3)
+
     def add(*numbers):
         return seen.add(np.array(numbers, np.uint64)).tolist()
+
     assert add(9, 9, 5) == [False, True, False]
     assert not seen.full
     assert add(7, 1, 1, 9) == [False, False, True, True]
@@ -103,13 +121,15 @@ def test_remembered_lines_are_bounded_and_the_first_ones_stay():
 
 
 def test_json_lines_hold_a_document_each(tmp_path):
-    path = written(tmp_path / "a.jsonl",
-                   '{"text":"one","id":1}\r\n\n   \n"two\\r\\nlines"\n'
-                   '{"text":""}\n{"text":"x\\u2028y"}')
+    path = written(
+        tmp_path / "a.jsonl",
+        '{"text":"one","id":1}\r\n\n   \n"two\\r\\nlines"\n{"text":""}\n{"text":"x\\u2028y"}',
+    )
     corpus = read(path)
     assert text_of(corpus) == ["one", "two\nlines", "x\u2028y"]
     assert [document.name for document in corpus.documents()] == [
-        f"{path} line {number}" for number in (1, 4, 6)]
+        f"{path} line {number}" for number in (1, 4, 6)
+    ]
     facts = corpus.facts
     assert (facts.documents, facts.empty_documents, facts.newlines) == (3, 1, 1)
     assert "normalised 1 line end" in facts.lines_for_people()
@@ -127,25 +147,36 @@ def test_a_leading_mark_costs_json_lines_no_record(tmp_path):
 
 def test_another_field_and_encoding_can_be_named(tmp_path):
     path = written(tmp_path / "a.jsonl", '{"body":"é","text":1}\n'.encode("utf-16"))
-    assert text_of(read([path, written(tmp_path / "b.txt", "xy".encode("utf-16"))],
-                        encoding="utf-16", text_field="body")) == ["é", "xy"]
+    assert text_of(
+        read(
+            [path, written(tmp_path / "b.txt", "xy".encode("utf-16"))],
+            encoding="utf-16",
+            text_field="body",
+        )
+    ) == ["é", "xy"]
 
 
-@pytest.mark.parametrize("content, found", [
-    ('{"text":"a"}\n{"text":3}\n', "line 2: field 'text' is a number, a string is needed"),
-    ('{"text":null}', "line 1: field 'text' is null"),
-    ('\n\n{"content":"a","id":2}', "line 3 has no field 'text' but 'content', 'id', a text is "
-                                   "needed; name the field with --text-field"),
-    ("{}", "line 1 has no field 'text' but no fields"),
-    ("[1]", "line 1 is a list, an object with a field 'text' or a string is needed"),
-    ("true", "line 1 is true or false"),
-    ('{"text":"a"} {"text":"b"}', "line 1 is not JSON (Extra data at column 14)"),
-    ('"ab\n', "line 1 is not JSON (Unterminated string"),
-    ("[" * 100_000, "line 1 is nested too deeply"),
-    ("9" * 5000, "line 1 cannot be read ("),
-    ('"\\ud83d\\ude42 \\ud83d"', "line 1: U+D83D at character 2 is half a surrogate pair"),
-    ('"a"\n"caf\udce9"', "line 2, byte offset 8: 0xE9 is not utf-8"),
-])
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        ('{"text":"a"}\n{"text":3}\n', "line 2: field 'text' is a number, a string is needed"),
+        ('{"text":null}', "line 1: field 'text' is null"),
+        (
+            '\n\n{"content":"a","id":2}',
+            "line 3 has no field 'text' but 'content', 'id', a text is "
+            "needed; name the field with --text-field",
+        ),
+        ("{}", "line 1 has no field 'text' but no fields"),
+        ("[1]", "line 1 is a list, an object with a field 'text' or a string is needed"),
+        ("true", "line 1 is true or false"),
+        ('{"text":"a"} {"text":"b"}', "line 1 is not JSON (Extra data at column 14)"),
+        ('"ab\n', "line 1 is not JSON (Unterminated string"),
+        ("[" * 100_000, "line 1 is nested too deeply"),
+        ("9" * 5000, "line 1 cannot be read ("),
+        ('"\\ud83d\\ude42 \\ud83d"', "line 1: U+D83D at character 2 is half a surrogate pair"),
+        ('"a"\n"caf\udce9"', "line 2, byte offset 8: 0xE9 is not utf-8"),
+    ],
+)
 def test_what_is_no_record_is_named_with_its_line(tmp_path, content, found):
     path = written(tmp_path / "a.jsonl", content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError) as caught:
@@ -185,13 +216,16 @@ def test_facts_are_said_once_each(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("change", [
-    lambda path: path.write_bytes(b'"more text"'),
-    lambda path: path.write_bytes(b"some texts and more"),
-    lambda path: path.write_bytes(b"some\xe9text"),
-    lambda path: path.write_bytes(b"some\0text"),
-    os.unlink,
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_bytes(b'"more text"'),
+        lambda path: path.write_bytes(b"some texts and more"),
+        lambda path: path.write_bytes(b"some\xe9text"),
+        lambda path: path.write_bytes(b"some\0text"),
+        os.unlink,
+    ],
+)
 @pytest.mark.parametrize("kind", ["a.txt", "a.jsonl"])
 def test_a_file_that_changes_between_readings_is_noticed(tmp_path, change, kind):
     path = written(tmp_path / kind, '"some text"')
@@ -205,8 +239,10 @@ def test_a_file_that_changes_between_readings_is_noticed(tmp_path, change, kind)
 def test_documents_can_be_read_again_and_in_any_order(tmp_path):
     paths = [written(tmp_path / name, name * 3) for name in ("a.txt", "b.txt")]
     documents = list(read(paths).documents())
-    assert [next(document.pieces()) for document in reversed(documents)] == ["b.txt" * 3,
-                                                                            "a.txt" * 3]
+    assert [next(document.pieces()) for document in reversed(documents)] == [
+        "b.txt" * 3,
+        "a.txt" * 3,
+    ]
     assert "".join(documents[0].pieces()) == "".join(documents[0].pieces()) == "a.txt" * 3
 
 

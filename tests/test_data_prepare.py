@@ -46,7 +46,10 @@ def test_the_end_of_one_text_is_kept_for_validation(tmp_path):
     seen = {bytes(row.astype(np.uint8)) for row in np.hstack([inputs, targets[:, -1:]])}
     assert all(row in text[:9000] for row in seen)
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
-        "dataset.json", "train.bin", "val.bin"]
+        "dataset.json",
+        "train.bin",
+        "val.bin",
+    ]
 
 
 def test_a_text_whose_lines_come_three_times_overlaps_wholly(tmp_path):
@@ -76,11 +79,18 @@ def test_overlap_equals_that_of_a_plain_count(tmp_path, kind, fraction):
     rng = np.random.default_rng(7)
     lines = [f"{i:03d} été 日本語 🙂 naïve"[: int(rng.integers(4, 21))] for i in range(150)]
     text = "\n".join(lines[int(i)] for i in rng.integers(0, 150, 300))
-    tokenizer = {"byte": lambda: BYTES,
-                 "char": lambda: CharTokenizer.from_characters(text),
-                 "bpe": lambda: train("bpe", [text], vocab_size=400)}[kind]()
-    dataset = prepare(read(written(tmp_path / "a.txt", text)), tokenizer, tmp_path / "data",
-                      context=8, val_fraction=fraction)
+    tokenizer = {
+        "byte": lambda: BYTES,
+        "char": lambda: CharTokenizer.from_characters(text),
+        "bpe": lambda: train("bpe", [text], vocab_size=400),
+    }[kind]()
+    dataset = prepare(
+        read(written(tmp_path / "a.txt", text)),
+        tokenizer,
+        tmp_path / "data",
+        context=8,
+        val_fraction=fraction,
+    )
     assert tokenizer.decode(np.concatenate([dataset.train.ids, dataset.val.ids])) == text
     border = len(tokenizer.decode(dataset.train.ids))
     assert dataset.facts.overlap == naive_overlap(text, border)
@@ -91,8 +101,10 @@ def test_many_documents_are_split_whole_and_equal_ones_together(tmp_path):
     texts = [f"document {i} " + "word " * (i % 7 + 3) for i in range(300)] * 3
     corpus = read(records(tmp_path / "a.jsonl", texts))
     dataset = prepare(corpus, BYTES, tmp_path / "data", context=16)
-    sides = [{bytes(run).decode() for run in (r[:-1] for r in split_at(tokens.ids, EOS)[:-1])}
-             for tokens in (dataset.train, dataset.val)]
+    sides = [
+        {bytes(run).decode() for run in (r[:-1] for r in split_at(tokens.ids, EOS)[:-1])}
+        for tokens in (dataset.train, dataset.val)
+    ]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == set(texts)
     facts = dataset.facts
@@ -105,19 +117,26 @@ def test_many_documents_are_split_whole_and_equal_ones_together(tmp_path):
 
 def test_overlap_of_documents_equals_that_of_a_plain_count(tmp_path):
     rng = np.random.default_rng(3)
-    texts = ["\n".join(f"one line of number {number}" for number in rng.integers(0, 300, 3))
-             for _ in range(100)]
-    dataset = prepare(read(records(tmp_path / "a.jsonl", texts)), BYTES, tmp_path / "data",
-                      context=16)
-    train, val = (bytes(tokens.ids[tokens.ids != EOS].astype(np.uint8)).decode().split("one ")[1:]
-                  for tokens in (dataset.train, dataset.val))
+    texts = [
+        "\n".join(f"one line of number {number}" for number in rng.integers(0, 300, 3))
+        for _ in range(100)
+    ]
+    dataset = prepare(
+        read(records(tmp_path / "a.jsonl", texts)), BYTES, tmp_path / "data", context=16
+    )
+    train, val = (
+        bytes(tokens.ids[tokens.ids != EOS].astype(np.uint8)).decode().split("one ")[1:]
+        for tokens in (dataset.train, dataset.val)
+    )
     before, after = ([line.rstrip("\n") for line in side] for side in (train, val))
     truth = sum(line in before for line in after) / len(after)
     assert dataset.facts.overlap == truth != sum(line in after for line in before) / len(before)
 
 
-@pytest.mark.parametrize("fraction, documents", [
-    (0.1, (4, 1)), (0.25, (3, 1)), (0.3, (3, 2)), (0.5, (2, 2)), (0.6, (2, 3))])
+@pytest.mark.parametrize(
+    "fraction, documents",
+    [(0.1, (4, 1)), (0.25, (3, 1)), (0.3, (3, 2)), (0.5, (2, 2)), (0.6, (2, 3))],
+)
 def test_a_document_that_the_border_cuts_counts_on_both_sides(tmp_path, fraction, documents):
     corpus = read([written(tmp_path / f"{i}.txt", "x" * 999) for i in range(4)])
     facts = prepare(corpus, BYTES, tmp_path / "data", context=8, val_fraction=fraction).facts
@@ -129,15 +148,21 @@ def test_a_document_that_the_border_cuts_counts_on_both_sides(tmp_path, fraction
 
 def test_a_document_keeps_its_side_when_the_order_changes(tmp_path):
     texts = [f"document number {i}" for i in range(50)]
-    one, two = (prepare(read(records(tmp_path / "a.jsonl", order)), BYTES, tmp_path / "data",
-                        context=8).val.ids.copy() for order in (texts, texts[::-1]))
+    one, two = (
+        prepare(
+            read(records(tmp_path / "a.jsonl", order)), BYTES, tmp_path / "data", context=8
+        ).val.ids.copy()
+        for order in (texts, texts[::-1])
+    )
     assert sorted(split_at(one, EOS)) == sorted(split_at(two, EOS))
     assert one.tolist() != two.tolist()
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 500)), min_size=2, max_size=60),
-       st.floats(0.001, 0.999))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 500)), min_size=2, max_size=60),
+    st.floats(0.001, 0.999),
+)
 def test_chosen_documents_are_some_not_all_and_close_to_the_share(documents, fraction):
     sizes = dict(documents)
     hashes = np.array([hash_ * 2**58 for hash_, _ in documents], np.uint64)
@@ -160,13 +185,16 @@ def test_equal_documents_only_fall_back_to_the_tail_with_their_overlap(tmp_path)
     assert (dataset.facts.split, dataset.facts.overlap) == ("tail", 1.0)
 
 
-@pytest.mark.parametrize("texts, tokenizer, expected", [
-    (["ab", "cd"], BYTES, [97, 98, EOS, 99, 100, EOS]),
-    (["abcd"], BYTES, [97, 98, 99, 100]),
-    (["ab", "cd"], ByteTokenizer(special_tokens=()), [97, 98, 99, 100]),
-    (["ab", "", "cd"], BYTES, [97, 98, EOS, 99, 100, EOS]),
-    (["a<|endoftext|>b"], BYTES, list(b"a<|endoftext|>b")),
-])
+@pytest.mark.parametrize(
+    "texts, tokenizer, expected",
+    [
+        (["ab", "cd"], BYTES, [97, 98, EOS, 99, 100, EOS]),
+        (["abcd"], BYTES, [97, 98, 99, 100]),
+        (["ab", "cd"], ByteTokenizer(special_tokens=()), [97, 98, 99, 100]),
+        (["ab", "", "cd"], BYTES, [97, 98, EOS, 99, 100, EOS]),
+        (["a<|endoftext|>b"], BYTES, list(b"a<|endoftext|>b")),
+    ],
+)
 def test_several_documents_end_in_the_end_token(tmp_path, texts, tokenizer, expected):
     corpus = read(records(tmp_path / "a.jsonl", texts))
     dataset = prepare(corpus, tokenizer, tmp_path / "data", val_fraction=0, context=3)
@@ -176,17 +204,28 @@ def test_several_documents_end_in_the_end_token(tmp_path, texts, tokenizer, expe
     assert dataset.facts.lines_for_people()[1] == "validation: none"
 
 
-@pytest.mark.parametrize("count, fraction, message", [
-    (65, 0, None),
-    (64, 0, "prepare: 64 tokens: a context of 64 needs at least 65;"),
-    (40, 0.1, "prepare: 40 tokens: a context of 64 needs at least 65;"),
-    (72, 0.1, "prepare: 7 tokens of 72 for validation (a share of 0.1): a context of 64 needs at "
-              "least 65;"),
-    (70, 0.1, "prepare: 63 tokens for training, 7 of 70 kept for validation: a context of 64 "
-              "needs at least 65;"),
-    (130, 0.5, None),
-    (129, 0.5, "prepare: 64 tokens of 129 for validation (a share of 0.5)"),
-])
+@pytest.mark.parametrize(
+    "count, fraction, message",
+    [
+        (65, 0, None),
+        (64, 0, "prepare: 64 tokens: a context of 64 needs at least 65;"),
+        (40, 0.1, "prepare: 40 tokens: a context of 64 needs at least 65;"),
+        (
+            72,
+            0.1,
+            "prepare: 7 tokens of 72 for validation (a share of 0.1): a context of 64 needs at "
+            "least 65;",
+        ),
+        (
+            70,
+            0.1,
+            "prepare: 63 tokens for training, 7 of 70 kept for validation: a context of 64 "
+            "needs at least 65;",
+        ),
+        (130, 0.5, None),
+        (129, 0.5, "prepare: 64 tokens of 129 for validation (a share of 0.5)"),
+    ],
+)
 def test_both_sides_must_hold_a_window(tmp_path, count, fraction, message):
     corpus = read(written(tmp_path / "a.txt", "x" * count))
     folder = tmp_path / "data"
@@ -208,8 +247,11 @@ def test_shares_outside_0_to_1_are_refused(tmp_path, fraction):
 
 
 @settings(deadline=None)
-@given(st.text(st.sampled_from("ab  \n'sé日1!🙂"), max_size=60),
-       st.lists(st.integers(0, 60), max_size=10), st.sampled_from(["byte", "char", "bpe"]))
+@given(
+    st.text(st.sampled_from("ab  \n'sé日1!🙂"), max_size=60),
+    st.lists(st.integers(0, 60), max_size=10),
+    st.sampled_from(["byte", "char", "bpe"]),
+)
 def test_encoding_in_pieces_gives_the_ids_of_the_whole(text, cuts, kind):
     tokenizer = TOKENIZERS[kind]
     places = sorted({cut % (len(text) + 1) for cut in cuts} | {0, len(text)})
@@ -220,8 +262,11 @@ def test_encoding_in_pieces_gives_the_ids_of_the_whole(text, cuts, kind):
 
 
 SAMPLE = "a b ab aab 'sa b's  \n ab\n\naé日 日日 1! 11!! 🙂🙂 ab ab a ab b a\n" * 20
-TOKENIZERS = {"byte": BYTES, "char": CharTokenizer.from_characters(SAMPLE),
-              "bpe": train("bpe", [SAMPLE], vocab_size=300)}
+TOKENIZERS = {
+    "byte": BYTES,
+    "char": CharTokenizer.from_characters(SAMPLE),
+    "bpe": train("bpe", [SAMPLE], vocab_size=300),
+}
 
 
 def test_a_real_text_gives_the_ids_of_the_text_read_whole(tmp_path, shared_data):
@@ -234,8 +279,7 @@ def test_a_real_text_gives_the_ids_of_the_text_read_whole(tmp_path, shared_data)
 
 
 def test_memory_does_not_grow_with_one_endless_line(tmp_path):
-    small, large = (read(written(tmp_path / f"{size}.txt", "ab" * (size << 19)))
-                    for size in (1, 6))
+    small, large = (read(written(tmp_path / f"{size}.txt", "ab" * (size << 19))) for size in (1, 6))
     prepare(small, BYTES, tmp_path / "data", context=64)
     tracemalloc.start()
     try:
@@ -261,28 +305,44 @@ def test_a_dataset_is_opened_again_by_the_same_tokenizer_only(tmp_path):
     again = Dataset.open(folder, ByteTokenizer())
     assert (again.fingerprint, again.facts) == (made.fingerprint, made.facts)
     np.testing.assert_array_equal(again.val.ids, made.val.ids)
-    with pytest.raises(ValueError, match=r"was made with the tokenizer \w{12} of 257 ids, this one "
-                                         r"is \w{12} of 256, the same is needed"):
+    with pytest.raises(
+        ValueError,
+        match=r"was made with the tokenizer \w{12} of 257 ids, this one "
+        r"is \w{12} of 256, the same is needed",
+    ):
         Dataset.open(folder, ByteTokenizer(special_tokens=()))
     with pytest.raises(FileNotFoundError, match=r"holds no prepared data, dataset\.json is needed"):
         Dataset.open(tmp_path, BYTES)
 
 
 def test_the_fingerprint_tells_text_and_split_apart(tmp_path):
-    prints = {prepare(read(written(tmp_path / "a.txt", text)), BYTES, tmp_path / "data", context=8,
-                      val_fraction=fraction).fingerprint
-              for text in (SAMPLE, SAMPLE[1:]) for fraction in (0, 0.1, 0.2)}
+    prints = {
+        prepare(
+            read(written(tmp_path / "a.txt", text)),
+            BYTES,
+            tmp_path / "data",
+            context=8,
+            val_fraction=fraction,
+        ).fingerprint
+        for text in (SAMPLE, SAMPLE[1:])
+        for fraction in (0, 0.1, 0.2)
+    }
     assert len(prints) == 6
 
 
-@pytest.mark.parametrize("damage", [
-    lambda folder: written(folder / "dataset.json", "{"),
-    lambda folder: written(folder / "dataset.json", "[]"),
-    lambda folder: written(folder / "dataset.json", '{"facts": {}, "fingerprint": ""}'),
-    lambda folder: (folder / "train.bin").write_bytes((folder / "val.bin").read_bytes()),
-    lambda folder: (folder / "val.bin").write_bytes((folder / "val.bin").read_bytes()[:-1] + b"\1"),
-    lambda folder: (folder / "val.bin").write_bytes(b""),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: written(folder / "dataset.json", "{"),
+        lambda folder: written(folder / "dataset.json", "[]"),
+        lambda folder: written(folder / "dataset.json", '{"facts": {}, "fingerprint": ""}'),
+        lambda folder: (folder / "train.bin").write_bytes((folder / "val.bin").read_bytes()),
+        lambda folder: (folder / "val.bin").write_bytes(
+            (folder / "val.bin").read_bytes()[:-1] + b"\1"
+        ),
+        lambda folder: (folder / "val.bin").write_bytes(b""),
+    ],
+)
 def test_damaged_data_is_refused(tmp_path, damage):
     folder = tmp_path / "data"
     prepare(read(written(tmp_path / "a.txt", SAMPLE)), BYTES, folder, context=16)

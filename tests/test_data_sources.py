@@ -34,8 +34,14 @@ def test_folder_is_searched_to_the_bottom_in_order_of_names(tmp_path):
     for name in (".hidden.txt", ".git/x.txt", "image.png", "a/noname"):
         written(tmp_path / name)
     found = find(tmp_path)
-    assert names(tmp_path, found) == ["Z.jsonl", "a/B.TXT", "a/b/deep.txt.gz", "a/z.md", "b.txt",
-                                      "c.jsonl.gz"]
+    assert names(tmp_path, found) == [
+        "Z.jsonl",
+        "a/B.TXT",
+        "a/b/deep.txt.gz",
+        "a/z.md",
+        "b.txt",
+        "c.jsonl.gz",
+    ]
     assert (found.hidden, found.other_kinds, found.repeated) == (2, 2, 0)
 
 
@@ -86,11 +92,14 @@ def test_less_than_two_characters_are_refused(tmp_path, content):
         read(path)
 
 
-@pytest.mark.parametrize("content, place", [
-    (b"\x89PNG\r\n\x1a\n\x00\x00", "byte 0x00 at offset 8"),
-    (b"text " * 100_000 + b"\x00", "byte 0x00 at offset 500000"),
-    (b"ab" + bytes(range(1, 32)) * 20, "byte 0x01 at offset 2"),
-])
+@pytest.mark.parametrize(
+    "content, place",
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "byte 0x00 at offset 8"),
+        (b"text " * 100_000 + b"\x00", "byte 0x00 at offset 500000"),
+        (b"ab" + bytes(range(1, 32)) * 20, "byte 0x01 at offset 2"),
+    ],
+)
 def test_binary_files_are_refused_with_the_place(tmp_path, content, place):
     path = written(tmp_path / "a.txt", content)
     with pytest.raises(ValueError, match=rf"^read: \S*a\.txt is binary: {place}, a text file"):

@@ -18,19 +18,25 @@ def write(path, ids, vocab_size, dtype=np.int64):
     return path
 
 
-@pytest.mark.parametrize("ids, vocab_size, width", [
-    ([50256, 65535, 65536, 119546], 119547, 4),
-    ([0, 50256, 65535], 65536, 2),
-    ([65536], 65537, 4),
-    ([2**32 - 1, 0], 2**32, 4),
-    ([], 5, 2),
-])
+@pytest.mark.parametrize(
+    "ids, vocab_size, width",
+    [
+        ([50256, 65535, 65536, 119546], 119547, 4),
+        ([0, 50256, 65535], 65536, 2),
+        ([65536], 65537, 4),
+        ([2**32 - 1, 0], 2**32, 4),
+        ([], 5, 2),
+    ],
+)
 def test_ids_survive_in_the_type_the_vocabulary_needs(tmp_path, ids, vocab_size, width):
     path = write(tmp_path / "a.bin", ids, vocab_size)
     tokens = TokenFile.open(path, verify=True)
     assert tokens.ids.tolist() == ids
-    assert (len(tokens), tokens.vocab_size, tokens.fingerprint) == (len(ids), vocab_size,
-                                                                   FINGERPRINT)
+    assert (len(tokens), tokens.vocab_size, tokens.fingerprint) == (
+        len(ids),
+        vocab_size,
+        FINGERPRINT,
+    )
     assert tokens.ids.dtype.itemsize == width
     assert path.stat().st_size == 128 + width * len(ids)
     assert not tokens.ids.flags.writeable
@@ -40,27 +46,35 @@ def test_ids_survive_in_the_type_the_vocabulary_needs(tmp_path, ids, vocab_size,
 def test_the_file_is_laid_out_as_documented(tmp_path):
     data = write(tmp_path / "a.bin", [1, 258], 300).read_bytes()
     ids = b"\x01\x00\x02\x01"
-    assert data == (b"MINILLMT" + struct.pack("<IIQQ", 1, 2, 2, 300) + FINGERPRINT.encode()
-                    + hashlib.sha256(ids).digest() + ids)
+    assert data == (
+        b"MINILLMT"
+        + struct.pack("<IIQQ", 1, 2, 2, 300)
+        + FINGERPRINT.encode()
+        + hashlib.sha256(ids).digest()
+        + ids
+    )
 
 
-@pytest.mark.parametrize("at, damage, message", [
-    (0, b"X", "begins with b'XINILLMT', a token file"),
-    (8, b"\x02", "has version 2, version 1 is needed"),
-    (12, b"\x04", "states 4 bytes an id, a vocabulary of 300 needs 2"),
-    (12, b"\x00", "states 0 bytes an id"),
-    (16, b"\x03", "states 3 ids of 2 bytes, 134 bytes are needed but it has 132"),
-    (16, b"\xff" * 8, "states 18446744073709551615 ids of 2 bytes, 36893488147419103358 bytes"),
-    (16, b"\x00", "states 0 ids of 2 bytes, 128 bytes are needed but it has 132"),
-    (24, b"\x00" * 8, "states a vocabulary of 0"),
-    (24, b"\xff" * 8, "states a vocabulary of 18446744073709551615, 1 to 4294967296"),
-    (32, b"\xff", "has a damaged tokenizer fingerprint"),
-    (32, b"\n", "has a damaged tokenizer fingerprint"),
-])
+@pytest.mark.parametrize(
+    "at, damage, message",
+    [
+        (0, b"X", "begins with b'XINILLMT', a token file"),
+        (8, b"\x02", "has version 2, version 1 is needed"),
+        (12, b"\x04", "states 4 bytes an id, a vocabulary of 300 needs 2"),
+        (12, b"\x00", "states 0 bytes an id"),
+        (16, b"\x03", "states 3 ids of 2 bytes, 134 bytes are needed but it has 132"),
+        (16, b"\xff" * 8, "states 18446744073709551615 ids of 2 bytes, 36893488147419103358 bytes"),
+        (16, b"\x00", "states 0 ids of 2 bytes, 128 bytes are needed but it has 132"),
+        (24, b"\x00" * 8, "states a vocabulary of 0"),
+        (24, b"\xff" * 8, "states a vocabulary of 18446744073709551615, 1 to 4294967296"),
+        (32, b"\xff", "has a damaged tokenizer fingerprint"),
+        (32, b"\n", "has a damaged tokenizer fingerprint"),
+    ],
+)
 def test_hostile_headers_are_refused(tmp_path, at, damage, message):
     path = write(tmp_path / "a.bin", [1, 2], 300)
     data = bytearray(path.read_bytes())
-    data[at:at + len(damage)] = damage
+    data[at : at + len(damage)] = damage
     path.write_bytes(data)
     with pytest.raises(ValueError) as caught:
         TokenFile.open(path)
@@ -90,12 +104,15 @@ def test_changed_ids_are_found_by_verifying(tmp_path):
         TokenFile.open(path, verify=True)
 
 
-@pytest.mark.parametrize("ids, kind, message", [
-    ([1, 300], IndexError, "id 300, ids from 0 to 299 are needed"),
-    ([-1, 2], IndexError, "id -1, ids from 0 to 299 are needed"),
-    ([1.0], TypeError, "ids are float64, integers are needed"),
-    ([True], TypeError, "ids are bool, integers are needed"),
-])
+@pytest.mark.parametrize(
+    "ids, kind, message",
+    [
+        ([1, 300], IndexError, "id 300, ids from 0 to 299 are needed"),
+        ([-1, 2], IndexError, "id -1, ids from 0 to 299 are needed"),
+        ([1.0], TypeError, "ids are float64, integers are needed"),
+        ([True], TypeError, "ids are bool, integers are needed"),
+    ],
+)
 def test_wrong_ids_leave_the_former_file(tmp_path, ids, kind, message):
     path = write(tmp_path / "a.bin", [7], 300)
     with pytest.raises(kind, match=message), TokenWriter(path, 300, FINGERPRINT) as writer:

@@ -44,8 +44,9 @@ def test_each_token_is_a_target_at_most_once_an_epoch(n, context, seed, epoch):
 
 
 @settings(deadline=None)
-@given(st.integers(0, 100), st.lists(st.integers(1, 9), min_size=1, max_size=8),
-       st.integers(0, 2**40))
+@given(
+    st.integers(0, 100), st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 2**40)
+)
 def test_a_sample_depends_on_its_number_alone(seed, sizes, first):
     ids = np.arange(50, dtype=np.uint16)
     whole = Windows(ids, 7, seed).batch(first, sum(sizes))
@@ -60,8 +61,9 @@ def test_a_sample_depends_on_its_number_alone(seed, sizes, first):
 
 def test_epochs_differ_in_order_and_phase_and_so_do_seeds():
     windows = Windows(np.arange(1000), 9, seed=1)
-    epochs = [windows.batch(epoch * windows.per_epoch, windows.per_epoch)[0][:, 0]
-              for epoch in range(12)]
+    epochs = [
+        windows.batch(epoch * windows.per_epoch, windows.per_epoch)[0][:, 0] for epoch in range(12)
+    ]
     assert len({tuple(starts) for starts in epochs}) == 12
     assert {int(starts.min()) for starts in epochs} == {0}, "1000 - 1 is a multiple of 9: no slack"
     loose = Windows(np.arange(998), 9, seed=1)
@@ -96,12 +98,15 @@ def test_wrong_arguments_are_refused():
         validation(ids, 2, 1, 0)
 
 
-@pytest.mark.parametrize("n, context, batch_size, shapes", [
-    (65, 64, 8, [(1, 64)]),
-    (66, 64, 8, [(1, 64), (1, 1)]),
-    (50, 7, 3, [(3, 7), (3, 7), (1, 7)]),
-    (53, 7, 3, [(3, 7), (3, 7), (1, 7), (1, 3)]),
-])
+@pytest.mark.parametrize(
+    "n, context, batch_size, shapes",
+    [
+        (65, 64, 8, [(1, 64)]),
+        (66, 64, 8, [(1, 64), (1, 1)]),
+        (50, 7, 3, [(3, 7), (3, 7), (1, 7)]),
+        (53, 7, 3, [(3, 7), (3, 7), (1, 7), (1, 3)]),
+    ],
+)
 def test_validation_meets_every_target_once_in_order(n, context, batch_size, shapes):
     ids = np.arange(n, dtype=np.uint16)
     batches = list(validation(ids, context, batch_size))

@@ -27,8 +27,11 @@ def committed() -> list[str]:
 @pytest.mark.parametrize("hash_seed", ["0", "4711"])
 def test_generator_writes_the_committed_bytes(hash_seed: str) -> None:
     written = subprocess.run(
-        [sys.executable, str(EXAMPLES / "stories.py")], check=True, capture_output=True,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed}).stdout
+        [sys.executable, str(EXAMPLES / "stories.py")],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    ).stdout
     assert written == (EXAMPLES / "tiny.txt").read_bytes()
 
 
@@ -103,17 +106,28 @@ def test_check_story_on_a_story_written_by_hand() -> None:
         "Once upon a time, there was a fox named Mira. She lived in the old mill and always wore a "
         "blue cap. Mira's best friend was Rufus. He loved to eat plum pie. Rufus the bear smiled. "
         "Mira ran to the mossy cave, where Rufus was counting stars. "
-        '"Go," said Mira, and then Mira feared nothing. Rufus lived in the moss')
+        '"Go," said Mira, and then Mira feared nothing. Rufus lived in the moss'
+    )
     assert [(s.name, s.fact, s.right) for s in check.statements] == [
-        ("Mira", "species", True), ("Mira", "home", True), ("Mira", "wears", False),
-        ("Mira", "friend", True), ("Rufus", "food", False), ("Rufus", "species", True),
-        ("Rufus", "home", True), ("Rufus", "hobby", False)]
+        ("Mira", "species", True),
+        ("Mira", "home", True),
+        ("Mira", "wears", False),
+        ("Mira", "friend", True),
+        ("Rufus", "food", False),
+        ("Rufus", "species", True),
+        ("Rufus", "home", True),
+        ("Rufus", "hobby", False),
+    ]
     assert (check.right, check.wrong) == (5, 3)
 
 
 def test_unknown_value_and_longer_word_are_wrong() -> None:
-    for text in ("Mira lived in the castle.", "Mira lived in the old millhouse.",
-                 "Mira lived in the old", "Mira lived in the stone cottage."):
+    for text in (
+        "Mira lived in the castle.",
+        "Mira lived in the old millhouse.",
+        "Mira lived in the old",
+        "Mira lived in the stone cottage.",
+    ):
         check = facts.check_story(text)
         assert (check.right, check.wrong) == ((0, 0) if text.endswith("old") else (0, 1)), text
     assert facts.check_story("") == facts.check_story("She sat down.") == ((), 0, 0)
@@ -198,11 +212,13 @@ def test_table_has_a_row_for_each_fact_and_the_mean() -> None:
         ["fact", "trained", "mixed", "up", "chance", "untrained"],
         ["home", "50.0%", "25.0%", "10.0%", "50.0%"],
         ["food", "100.0%", "0.0%", "10.0%", "100.0%"],
-        ["all", "75.0%", "12.5%", "10.0%", "75.0%"]]
+        ["all", "75.0%", "12.5%", "10.0%", "75.0%"],
+    ]
 
 
 def test_consistency_counts_a_repeated_sentence_once() -> None:
     text = "Mira was afraid of thunder. Mira was afraid of thunder. Mira was afraid of bees."
     assert facts.consistency([text, text]) == (
-        "2 free stories: 4 statements of facts, 2 right (50.0%)")
+        "2 free stories: 4 statements of facts, 2 right (50.0%)"
+    )
     assert facts.consistency(["Mira slept."]) == "1 free stories: 0 statements of facts, 0 right"

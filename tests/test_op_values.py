@@ -373,3 +373,14 @@ def test_activations_at_the_ends(op):
     assert np.isnan(y.data[0])
     assert y.data[1:3].tolist() == [top, limit]
     assert np.isfinite(x.grad.data[1:]).all()
+
+
+def test_integer_scalars_of_numpy_do_not_widen():
+    x = Tensor([1.0, 2.0])
+    for result in (ops.multiply(x, np.int64(2)), ops.add(np.int32(2), x)):
+        assert result.dtype == np.float32
+
+
+def test_lists_are_refused_in_one_line():
+    with pytest.raises(TypeError, match="embedding: a list given, a Tensor or an array is needed"):
+        ops.embedding(Tensor(np.zeros((3, 2))), [0, 1])

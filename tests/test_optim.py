@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minillm import nn, ops
+from minillm import Tensor, nn, ops, optim
 from minillm.optim import (
     SGD,
     AdamW,
@@ -219,3 +219,26 @@ class TestSchedules:
     def test_an_unknown_schedule_is_refused(self):
         with pytest.raises(ValueError, match="schedule: 'square', one of cosine"):
             scheduled(0.5, "square")
+
+
+def test_the_norm_of_gradients_near_the_limit_of_float32_is_finite():
+    param = nn.Parameter(np.zeros(4, np.float32))
+    param.grad = Tensor(np.full(4, 3e38, np.float32))
+    assert optim.grad_norm([param]) == pytest.approx(6e38, rel=1e-6)
+    assert optim.clip_grad_norm_([param], 1.0) == pytest.approx(6e38, rel=1e-6)
+    np.testing.assert_allclose(param.grad.numpy(), 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_gradients_that_are_not_finite_are_not_clipped(value):
+    param = nn.Parameter(np.zeros(2, np.float32))
+    param.grad = Tensor(np.array([1, value], np.float32))
+    with pytest.raises(RuntimeError, match="finite gradients are needed"):
+        optim.clip_grad_norm_([param], 1.0)
+    assert param.grad.numpy()[0] == 1
+
+
+@pytest.mark.parametrize("options", [{"lr": -1.0}, {"betas": (1.0, 0.9)}, {"weight_decay": -0.1}])
+def test_options_that_cannot_be_are_refused(options):
+    with pytest.raises(ValueError, match="is needed"):
+        optim.AdamW([nn.Parameter(np.zeros(2, np.float32))], **options)

@@ -76,7 +76,7 @@ def test_threads_and_processes_change_no_bit(start, tmp_path, mode):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["in the first batch", "in the last batch", "in validation"])
 def test_a_signal_saves_whole_steps_and_says_how_to_go_on(
-    start, tmp_path, monkeypatch, capsys, number, moment
+    start, tmp_path, monkeypatch, capfd, number, moment
 ):
     assert start("straight") == 0
     calls = {"batches": 0, "windows": 0}
@@ -93,11 +93,11 @@ def test_a_signal_saves_whole_steps_and_says_how_to_go_on(
 
     monkeypatch.setattr(GPT2, "loss", loss_and_signal)
     before = signal.getsignal(number)
-    capsys.readouterr()
+    capfd.readouterr()
     assert start("cut") == 130
     assert signal.getsignal(number) is before
     step = {"in the first batch": 4, "in the last batch": 5, "in validation": 3}[moment]
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert said.count("stopping: saving first; once more to leave at once\n") == 1
     assert said.endswith(f"saved after step {step}; go on with:\n  minillm train --resume cut\n")
     assert max((tmp_path / "cut/training").glob("state-*")).name == f"state-{step:08}.safetensors"

@@ -7,6 +7,7 @@ import pytest
 
 from minillm.cli.train import options
 from minillm.training import state
+from minillm.training.lock import Lock
 from small_runs import CUT_RUN, minillm, result, starter, story, trainer, tree, written
 
 
@@ -204,3 +205,20 @@ def test_two_saves_are_kept(start, tmp_path):
     names = [path.name for path in sorted((tmp_path / "run/training").glob("state-*"))]
     assert names == ["state-00000015.safetensors", "state-00000016.safetensors"]
     assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    (tmp_path / "run/training").mkdir(parents=True)
+    held = Lock(tmp_path / "run/training")
+    with pytest.raises(RuntimeError, match="another process is training in"):
+        Lock(tmp_path / "run/training")
+    held.close()
+    Lock(tmp_path / "run/training").close()
+
+
+def test_a_save_beyond_the_resumed_one_does_not_push_out_good_ones(tmp_path):
+    for step in (100, 85, 90):
+        state.save(tmp_path, state.State(state.Counters(step=step), step, "f", {}))
+    assert [path.name for path in sorted(tmp_path.glob(state.PATTERN))] == [
+        f"state-{step:08}.safetensors" for step in (85, 90, 100)
+    ]

@@ -98,7 +98,7 @@ def test_it_learns_a_text_that_repeats(tmp_path):
     first = run.step(0.1).loss
     for _ in range(79):
         last = run.step(0.1)
-    assert first == pytest.approx(math.log(8), rel=0.02)
+    assert first == pytest.approx(math.log(8), rel=0.05)
     assert last.loss < 0.1
     assert run.evaluate()[0] < 0.1
 

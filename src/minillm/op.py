@@ -108,7 +108,7 @@ class Op:
                 arrays.append(value.data)
                 record = record or value.requires_grad
             else:
-                arrays.append(value.item() if isinstance(value, numpy.floating) else value)
+                arrays.append(_operand(self.name, value))
         for name, value in params.items():
             if isinstance(value, numpy.generic):  # unlike a Python number, it widens float32
                 params[name] = value.item()
@@ -145,6 +145,18 @@ class Op:
         if self.backward is None:
             raise RuntimeError(f"{self.name}: this operation has no gradient")
         return self.backward(xp, grad, saved, **params)
+
+
+def _operand(name: str, value: Any) -> Any:
+    """What is no Tensor: a NumPy scalar as a Python number, which does not widen float32."""
+    if isinstance(value, numpy.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        raise TypeError(
+            f"{name}: a {type(value).__name__} given, a Tensor or an array is needed; "
+            "convert it with numpy.asarray"
+        )
+    return value
 
 
 ndarray, _NONE = numpy.ndarray, (None, None)

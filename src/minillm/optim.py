@@ -39,6 +39,12 @@ class Optimizer:
             if unknown:
                 raise ValueError(f"optimizer: unknown option {sorted(unknown)[0]!r}")
             merged = defaults | group
+            for option in ("lr", "eps", "weight_decay"):
+                if not merged.get(option, 0.0) >= 0:
+                    raise ValueError(f"optimizer: {option}={merged[option]}, 0 or more is needed")
+            for beta in merged.get("betas", ()):
+                if not 0 <= beta < 1:
+                    raise ValueError(f"optimizer: a beta of {beta}, 0 <= beta < 1 is needed")
             merged["params"] = list(group["params"])
             for param in merged["params"]:
                 if not isinstance(param, Tensor) or id(param) in seen:
@@ -170,9 +176,17 @@ def decay_groups(params: Iterable[Parameter], weight_decay: float) -> list[dict[
 
 
 def grad_norm(params: Iterable[Parameter]) -> float:
-    """Euclidean norm of all gradients together; overflow of the squares cannot happen."""
-    norms = [float(ops.norm.compute(p.grad.data)[0]) for p in params if p.grad is not None]
-    return math.hypot(*norms)
+    """Euclidean norm of all gradients together: finite whenever they are, however large."""
+    return math.hypot(*(_norm(p.grad.data) for p in params if p.grad is not None))
+
+
+def _norm(array: Array) -> float:
+    norm = float(ops.norm.compute(array)[0])
+    if math.isinf(norm):
+        peak = float(abs(array).max())
+        if math.isfinite(peak):
+            norm = peak * float(ops.norm.compute(array / peak)[0])
+    return norm
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
@@ -181,9 +195,14 @@ def clip_scale(norm: float, max_norm: float) -> float:
 
 
 def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients in place to a joint norm of at most `max_norm`; the norm before."""
+    """Scale all gradients in place to a joint norm of at most `max_norm`; the norm before.
+
+    RuntimeError, and nothing scaled, if a gradient is not finite.
+    """
     params = list(params)
     norm = grad_norm(params)
+    if not math.isfinite(norm):
+        raise RuntimeError(f"clip_grad_norm_: the norm is {norm}, finite gradients are needed")
     scale = clip_scale(norm, max_norm)
     if scale < 1:
         for param in params:

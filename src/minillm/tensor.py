@@ -100,7 +100,7 @@ class Tensor:
     """An array with a gradient.
 
     `data` is the array (float32 or float64 to be differentiable), `grad` a Tensor of the same shape
-    or None. `Tensor(data)` copies; Python numbers and lists become float32. The result of an
+    or None. `Tensor(data)` copies; Python floats become float32, ints int64. The result of an
     operation is read-only; a leaf is changed in place by `t[...] = value`, `copy_` and the like,
     which `backward` notices if it needs the old value. Gradients accumulate in place in `grad`.
     Raises TypeError for float16 (a storage format: convert it) and for data that is not numeric.
@@ -161,10 +161,6 @@ class Tensor:
     @property
     def dtype(self) -> numpy.dtype:
         return self.data.dtype
-
-    @property
-    def is_leaf(self) -> bool:
-        return self._node is None
 
     def __len__(self) -> int:
         if not self.data.ndim:

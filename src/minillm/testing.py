@@ -390,12 +390,3 @@ def sampled(op: Op, seed: int) -> tuple[list[Any], dict[str, Any]]:
     """A random case of `op` with values that are exact in float32."""
     arrays, params = op.sample(Draw(seed))
     return cast(arrays, "float32"), params
-
-
-def worst_share(op: Op, provider: Provider, cases: int) -> float:
-    """The worst share of the tolerated error over `cases` random cases. AssertionError above 1."""
-    worst = 0.0
-    for seed in range(cases):
-        truth = reference(op, *sampled(op, seed), seed)
-        worst = max(worst, check_case(truth, provider, provider))
-    return worst

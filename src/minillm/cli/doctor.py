@@ -58,8 +58,8 @@ def _show_environment() -> None:
     else:
         runtime = kernels.cpu.runtime
         print(
-            f"extension    C++ for {runtime.isa()} (built for {', '.join(runtime.available_isas())}"
-            f" of this machine), {runtime.threads()} threads"
+            f"extension    C++ for {runtime.isa()} (this machine runs "
+            f"{', '.join(runtime.available_isas())}), {runtime.threads()} threads"
         )
     print(f"bf16         {'yes' if kernels.has_bf16() else 'no, float32 is used instead'}\n")
 

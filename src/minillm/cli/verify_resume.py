@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minillm.cli.main import FAILED, OK
 
+CONTEXT, BATCH, ACCUMULATE = 32, 3, 3
 COMPARED = ("model.safetensors", "config.json", "tokenizer.json")
 CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb")
 
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         halves = _train(folder / "halves", text, steps, threads=2, stop_after=steps // 2)
         _minillm("train", "--resume", str(halves), "--threads", "2")
         problems = differences(straight, halves, steps)
+        epochs = _epochs(straight, steps // 2)
     for problem in problems:
         print(f"different: {problem}")
     if problems:
@@ -38,9 +40,17 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"equal: {steps} steps on 1 thread, and {steps // 2} + {steps - steps // 2} steps in two "
         "processes on 2 threads, give the same weights, moments, counters and metrics, bit for bit "
-        "(dropout 0.1, 3 accumulated batches, cut inside an epoch)"
+        f"(dropout 0.1, {ACCUMULATE} accumulated batches, cut after {epochs:.2f} epochs)"
     )
     return OK
+
+
+def _epochs(run: Path, steps: int) -> float:
+    """How often all windows were seen after `steps`."""
+    from minillm.data import TokenFile, Windows
+
+    tokens = TokenFile.open(run / "training" / "train.bin")
+    return steps * BATCH * ACCUMULATE / Windows(tokens, CONTEXT, seed=0).per_epoch
 
 
 def _text(folder: Path) -> Path:
@@ -56,8 +66,8 @@ def _text(folder: Path) -> Path:
 
 def _train(out: Path, text: Path, steps: int, threads: int, stop_after: int | None = None) -> Path:
     options = (
-        "--layers 2 --heads 2 --width 32 --context 32 --batch 3 --accumulate 3 --dropout 0.1 "
-        "--tokenizer char --eval-every 5 --save-every 5"
+        f"--layers 2 --heads 2 --width 32 --context {CONTEXT} --batch {BATCH} "
+        f"--accumulate {ACCUMULATE} --dropout 0.1 --tokenizer char --eval-every 5 --save-every 5"
     ).split()
     options += ["--out", str(out), "--steps", str(steps), "--threads", str(threads)]
     stop = ["--stop-after", str(stop_after)] if stop_after else []

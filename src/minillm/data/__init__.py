@@ -1,9 +1,9 @@
 """From files on disk to batches: corpus, token files, windows.
 
-    corpus = read(["tiny.txt", "more/"])
-    dataset = prepare(corpus, tokenizer, "run/data", context=256)
-    windows = Windows(dataset.train, context=256, seed=0)
-    inputs, targets = windows.batch(first_sample=0, size=16)
+corpus = read(["tiny.txt", "more/"])
+dataset = prepare(corpus, tokenizer, "run/data", context=256)
+windows = Windows(dataset.train, context=256, seed=0)
+inputs, targets = windows.batch(first_sample=0, size=16)
 """
 
 from .corpus import Corpus, Document, read

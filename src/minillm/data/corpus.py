@@ -17,8 +17,14 @@ _LEAST_CHARACTERS = 2
 _Item = TypeVar("_Item")
 
 
-def read(paths: PathLike | Iterable[PathLike], *, encoding: str = "utf-8", errors: str = "strict",
-         keep_newlines: bool = False, text_field: str = "text") -> Corpus:
+def read(
+    paths: PathLike | Iterable[PathLike],
+    *,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    keep_newlines: bool = False,
+    text_field: str = "text",
+) -> Corpus:
     """Open and measure the texts that `paths` (files, folders, "-" for standard input) name.
 
     .txt and .md files are one document each, each line of a .jsonl file is one document: the
@@ -62,12 +68,18 @@ class Corpus:
         scan, repairs = Scan(), Repairs()
         scan.take(self._first_reading(scan, repairs))
         self.document_hashes, self.document_lengths = scan.document_hashes, scan.document_lengths
-        self.facts: Facts = scan.facts(self._sources, repairs, encoding=decoding.encoding,
-                                       size=sum(seal.size for seal in self._seals))
+        self.facts: Facts = scan.facts(
+            self._sources,
+            repairs,
+            encoding=decoding.encoding,
+            size=sum(seal.size for seal in self._seals),
+        )
         if self.facts.characters < _LEAST_CHARACTERS:
             names = ", ".join(source.name for source in sources.files[:3])
-            raise ValueError(f"read: {names} holds {self.facts.characters} characters, at least "
-                             f"{_LEAST_CHARACTERS} are needed")
+            raise ValueError(
+                f"read: {names} holds {self.facts.characters} characters, at least "
+                f"{_LEAST_CHARACTERS} are needed"
+            )
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents that hold text, in order.
@@ -80,8 +92,9 @@ class Corpus:
                     if text:
                         yield Document(name, partial(_sliced, text))
             elif not seal.empty:
-                yield Document(source.name,
-                               partial(_unchanged, partial(self._text, source), source, seal))
+                yield Document(
+                    source.name, partial(_unchanged, partial(self._text, source), source, seal)
+                )
 
     def _first_reading(self, scan: Scan, repairs: Repairs) -> Iterator[Iterator[str]]:
         for source in self._sources.files:
@@ -98,8 +111,9 @@ class Corpus:
         chunks = refuse_binary(watch.over(source.chunks()), self._decoding, source.name)
         return decode(chunks, self._decoding, source.name, repairs)
 
-    def _records(self, source: Source, watch: _Watch, repairs: Repairs
-                 ) -> Iterator[tuple[str, str]]:
+    def _records(
+        self, source: Source, watch: _Watch, repairs: Repairs
+    ) -> Iterator[tuple[str, str]]:
         framing, framing_repairs = replace(self._decoding, keep_newlines=False), Repairs()
         chunks = refuse_binary(watch.over(source.chunks()), framing, source.name)
         pieces = decode(chunks, framing, source.name, framing_repairs)
@@ -141,24 +155,28 @@ class _Watch:
         return _Seal(self._size, self._hash.hexdigest(), empty)
 
 
-def _unchanged(open_again: Callable[[_Watch, Repairs], Iterator[_Item]], source: Source,
-               seal: _Seal) -> Iterator[_Item]:
+def _unchanged(
+    open_again: Callable[[_Watch, Repairs], Iterator[_Item]], source: Source, seal: _Seal
+) -> Iterator[_Item]:
     """Yield from a file that was read before, raising RuntimeError where it is not the same."""
     watch = _Watch()
     try:
         yield from open_again(watch, Repairs())
     except (ValueError, FileNotFoundError) as error:
         now_said = str(error).removeprefix("read: ")
-        raise RuntimeError(f"read: {source.name} changed while it was in use, a file that stays "
-                           f"the same is needed; now {now_said}") from error
+        raise RuntimeError(
+            f"read: {source.name} changed while it was in use, a file that stays "
+            f"the same is needed; now {now_said}"
+        ) from error
     now = watch.seal(seal.empty)
     if now != seal:
         raise RuntimeError(
             f"read: {source.name} changed while it was in use ({seal.size} bytes, sha256 "
             f"{seal.digest[:12]} before; {now.size} bytes, {now.digest[:12]} now), a file that "
-            "stays the same is needed")
+            "stays the same is needed"
+        )
 
 
 def _sliced(text: str) -> Iterator[str]:
     for at in range(0, len(text), CHUNK_BYTES):
-        yield text[at:at + CHUNK_BYTES]
+        yield text[at : at + CHUNK_BYTES]

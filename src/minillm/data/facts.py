@@ -56,25 +56,35 @@ class Facts:
     def lines_for_people(self) -> list[str]:
         """The facts in words, one finding a line; what did not happen is not mentioned."""
         found = self.sources
-        first = (f"{_count(self.files, 'file')}, {self.bytes:,} bytes of {self.encoding}: "
-                 f"{_count(self.documents, 'document')}, {_count(self.lines, 'line')}, "
-                 f"{_count(self.characters, 'character')} ({self.distinct_characters:,} distinct)")
+        first = (
+            f"{_count(self.files, 'file')}, {self.bytes:,} bytes of {self.encoding}: "
+            f"{_count(self.documents, 'document')}, {_count(self.lines, 'line')}, "
+            f"{_count(self.characters, 'character')} ({self.distinct_characters:,} distinct)"
+        )
         records = [source.name for source in found.files if source.records]
         at_least = "at least " if self.duplicates_bounded else ""
         findings = (
             (records, f"read as JSON lines: {_listed(records)}"),
             (self.boms, f"removed {_count(self.boms, 'byte order mark')}"),
             (self.newlines, f"normalised {_count(self.newlines, 'line end')}"),
-            (self.replacements, f"replaced {_count(self.replacements, 'undecodable sequence')} "
-                                "by U+FFFD"),
+            (
+                self.replacements,
+                f"replaced {_count(self.replacements, 'undecodable sequence')} by U+FFFD",
+            ),
             (self.empty_documents, f"left out {_count(self.empty_documents, 'empty document')}"),
-            (self.control_characters,
-             f"kept {_count(self.control_characters, 'control character')}"),
-            (self.duplicate_share >= 0.001,
-             f"{at_least}{self.duplicate_share:.1%} of the text is lines that came before"),
+            (
+                self.control_characters,
+                f"kept {_count(self.control_characters, 'control character')}",
+            ),
+            (
+                self.duplicate_share >= 0.001,
+                f"{at_least}{self.duplicate_share:.1%} of the text is lines that came before",
+            ),
             (self.longest_line > _LONG_LINE, f"longest line: {self.longest_line:,} characters"),
-            (found.repeated, f"counted once: {_count(found.repeated, 'path')} to what was already "
-                             "read"),
+            (
+                found.repeated,
+                f"counted once: {_count(found.repeated, 'path')} to what was already read",
+            ),
             (found.hidden, f"passed over {_count(found.hidden, 'hidden path')}"),
             (found.loops, f"passed over {_count(found.loops, 'link')} back to a folder above"),
             (found.broken_links, f"passed over {_count(found.broken_links, 'broken link')}"),
@@ -111,25 +121,34 @@ class Scan:
             counts = np.bincount(codes)
             if len(counts) > len(self._counts):
                 self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
-            self._counts[:len(counts)] += counts
+            self._counts[: len(counts)] += counts
             self._take_lines(self._reader.feed(codes))
 
     def facts(self, sources: Sources, repairs: Repairs, *, encoding: str, size: int) -> Facts:
         """The account so far, with what the readers of the files found."""
         self._compare()
         self._counts[_NEWLINE] -= int(self._counts.sum()) - self._characters  # see `ended`
-        counts = Counter({chr(code): int(self._counts[code])
-                          for code in np.flatnonzero(self._counts)})
+        counts = Counter(
+            {chr(code): int(self._counts[code]) for code in np.flatnonzero(self._counts)}
+        )
         return Facts(
-            files=len(sources.files), bytes=size, encoding=encoding, boms=repairs.boms,
-            newlines=repairs.newlines, replacements=repairs.replacements,
-            characters=self._characters, character_counts=counts,
-            documents=len(self.document_lengths), empty_documents=self._empty,
-            lines=self._lines, longest_line=self._longest,
+            files=len(sources.files),
+            bytes=size,
+            encoding=encoding,
+            boms=repairs.boms,
+            newlines=repairs.newlines,
+            replacements=repairs.replacements,
+            characters=self._characters,
+            character_counts=counts,
+            documents=len(self.document_lengths),
+            empty_documents=self._empty,
+            lines=self._lines,
+            longest_line=self._longest,
             duplicate_share=self._repeated_characters / max(1, self._line_characters),
             duplicates_bounded=self._seen.full,
             control_characters=sum(n for character, n in counts.items() if _is_control(character)),
-            sources=sources)
+            sources=sources,
+        )
 
     def _measured(self, pieces: Iterable[str]) -> Iterator[str]:
         digest, length = blake2b(digest_size=8), 0

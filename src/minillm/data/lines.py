@@ -47,8 +47,8 @@ def blocks_of(pieces: Iterable[str]) -> Iterator[np.ndarray]:
             continue
         text = "".join(held)
         for start in range(0, length - _BLOCK + 1, _BLOCK):
-            yield _codes(text[start:start + _BLOCK])
-        held = [text[length - length % _BLOCK:]]
+            yield _codes(text[start : start + _BLOCK])
+        held = [text[length - length % _BLOCK :]]
         length = len(held[0])
     if length:
         yield _codes("".join(held))
@@ -72,7 +72,7 @@ class LineReader:
         starts = np.concatenate(([0], ends + 1))
         lengths = np.diff(starts, append=len(codes))
         places = np.arange(len(codes)) - np.repeat(starts, lengths)
-        places[:lengths[0]] += self._open[1]
+        places[: lengths[0]] += self._open[1]
         terms = _weights(places) * (codes + np.uint64(1))
         terms[ends] = 0
         hashes, inked = _sums(terms, starts, lengths), _sums(~_is_space(codes), starts, lengths)

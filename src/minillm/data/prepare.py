@@ -53,16 +53,26 @@ class Dataset:
                 raise ValueError(
                     f"dataset: {tokens.path} was made with the tokenizer "
                     f"{tokens.fingerprint[:12]} of {tokens.vocab_size} ids, this one is "
-                    f"{tokenizer.fingerprint[:12]} of {tokenizer.vocab_size}, the same is needed")
+                    f"{tokenizer.fingerprint[:12]} of {tokenizer.vocab_size}, the same is needed"
+                )
         dataset = cls(train, val, facts, _fingerprint(train, val))
         if dataset.fingerprint != fingerprint:
-            raise ValueError(f"dataset: {folder} has fingerprint {dataset.fingerprint[:12]}, "
-                             f"{fingerprint[:12]} is needed; prepare the data again")
+            raise ValueError(
+                f"dataset: {folder} has fingerprint {dataset.fingerprint[:12]}, "
+                f"{fingerprint[:12]} is needed; prepare the data again"
+            )
         return dataset
 
 
-def prepare(corpus: Corpus, tokenizer: Tokenizer, folder: str | os.PathLike[str], *,
-            val_fraction: float = 0.1, context: int, progress: Progress | None = None) -> Dataset:
+def prepare(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    folder: str | os.PathLike[str],
+    *,
+    val_fraction: float = 0.1,
+    context: int,
+    progress: Progress | None = None,
+) -> Dataset:
     """Encode `corpus` into folder/train.bin and folder/val.bin.
 
     With 20 documents or more whole documents are kept for validation, chosen by a hash of their
@@ -72,8 +82,9 @@ def prepare(corpus: Corpus, tokenizer: Tokenizer, folder: str | os.PathLike[str]
     context + 1 tokens and val_fraction lies in 0 ... 1 (1 excluded).
     """
     if not 0 <= val_fraction < 1:
-        raise ValueError(f"prepare: a validation share of {val_fraction}, 0 or more and below 1 is "
-                         "needed")
+        raise ValueError(
+            f"prepare: a validation share of {val_fraction}, 0 or more and below 1 is needed"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
@@ -90,8 +101,15 @@ def prepare(corpus: Corpus, tokenizer: Tokenizer, folder: str | os.PathLike[str]
 
 
 class _Job:
-    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, folder: Path, val_fraction: float,
-                 context: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        folder: Path,
+        val_fraction: float,
+        context: int,
+        progress: Progress | None,
+    ) -> None:
         self._corpus, self._tokenizer, self._folder = corpus, tokenizer, folder
         self._val_fraction, self._context, self._progress = val_fraction, context, progress
         self.lengths = np.frombuffer(corpus.document_lengths, np.uint64).astype(np.int64)
@@ -120,10 +138,10 @@ class _Job:
             with self._writer(TRAIN_FILE) as train, self._writer(VAL_FILE) as val:
                 at = len(whole) - kept
                 for start in range(0, len(whole), _STRETCH):
-                    block = whole.ids[start:start + _STRETCH]
-                    border += int(begun[block[:max(0, at - start)]].sum())
-                    train.write(block[:max(0, at - start)])
-                    val.write(block[max(0, at - start):])
+                    block = whole.ids[start : start + _STRETCH]
+                    border += int(begun[block[: max(0, at - start)]].sum())
+                    train.write(block[: max(0, at - start)])
+                    val.write(block[max(0, at - start) :])
                 self._check(train, val)
             del whole, block
             return border
@@ -139,9 +157,14 @@ class _Job:
         else:
             val = TokenFile.open(self._folder / VAL_FILE)
         train_documents, val_documents = sides.documents(self.lengths)
-        facts = SplitFacts(split, len(train), len(val) if val is not None else 0,
-                           train_documents, val_documents,
-                           overlap(self._corpus, sides) if val is not None else None)
+        facts = SplitFacts(
+            split,
+            len(train),
+            len(val) if val is not None else 0,
+            train_documents,
+            val_documents,
+            overlap(self._corpus, sides) if val is not None else None,
+        )
         dataset = Dataset(train, val, facts, _fingerprint(train, val))
         content = {"fingerprint": dataset.fingerprint, "facts": asdict(facts)}
         atomic_write_text(self._folder / FACTS_FILE, json.dumps(content, indent=2) + "\n")
@@ -153,10 +176,18 @@ class _Job:
 
     def _check(self, train: TokenWriter, val: TokenWriter) -> None:
         total = train.count + val.count
-        require_context(train.count, self._context, "prepare",
-                        f"tokens for training, {val.count} of {total} kept for validation")
-        require_context(val.count, self._context, "prepare",
-                        f"tokens of {total} for validation (a share of {self._val_fraction:g})")
+        require_context(
+            train.count,
+            self._context,
+            "prepare",
+            f"tokens for training, {val.count} of {total} kept for validation",
+        )
+        require_context(
+            val.count,
+            self._context,
+            "prepare",
+            f"tokens of {total} for validation (a share of {self._val_fraction:g})",
+        )
 
     def _encode(self, writers: Iterable[TokenWriter]) -> None:
         eos = self._tokenizer.eos_id
@@ -198,8 +229,13 @@ def encoded(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[tuple[np.nd
 
 def _characters_begun(tokenizer: Tokenizer) -> np.ndarray:
     """How many characters begin in each token, (vocab_size,) int64: bytes not 10xxxxxx."""
-    return np.array([sum(byte & 0xC0 != 0x80 for byte in tokenizer.token_bytes(id))
-                     for id in range(tokenizer.vocab_size)], np.int64)
+    return np.array(
+        [
+            sum(byte & 0xC0 != 0x80 for byte in tokenizer.token_bytes(id))
+            for id in range(tokenizer.vocab_size)
+        ],
+        np.int64,
+    )
 
 
 def _fingerprint(train: TokenFile, val: TokenFile | None) -> str:
@@ -212,8 +248,11 @@ def _read_facts(path: Path) -> tuple[SplitFacts, str]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return SplitFacts(**content["facts"]), str(content["fingerprint"])
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"dataset: {path.parent} holds no prepared data, {path.name} is "
-                                "needed") from error
+        raise FileNotFoundError(
+            f"dataset: {path.parent} holds no prepared data, {path.name} is needed"
+        ) from error
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"dataset: {path} is damaged ({error}), a file that prepare wrote is "
-                         "needed; prepare the data again") from error
+        raise ValueError(
+            f"dataset: {path} is damaged ({error}), a file that prepare wrote is "
+            "needed; prepare the data again"
+        ) from error

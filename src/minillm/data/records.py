@@ -12,12 +12,20 @@ from .text import REPLACEMENT, Decoding, Repairs
 RECORD_LIMIT = 1 << 28
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _JSON_SPACE = " \t\r\n"
-_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or false",
-          int: "a number", float: "a number", type(None): "null"}
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 
 
-def records(pieces: Iterable[str], decoding: Decoding, name: str, text_field: str,
-            repairs: Repairs) -> Iterator[tuple[int, str]]:
+def records(
+    pieces: Iterable[str], decoding: Decoding, name: str, text_field: str, repairs: Repairs
+) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text) of each non-empty line.
 
     Line ends inside the texts follow `decoding`. At most one record is held, twice over while it
@@ -58,9 +66,11 @@ def _lines(pieces: Iterable[str], name: str) -> Iterator[str]:
         parts.append(rest)
         held += len(rest)
         if held > RECORD_LIMIT:
-            raise ValueError(f"read: {name} line {number + 1} is longer than {RECORD_LIMIT:,} "
-                             "characters, shorter records are needed; a text of that size can be "
-                             "a .txt file")
+            raise ValueError(
+                f"read: {name} line {number + 1} is longer than {RECORD_LIMIT:,} "
+                "characters, shorter records are needed; a text of that size can be "
+                "a .txt file"
+            )
     yield "".join(parts)
 
 
@@ -68,38 +78,49 @@ def _parsed(line: str, place: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{place} is not JSON ({error.msg} at column {error.colno}), one object "
-                         "or string a line is needed") from error
+        raise ValueError(
+            f"{place} is not JSON ({error.msg} at column {error.colno}), one object "
+            "or string a line is needed"
+        ) from error
     except RecursionError as error:
-        raise ValueError(f"{place} is nested too deeply, one object or string a line is needed"
-                         ) from error
+        raise ValueError(
+            f"{place} is nested too deeply, one object or string a line is needed"
+        ) from error
     except ValueError as error:
-        raise ValueError(f"{place} cannot be read ({error}), one object or string a line is needed"
-                         ) from error
+        raise ValueError(
+            f"{place} cannot be read ({error}), one object or string a line is needed"
+        ) from error
 
 
 def _text_of(record: Any, place: str, text_field: str) -> str:
     if isinstance(record, str):
         return record
     if not isinstance(record, dict):
-        raise ValueError(f"{place} is {_KINDS[type(record)]}, an object with a field "
-                         f"{text_field!r} or a string is needed")
+        raise ValueError(
+            f"{place} is {_KINDS[type(record)]}, an object with a field "
+            f"{text_field!r} or a string is needed"
+        )
     if text_field not in record:
         fields = ", ".join(repr(key) for key in list(record)[:5]) or "no fields"
-        raise ValueError(f"{place} has no field {text_field!r} but {fields}, a text is needed; "
-                         "name the field with --text-field")
+        raise ValueError(
+            f"{place} has no field {text_field!r} but {fields}, a text is needed; "
+            "name the field with --text-field"
+        )
     text = record[text_field]
     if not isinstance(text, str):
-        raise ValueError(f"{place}: field {text_field!r} is {_KINDS[type(text)]}, a string is "
-                         "needed")
+        raise ValueError(
+            f"{place}: field {text_field!r} is {_KINDS[type(text)]}, a string is needed"
+        )
     return text
 
 
 def _cleaned(text: str, decoding: Decoding, place: str, repairs: Repairs) -> str:
     if not text.isascii() and (half := _HALF_PAIR.search(text)):
         if decoding.errors == "strict":
-            raise ValueError(f"{place}: U+{ord(half[0]):04X} at character {half.start()} is half "
-                             "a surrogate pair, whole characters are needed; pass --errors replace")
+            raise ValueError(
+                f"{place}: U+{ord(half[0]):04X} at character {half.start()} is half "
+                "a surrogate pair, whole characters are needed; pass --errors replace"
+            )
         text, count = _HALF_PAIR.subn(REPLACEMENT, text)
         repairs.replacements += count
     if not decoding.keep_newlines and "\r" in text:

@@ -57,15 +57,18 @@ class Source:
             with open(self.path, "rb") as file:
                 packed = file.read(2) == _GZIP_MAGIC
                 if not packed and self.path.suffix.lower() == ".gz" and file.tell():
-                    raise ValueError(f"read: {self.name} is not gzip, a file that begins with "
-                                     "0x1F 0x8B is needed; unpacked text must not be named .gz")
+                    raise ValueError(
+                        f"read: {self.name} is not gzip, a file that begins with "
+                        "0x1F 0x8B is needed; unpacked text must not be named .gz"
+                    )
                 file.seek(0)
                 stream = gzip.GzipFile(fileobj=file) if packed else file
                 while chunk := stream.read(size):
                     yield chunk
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"read: {self.name} is damaged gzip ({error}), a whole file is "
-                             "needed") from error
+            raise ValueError(
+                f"read: {self.name} is damaged gzip ({error}), a whole file is needed"
+            ) from error
         except OSError as error:
             raise _refusal(error, self.name, "a readable file") from error
 
@@ -118,16 +121,19 @@ class _Search:
             before = len(self.found.files) + self.found.repeated
             self._take_tree(path)
             if len(self.found.files) + self.found.repeated == before:
-                raise ValueError(f"read: {name} is a folder without text, at least one .txt, .md "
-                                 "or .jsonl file is needed, plain or as .gz")
+                raise ValueError(
+                    f"read: {name} is a folder without text, at least one .txt, .md "
+                    "or .jsonl file is needed, plain or as .gz"
+                )
         elif stat.S_ISREG(status.st_mode):
             self._take_file(path, status)
         elif stat.S_ISFIFO(status.st_mode):
             with open(path, "rb") as pipe:
                 self.found.files.append(_spooled(pipe, name))
         else:
-            raise ValueError(f"read: {name} is a device or socket, a file, folder or pipe is "
-                             "needed")
+            raise ValueError(
+                f"read: {name} is a device or socket, a file, folder or pipe is needed"
+            )
 
     def _take_stdin(self) -> None:
         if self._stdin_taken:
@@ -166,8 +172,9 @@ class _Search:
             else:
                 self.found.other_kinds += 1
 
-    def _entries(self, folder: Path, status: os.stat_result, above: tuple[_Identity, ...]
-                 ) -> list[Path]:
+    def _entries(
+        self, folder: Path, status: os.stat_result, above: tuple[_Identity, ...]
+    ) -> list[Path]:
         """What is in `folder`, the last name first, or nothing if it was or is being searched."""
         identity = _identity(status)
         if identity in self._folders:
@@ -205,6 +212,7 @@ def _refusal(error: OSError, name: str, needed: str) -> OSError:
 
 def shown(path: PathLike) -> str:
     """The path as one printable line, whatever bytes the file system holds."""
-    return "".join(character if character.isprintable()
-                   else character.encode("unicode_escape").decode("ascii")
-                   for character in os.fspath(path))
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in os.fspath(path)
+    )

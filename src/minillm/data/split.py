@@ -34,22 +34,31 @@ class SplitFacts:
 
     def lines_for_people(self) -> list[str]:
         """The facts in words, one finding a line."""
-        lines = [f"training: {self.train_tokens:,} tokens of {self.train_documents:,} document"
-                 f"{'' if self.train_documents == 1 else 's'}"]
+        lines = [
+            f"training: {self.train_tokens:,} tokens of {self.train_documents:,} document"
+            f"{'' if self.train_documents == 1 else 's'}"
+        ]
         if self.split == "none":
             return [*lines, "validation: none"]
-        how = {"documents": "whole documents, chosen by a hash of their text",
-               "tail": "the end of the text"}[self.split]
+        how = {
+            "documents": "whole documents, chosen by a hash of their text",
+            "tail": "the end of the text",
+        }[self.split]
         share = self.val_tokens / (self.train_tokens + self.val_tokens)
-        lines.append(f"validation: {self.val_tokens:,} tokens ({share:.1%}) of "
-                     f"{self.val_documents:,} document{'' if self.val_documents == 1 else 's'}, "
-                     f"{how}")
+        lines.append(
+            f"validation: {self.val_tokens:,} tokens ({share:.1%}) of "
+            f"{self.val_documents:,} document{'' if self.val_documents == 1 else 's'}, "
+            f"{how}"
+        )
         if self.overlap is None:
-            lines.append(f"overlap: not measured, no validation line has {COMPARED_LINE_LENGTH} "
-                         "characters")
+            lines.append(
+                f"overlap: not measured, no validation line has {COMPARED_LINE_LENGTH} characters"
+            )
         elif self.overlap:
-            lines.append(f"overlap: {self.overlap:.1%} of the validation lines also occur in "
-                         "training, so that validation loss in part measures memory")
+            lines.append(
+                f"overlap: {self.overlap:.1%} of the validation lines also occur in "
+                "training, so that validation loss in part measures memory"
+            )
         return lines
 
 
@@ -63,11 +72,11 @@ def choose_documents(hashes: np.ndarray, lengths: np.ndarray, fraction: float) -
     distinct, which = np.unique(hashes, return_inverse=True)
     sizes = np.bincount(which, weights=lengths)
     target = fraction * sizes.sum()
-    fitting = np.flatnonzero(sizes <= target)[:len(distinct) - 1]
+    fitting = np.flatnonzero(sizes <= target)[: len(distinct) - 1]
     chosen = np.zeros(len(distinct), bool)
     if len(fitting):
         reached = np.cumsum(sizes[fitting])
-        chosen[fitting[:1 + int(np.abs(reached - target).argmin())]] = True
+        chosen[fitting[: 1 + int(np.abs(reached - target).argmin())]] = True
     else:
         chosen[sizes.argmin()] = True
     return chosen[which]
@@ -117,7 +126,7 @@ def overlap(corpus: Corpus, sides: Sides) -> float | None:
     """Share of the validation lines that also occur in training; reads the corpus twice."""
     kept, count = [], 0
     for hashes in sides.lines(corpus, validation=True):
-        kept.append(hashes[:LINES_REMEMBERED - count])
+        kept.append(hashes[: LINES_REMEMBERED - count])
         count += len(kept[-1])
     if not count:
         return None

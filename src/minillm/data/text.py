@@ -18,8 +18,9 @@ _MARKS = (  # the longer first: UTF-32-LE begins like UTF-16-LE
 _LONGEST_MARK = 4
 _WIDE = ("utf-16", "utf-32")
 _STRIPS_MARK = frozenset((*_WIDE, "utf-8-sig"))
-_NOT_FOR_FILES = frozenset(("idna", "punycode", "undefined", "utf-7", "unicode-escape",
-                            "raw-unicode-escape"))
+_NOT_FOR_FILES = frozenset(
+    ("idna", "punycode", "undefined", "utf-7", "unicode-escape", "raw-unicode-escape")
+)
 _HEAD_BYTES = 1 << 16
 _CONTROL_BYTES = bytes(code for code in (*range(32), 127) if code not in b"\t\n\f\r\x1b")
 _CONTROL_SHARE = 0.1
@@ -57,11 +58,15 @@ class Decoding:
             name = codecs.lookup(self.encoding).name.replace("_", "-")
             b"a".decode(name, "replace")
         except (LookupError, UnicodeError, ValueError) as error:
-            raise ValueError(f"read: {self.encoding!r} is not a text encoding, a name such as "
-                             "utf-8, utf-16, latin-1 or cp1252 is needed") from error
+            raise ValueError(
+                f"read: {self.encoding!r} is not a text encoding, a name such as "
+                "utf-8, utf-16, latin-1 or cp1252 is needed"
+            ) from error
         if name in _NOT_FOR_FILES:
-            raise ValueError(f"read: {name} is not an encoding of text files, a name such as "
-                             "utf-8, utf-16, latin-1 or cp1252 is needed")
+            raise ValueError(
+                f"read: {name} is not an encoding of text files, a name such as "
+                "utf-8, utf-16, latin-1 or cp1252 is needed"
+            )
         if self.errors not in ("strict", "replace"):
             raise ValueError(f"read: errors is {self.errors!r}, 'strict' or 'replace' is needed")
         object.__setattr__(self, "encoding", name)
@@ -81,8 +86,9 @@ class Repairs:
     replacements: int = 0
 
 
-def decode(chunks: Iterable[bytes], decoding: Decoding, name: str, repairs: Repairs
-           ) -> Iterator[str]:
+def decode(
+    chunks: Iterable[bytes], decoding: Decoding, name: str, repairs: Repairs
+) -> Iterator[str]:
     """Yield the text of `chunks`; however they are cut, the joined text is the same.
 
     One leading byte order mark is removed, CRLF and CR become LF (unless kept), and `repairs`
@@ -135,11 +141,12 @@ class _Decoder:
         self._repairs.newlines += text.count("\r")
         return plain
 
-    def _located(self, error: UnicodeDecodeError, data: bytes, state: tuple[bytes, int]
-                 ) -> ValueError:
+    def _located(
+        self, error: UnicodeDecodeError, data: bytes, state: tuple[bytes, int]
+    ) -> ValueError:
         held = len(state[0])
         self._codec.setstate(state)
-        before = self._codec.decode(data[:max(0, error.start - held)])
+        before = self._codec.decode(data[: max(0, error.start - held)])
         line = self._line + self._newlines.decode(before, True).count("\n")
         offset = self._offset - held + error.start
         encoding, byte = self._decoding.encoding, error.object[error.start]
@@ -147,7 +154,8 @@ class _Decoder:
         return ValueError(
             f"read: {self._name} line {line}, byte offset {offset}: 0x{byte:02X} is not {encoding} "
             f"({error.reason}), text in {encoding} is needed; name the encoding with --encoding "
-            f"(such as {other}) or pass --errors replace")
+            f"(such as {other}) or pass --errors replace"
+        )
 
 
 def _split_head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
@@ -166,14 +174,18 @@ def _check_mark(head: bytes, decoding: Decoding, name: str) -> None:
     marked, encoding = _mark_of(head), decoding.encoding
     if not marked:
         if head and encoding in _WIDE:
-            raise ValueError(f"read: {name} has no byte order mark, {encoding} needs one; pass "
-                             f"--encoding {encoding}-le or {encoding}-be")
+            raise ValueError(
+                f"read: {name} has no byte order mark, {encoding} needs one; pass "
+                f"--encoding {encoding}-le or {encoding}-be"
+            )
         return
     fits = marked.startswith(encoding) or encoding.startswith(marked)
     if not fits and not (marked == "utf-32-le" and "utf-16-le".startswith(encoding)):
         family = marked.removesuffix("-le").removesuffix("-be")
-        raise ValueError(f"read: {name} begins with the byte order mark of {marked}, text in "
-                         f"{encoding} is needed; pass --encoding {family}")
+        raise ValueError(
+            f"read: {name} begins with the byte order mark of {marked}, text in "
+            f"{encoding} is needed; pass --encoding {family}"
+        )
 
 
 def refuse_binary(chunks: Iterable[bytes], decoding: Decoding, name: str) -> Iterator[bytes]:
@@ -193,7 +205,8 @@ def refuse_binary(chunks: Iterable[bytes], decoding: Decoding, name: str) -> Ite
         if at >= 0:
             raise ValueError(
                 f"read: {name} is binary: byte 0x{chunk[at]:02X} at offset {offset + at}, a text "
-                "file is needed; UTF-16 without a byte order mark needs --encoding utf-16-le")
+                "file is needed; UTF-16 without a byte order mark needs --encoding utf-16-le"
+            )
         offset += len(chunk)
         yield chunk
 

@@ -37,8 +37,9 @@ class TokenWriter:
 
     def __init__(self, path: str | os.PathLike[str], vocab_size: int, fingerprint: str) -> None:
         if not 1 <= vocab_size <= _LARGEST_VOCABULARY:
-            raise ValueError(f"tokens: a vocabulary of {vocab_size}, 1 to {_LARGEST_VOCABULARY} "
-                             "is needed")
+            raise ValueError(
+                f"tokens: a vocabulary of {vocab_size}, 1 to {_LARGEST_VOCABULARY} is needed"
+            )
         if not (len(fingerprint) == 64 and fingerprint.isascii() and fingerprint.isprintable()):
             raise ValueError(f"tokens: fingerprint {fingerprint!r}, 64 ASCII characters are needed")
         self._path, self._vocab_size, self._fingerprint = Path(path), vocab_size, fingerprint
@@ -67,22 +68,36 @@ class TokenWriter:
             return
         least, most = int(ids.min()), int(ids.max())
         if least < 0 or most >= self._vocab_size:
-            raise IndexError(f"tokens: id {least if least < 0 else most}, ids from 0 to "
-                             f"{self._vocab_size - 1} are needed")
+            raise IndexError(
+                f"tokens: id {least if least < 0 else most}, ids from 0 to "
+                f"{self._vocab_size - 1} are needed"
+            )
         data = np.ascontiguousarray(ids, self._dtype).data
         self._hash.update(data)
         self._file.write(data)
         self.count += ids.size
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         file, self._file = self._file, None
         with self._stack.pop_all() as stack:
             if kind is None and file is not None:
                 file.seek(0)
-                file.write(_HEADER.pack(_MAGIC, _VERSION, self._dtype.itemsize, self.count,
-                                        self._vocab_size, self._fingerprint.encode("ascii"),
-                                        self._hash.digest()))
+                file.write(
+                    _HEADER.pack(
+                        _MAGIC,
+                        _VERSION,
+                        self._dtype.itemsize,
+                        self.count,
+                        self._vocab_size,
+                        self._fingerprint.encode("ascii"),
+                        self._hash.digest(),
+                    )
+                )
             stack.__exit__(kind, error, trace)
 
 
@@ -106,7 +121,7 @@ class TokenFile:
     def blocks(self, size: int = _BLOCK) -> Iterator[np.ndarray]:
         """Yield the ids in order, `size` at a time."""
         for start in range(0, len(self.ids), size):
-            yield self.ids[start:start + size]
+            yield self.ids[start : start + size]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: bool = False) -> TokenFile:
@@ -135,35 +150,49 @@ class TokenFile:
         for block in self.blocks():
             hash_.update(block.data)
             if int(block.max()) >= self.vocab_size:
-                raise ValueError(f"tokens: {self.path} holds id {int(block.max())}, ids below "
-                                 f"{self.vocab_size} are needed")
+                raise ValueError(
+                    f"tokens: {self.path} holds id {int(block.max())}, ids below "
+                    f"{self.vocab_size} are needed"
+                )
         if hash_.hexdigest() != self.digest:
-            raise ValueError(f"tokens: {self.path} is damaged (sha256 {hash_.hexdigest()[:12]}), "
-                             f"{self.digest[:12]} is needed; prepare the data again")
+            raise ValueError(
+                f"tokens: {self.path} is damaged (sha256 {hash_.hexdigest()[:12]}), "
+                f"{self.digest[:12]} is needed; prepare the data again"
+            )
 
 
 def _checked(path: Path, head: bytes, size: int) -> tuple[int, int, np.dtype, str, str]:
     """Vocabulary size, number of ids, their type, fingerprint and digest from a sound header."""
     if len(head) < _HEADER.size:
-        raise ValueError(f"tokens: {path} has {len(head)} bytes, a header of {_HEADER.size} is "
-                         "needed")
+        raise ValueError(
+            f"tokens: {path} has {len(head)} bytes, a header of {_HEADER.size} is needed"
+        )
     magic, version, width, count, vocab_size, fingerprint, digest = _HEADER.unpack(head)
     if magic != _MAGIC:
-        raise ValueError(f"tokens: {path} begins with {magic!r}, a token file ({_MAGIC!r}) is "
-                         "needed")
+        raise ValueError(
+            f"tokens: {path} begins with {magic!r}, a token file ({_MAGIC!r}) is needed"
+        )
     if version != _VERSION:
-        raise ValueError(f"tokens: {path} has version {version}, version {_VERSION} is needed; "
-                         "prepare the data again")
+        raise ValueError(
+            f"tokens: {path} has version {version}, version {_VERSION} is needed; "
+            "prepare the data again"
+        )
     if not 1 <= vocab_size <= _LARGEST_VOCABULARY:
-        raise ValueError(f"tokens: {path} states a vocabulary of {vocab_size}, 1 to "
-                         f"{_LARGEST_VOCABULARY} is needed")
+        raise ValueError(
+            f"tokens: {path} states a vocabulary of {vocab_size}, 1 to "
+            f"{_LARGEST_VOCABULARY} is needed"
+        )
     dtype = id_dtype(vocab_size).newbyteorder("<")
     if width != dtype.itemsize:
-        raise ValueError(f"tokens: {path} states {width} bytes an id, a vocabulary of "
-                         f"{vocab_size} needs {dtype.itemsize}")
+        raise ValueError(
+            f"tokens: {path} states {width} bytes an id, a vocabulary of "
+            f"{vocab_size} needs {dtype.itemsize}"
+        )
     if _HEADER.size + count * width != size:
-        raise ValueError(f"tokens: {path} states {count} ids of {width} bytes, "
-                         f"{_HEADER.size + count * width} bytes are needed but it has {size}")
+        raise ValueError(
+            f"tokens: {path} states {count} ids of {width} bytes, "
+            f"{_HEADER.size + count * width} bytes are needed but it has {size}"
+        )
     if not (fingerprint.isascii() and fingerprint.decode("latin-1").isprintable()):
         raise ValueError(f"tokens: {path} has a damaged tokenizer fingerprint, ASCII is needed")
     return vocab_size, count, dtype, fingerprint.decode("ascii"), digest.hex()

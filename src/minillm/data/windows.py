@@ -40,13 +40,14 @@ class Windows:
         negative sample or a size below 1.
         """
         if first_sample < 0 or size < 1:
-            raise ValueError(f"windows: {size} samples from {first_sample}, at least 1 from 0 "
-                             "or later is needed")
+            raise ValueError(
+                f"windows: {size} samples from {first_sample}, at least 1 from 0 or later is needed"
+            )
         starts: list[np.ndarray] = []
         sample, end = first_sample, first_sample + size
         while sample < end:
             epoch, place = divmod(sample, self.per_epoch)
-            taken = self._epoch_starts(epoch)[place:place + end - sample]
+            taken = self._epoch_starts(epoch)[place : place + end - sample]
             starts.append(taken)
             sample += len(taken)
         return _gathered(self._ids, np.concatenate(starts), self.context)
@@ -61,8 +62,9 @@ class Windows:
         return self._starts
 
 
-def validation(tokens: TokenFile | np.ndarray, context: int, batch_size: int,
-               limit_tokens: int | None = None) -> Iterator[Batch]:
+def validation(
+    tokens: TokenFile | np.ndarray, context: int, batch_size: int, limit_tokens: int | None = None
+) -> Iterator[Batch]:
     """Batches of inputs and targets, (B, T) int64 each, in order: every target exactly once.
 
     What is left at the end is a batch of its own with one shorter row. With `limit_tokens` below
@@ -72,29 +74,36 @@ def validation(tokens: TokenFile | np.ndarray, context: int, batch_size: int,
     ids = _ids_of(tokens)
     require_context(len(ids), context)
     if batch_size < 1 or (limit_tokens is not None and limit_tokens < 1):
-        raise ValueError(f"validation: batches of {batch_size} limited to {limit_tokens} tokens, "
-                         "at least 1 of each is needed")
+        raise ValueError(
+            f"validation: batches of {batch_size} limited to {limit_tokens} tokens, "
+            "at least 1 of each is needed"
+        )
     targets = len(ids) - 1
     whole, left = divmod(targets, context)
     chosen = np.arange(whole)
     if limit_tokens is not None and limit_tokens < targets:
         some = max(1, limit_tokens // context)
         chosen, left = np.arange(some) * whole // some, 0
-    batches = [(chosen[at:at + batch_size] * context, context)
-               for at in range(0, len(chosen), batch_size)]
+    batches = [
+        (chosen[at : at + batch_size] * context, context)
+        for at in range(0, len(chosen), batch_size)
+    ]
     if left:
         batches.append((np.array([whole * context]), left))
     return (_gathered(ids, starts, length) for starts, length in batches)
 
 
-def require_context(tokens: int, context: int, command: str = "windows", what: str = "tokens"
-                    ) -> None:
+def require_context(
+    tokens: int, context: int, command: str = "windows", what: str = "tokens"
+) -> None:
     """Raise ValueError unless there are `context` inputs and the token after them."""
     if context < 1:
         raise ValueError(f"{command}: a context of {context}, at least 1 is needed")
     if tokens < context + 1:
-        raise ValueError(f"{command}: {tokens} {what}: a context of {context} needs at least "
-                         f"{context + 1}; choose a smaller context or more text")
+        raise ValueError(
+            f"{command}: {tokens} {what}: a context of {context} needs at least "
+            f"{context + 1}; choose a smaller context or more text"
+        )
 
 
 def _ids_of(tokens: TokenFile | np.ndarray) -> np.ndarray:

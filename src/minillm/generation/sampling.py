@@ -46,8 +46,9 @@ class Sampler:
             order = order[: self.top_k]
         kept = numpy.exp(scaled[order])
         kept /= kept.sum()
-        before = numpy.cumsum(kept) - kept
-        kept[(before >= self.top_p) & (numpy.arange(len(kept)) > 0)] = 0.0
+        if self.top_p < 1:
+            before = numpy.cumsum(kept) - kept
+            kept[(before >= self.top_p) & (numpy.arange(len(kept)) > 0)] = 0.0
         out = numpy.zeros(logits.shape)
         out[order] = kept / kept.sum()
         return out

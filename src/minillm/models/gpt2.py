@@ -22,7 +22,6 @@ REFUSED = {  # settings that change the computation, with the value this file im
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
-    "n_inner": None,
 }
 
 
@@ -95,10 +94,15 @@ class GPT2Config:
 
     @classmethod
     def from_hf(cls, content: dict[str, Any]) -> GPT2Config:
-        """Read config.json. ValueError names a missing key or a setting that is not implemented."""
+        """Read config.json; of the dropout rates, which only training uses, resid_pdrop for all.
+
+        ValueError names a missing key or a setting that is not implemented."""
         for name, implemented in REFUSED.items():
             if content.get(name, implemented) != implemented:
                 raise ValueError(f"gpt2: {name}={content[name]!r} is not implemented")
+        width = content.get("n_embd")
+        if content.get("n_inner") is not None and content["n_inner"] != 4 * (width or 0):
+            raise ValueError(f"gpt2: n_inner={content['n_inner']} is not implemented")
         if content.get("tie_word_embeddings", True) is not True:
             raise ValueError("gpt2: tie_word_embeddings=false is not implemented")
         try:

@@ -117,6 +117,8 @@ def attention_check(q, k, v, mask=None, *, causal=False, offset=0, scale=None):
             f"{name}: q {q.shape}, k {k.shape}, v {v.shape}; "
             "(B, H, Tq, D), (B, Hkv, Tk, D), (B, Hkv, Tk, Dv) are needed"
         )
+    if not q.shape[3]:
+        raise ValueError(f"{name}: q {q.shape}, a head of at least 1 feature is needed")
     if not k.shape[1] or q.shape[1] % k.shape[1]:
         raise ValueError(
             f"{name}: {q.shape[1]} query heads are no multiple of {k.shape[1]} key heads"

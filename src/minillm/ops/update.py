@@ -73,6 +73,14 @@ def sgd_forward(
     return param, ()
 
 
+def sgd_check(param, grad, momentum_buffer, **params):
+    if not param.shape == grad.shape == momentum_buffer.shape:
+        raise ValueError(
+            f"sgd: param {param.shape}, grad {grad.shape}, momentum_buffer "
+            f"{momentum_buffer.shape}, equal shapes are needed"
+        )
+
+
 def sgd_sample(draw):
     shape = draw.shape()
     return [draw.normal(*shape) for _ in range(3)], {
@@ -91,4 +99,4 @@ adamw = Op(
     kernel_forward=adamw_kernel_forward,
     mutates=(0, 2, 3),
 )
-sgd = Op(sgd_forward, None, sgd_sample, mutates=(0, 2))
+sgd = Op(sgd_forward, None, sgd_sample, check=sgd_check, mutates=(0, 2))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -19,9 +19,8 @@ class Interrupt:
     Signals can only be caught in the main thread; elsewhere the block changes nothing.
     """
 
-    def __init__(self, notice: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._notice = notice
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -43,7 +42,8 @@ class Interrupt:
         if self.requested:
             os._exit(128 + number)
         self.requested = True
-        self._notice("stopping: saving first; once more to leave at once")
+        with suppress(OSError):  # straight to the descriptor: a stream may be in mid-write
+            os.write(2, b"\nstopping: saving first; once more to leave at once\n")
 
 
 @contextmanager

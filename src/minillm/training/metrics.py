@@ -21,7 +21,7 @@ KEYS = (
     "val_bpb",  # validation loss, bits per byte of text
     "lr",  # learning rate of the step
     "grad_norm",  # norm of the whole gradient before clipping
-    "tokens_per_s",  # training tokens per second since the last row
+    "tokens_per_s",  # training tokens per second of step time, smoothed over steps
     "elapsed_s",  # seconds trained
     "rss_mb",  # resident memory of the process, 10**6 bytes
 )

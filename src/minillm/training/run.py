@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 
 from minillm.formats import hf
+from minillm.formats.files import remove_leftovers
 from minillm.generation import generate
 from minillm.training import steplog
 from minillm.training.interrupt import Interrupt
+from minillm.training.lock import Lock
 from minillm.training.machine import memory
 from minillm.training.metrics import MetricsLog
 from minillm.training.progress import Progress
@@ -28,6 +30,9 @@ class Run:
     def __init__(self, trainer: Trainer, say: Say, stop_after: int | None = None) -> None:
         self.trainer, self.say, self.stop_after = trainer, say, stop_after
         folder, step = trainer.folder, trainer.counters.step
+        self.lock = Lock(folder / INNER)
+        for place in (folder, folder / INNER):
+            remove_leftovers(place)
         self.metrics = MetricsLog(folder / "metrics.jsonl", step)
         self.samples = StepLog(folder / INNER / "samples.jsonl", step)
         for notice in (self.metrics.notice, self.samples.notice):
@@ -66,7 +71,8 @@ class Run:
         outcome = "done"
         with (
             Progress(s.steps, budget_s=budget) as progress,
-            Interrupt(progress.message) as interrupt,
+            Interrupt() as interrupt,
+            self.lock,
             self.metrics,
             self.samples,
         ):

@@ -12,7 +12,6 @@ from pathlib import Path
 from minillm import kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.formats import hf
-from minillm.formats.files import remove_leftovers
 from minillm.models import folder as model_folder
 from minillm.training import plan
 from minillm.training import state as states
@@ -39,13 +38,16 @@ def free_folder(files: Sequence[str]) -> Path:
 def new_folder(folder: Path) -> Iterator[None]:
     """Make the folder of a run; an exception inside the block removes what was made."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    made = False
+    ours = True
     try:
-        (folder / INNER).mkdir(parents=True)
-        made = True
+        try:
+            (folder / INNER).mkdir(parents=True)
+        except FileExistsError:  # another run was quicker
+            ours = False
+            raise
         yield
     except BaseException:
-        if made:
+        if ours and os.path.isdir(folder):
             for path in folder.iterdir():  # it was empty or not there
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for parent in missing:
@@ -110,8 +112,6 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     model = plan.model_of(settings, config)
     trainer = Trainer(model, tokenizer, dataset, settings, folder)
     trainer.restore(saved)
-    for place in (folder, folder / INNER):
-        remove_leftovers(place)
     goal = f" of {settings.steps:,}" if settings.steps else ""
     say(f"resumed {folder} after step {trainer.counters.step:,}{goal}")
     return trainer

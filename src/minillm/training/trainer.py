@@ -122,7 +122,10 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         losses = []
-        with kernels.precision(self.settings.precision):
+        with (
+            kernels.precision(self.settings.precision),
+            numpy.errstate(over="ignore", invalid="ignore"),  # step() judges the outcome
+        ):
             for part, (inputs, targets) in enumerate(batches):
                 if stop():
                     raise Interrupted
