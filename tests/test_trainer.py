@@ -260,8 +260,8 @@ def test_a_run_with_a_time_budget_ends_in_time(tmp_path, monkeypatch):
     took = time.perf_counter() - begin
     rows = metrics.read(tmp_path / "run/metrics.jsonl")
     saved = json.loads((tmp_path / "run/training/settings.json").read_text(encoding="utf-8"))
-    assert 1.0 < rows[-1]["elapsed_s"] < 2.2
-    assert took < 5
+    assert 1.0 < rows[-1]["elapsed_s"] < 3
+    assert took < 10
     assert rows[-1]["lr"] == pytest.approx(0.1 * saved["lr"], rel=1e-12)
     assert (saved["time"], "steps" in saved, "warmup" in saved) == (2.0, False, False)
     before = SimpleNamespace(files=tree(tmp_path / "run/training"), rows=rows)
