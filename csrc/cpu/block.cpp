@@ -4,6 +4,8 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
+constexpr int64_t group_floats = 1 << 16;
+
 using TileFunction = void (*)(const Tile&);
 
 template <bool by_rows, int M, int N>
@@ -53,15 +55,21 @@ RowBlock rows_in_place(const Matrix& a) {
     return {a.data, a.rows, a.cols, 1, a.col_stride, false};
 }
 
+// A group of panels stays in the second cache while all rows pass over it, and the tiles of a row
+// of the result follow each other, so that cache lines which two of them share are written while
+// near.
 void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t last, Strided start,
                     float* c, int64_t c_stride) {
-    for (int64_t j = first; j < last; j++) {
-        const Strided panel = b[j];
+    const int64_t together = larger(1, group_floats / (NR * larger(1, a.depth)));
+    for (int64_t group = first; group < last; group += together) {
         for (int64_t i = 0; i < a.rows; i += MR) {
-            multiply_any_tile(
-                a.by_rows, smaller(MR, a.rows - i), b.width(j),
-                {a.depth, a.data + i * a.advance, a.stride, panel.data, panel.stride,
-                 c + i * c_stride + j * NR, c_stride, part(start, i, j * NR).data, start.stride});
+            for (int64_t j = group; j < smaller(last, group + together); j++) {
+                const Strided panel = b[j];
+                multiply_any_tile(a.by_rows, smaller(MR, a.rows - i), b.width(j),
+                                  {a.depth, a.data + i * a.advance, a.stride, panel.data,
+                                   panel.stride, c + i * c_stride + j * NR, c_stride,
+                                   part(start, i, j * NR).data, start.stride});
+            }
         }
     }
 }
