@@ -80,7 +80,7 @@ def test_temperature_0_takes_the_most_probable_token_whatever_the_seed(model, ca
 def test_a_full_context_is_told_once(model, capsys):
     assert minillm("generate", model, "--prompt", "the", "--max-tokens", 100) == 0
     said = capsys.readouterr().err
-    assert said == "minillm: note: the context is full, going on from the last 8 tokens\n"
+    assert said == "\nminillm: note: the context is full, going on from the last 8 tokens\n"
 
 
 def test_no_tokens_give_the_prompt(model, capsys):

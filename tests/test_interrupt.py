@@ -119,3 +119,10 @@ def test_handlers_come_back_and_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert said == ["fine"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_closed_terminal_asks_to_save():
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+        assert interrupt.requested

@@ -183,3 +183,18 @@ class TestArrays:
         monkeypatch.setitem(sys.modules, "cupy", None)
         with pytest.raises(RuntimeError, match="install the extra cuda12 or cuda13"):
             to_device(np.ones(2), "cuda")
+
+
+@pytest.mark.parametrize("name", ["MINILLM_KERNELS", "MINILLM_ISA"])
+def test_the_command_line_tells_a_wrong_variable_in_one_line(name):
+    if name == "MINILLM_ISA" and kernels.cpu is None:
+        pytest.skip("the extension is not built")
+    done = subprocess.run(
+        [sys.executable, "-m", "minillm", "--help"],
+        env=os.environ | {name: "nonsense"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"minillm: {name}: ") and done.stderr.count("\n") == 1

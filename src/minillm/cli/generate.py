@@ -84,6 +84,6 @@ def _slide_notice() -> Callable[[int], None]:
     def notice(kept: int) -> None:
         if not told:
             told.append(kept)
-            tell(f"minillm: note: the context is full, going on from the last {kept} tokens")
+            tell(f"\nminillm: note: the context is full, going on from the last {kept} tokens")
 
     return notice

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -113,9 +114,9 @@ def prepare_streams() -> None:
 
 def tell(text: str) -> None:
     """Write a line to standard error; nothing happens where nobody reads it."""
-    from minillm.training.console import Console
-
-    Console(sys.stderr).write(text + "\n")
+    with suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def _drop_unwritten() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop and save, the second leaves at once."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first asks to stop and save, the second leaves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class Interrupt:

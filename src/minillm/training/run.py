@@ -86,6 +86,8 @@ class Run:
                     continue
                 if outcome == "diverged":
                     break
+            if outcome == "done" and not self.trainer.weights_are_finite():
+                outcome = "diverged"
             self._finish(progress, outcome)
         return outcome
 
