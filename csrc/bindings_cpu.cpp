@@ -71,8 +71,7 @@ void bind_runtime(pybind11::module_ runtime) {
     using pybind11::arg;
     runtime.def("threads", thread_count, "Threads that the kernels use.");
     runtime.def("set_threads", set_threads, arg("count"));
-    runtime.def(
-        "isa", [] { return kernels().isa; }, "Instruction set in use.");
+    runtime.def("isa", [] { return kernels().isa; }, "Instruction set in use.");
     runtime.def("available_isas", available_isas, "Instruction sets this processor runs.");
     runtime.def("set_isa", set_isa, arg("name"));
     runtime.def("all_finite", all_finite, arg("x"), "No infinity and no NaN in x.");
