@@ -299,3 +299,13 @@ def test_weights_that_are_not_those_of_the_stored_logits_are_told(model, tmp_pat
         warnings.simplefilter("always")
         assert minillm("generate", folder, "--prompt", "the", "--max-tokens", 1) == 0
     assert "logits differ by up to" in capsys.readouterr().err
+
+
+def test_a_flipped_bit_in_a_weight_no_reference_prompt_reads_is_found(model, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    assert minillm("generate", folder, "--prompt", "the") == 2
+    assert "damaged, its content has not the digest" in capsys.readouterr().err

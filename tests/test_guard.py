@@ -177,8 +177,10 @@ def test_a_validation_loss_of_nan_is_never_the_best(start, tmp_path, monkeypatch
 
 def test_a_last_loss_of_nan_is_told_in_strict_json(start, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "evaluate", lambda run, limit=None: (math.nan, math.inf))
-    assert start() == 0
-    assert "loss nan, inf bits per byte" in capsys.readouterr().err
+    assert start() == 1
+    said = capsys.readouterr().err
+    assert "loss nan, inf bits per byte" in said
+    assert "stopped: the validation loss is not finite; run keeps the save of step 0" in said
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
@@ -187,7 +189,7 @@ def test_a_last_loss_of_nan_is_told_in_strict_json(start, tmp_path, monkeypatch,
     result = json.loads(text, parse_constant=refuse)["result"]
     assert result["validation loss on all tokens"] == "nan"
     assert result["bits per byte"] == "inf"
-    assert (tmp_path / "run/model.safetensors").exists()  # finite weights, the only ones
+    assert not (tmp_path / "run/model.safetensors").exists()  # nothing that can be used
 
 
 def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatch, capsys):
@@ -229,3 +231,10 @@ def test_a_rehearsal_that_is_not_finite_harms_nothing(tmp_path, monkeypatch):
     )
     run.rehearse()
     assert same_bits(arrays_of(run), before)
+
+
+def test_a_run_whose_last_step_ruins_the_weights_is_no_success(start, tmp_path, capsys):
+    assert start(lr=1e38, clip=0, warmup=0, steps=1, sample_tokens=0) == 1
+    said = capsys.readouterr().err
+    assert "stopped: " in said and "done: " not in said
+    assert run_folder.resume(tmp_path / "run", print).counters.step == 0

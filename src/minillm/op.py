@@ -89,13 +89,13 @@ class Op:
             pass
         forward = self._kernel_forward if hasattr(lib, f"{self.name}_forward") else None
         claimed = hasattr(lib, f"{self.name}_backward") or (
-            forward is not None and self._kernel_backward is not None and self.composes(lib)
+            forward is not None and self._kernel_backward is not None and self.composes()
         )
         shims = forward, self._kernel_backward if claimed else None
         self._libraries[lib] = shims
         return shims
 
-    def composes(self, lib: ModuleType) -> bool:
+    def composes(self) -> bool:
         """Whether the backward shim calls nothing but the op's own forward function."""
         shim = self._kernel_backward
         return shim is not None and f"{self.name}_backward" not in shim.__code__.co_names

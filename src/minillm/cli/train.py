@@ -99,8 +99,13 @@ def _report(outcome: str, training: Run, folder: str) -> int:
         tell(f"  minillm train --resume {folder}")
         return OK if training.trainer.counters.step == training.stop_after else INTERRUPTED
     skips = training.trainer.counters.skipped_in_a_row
+    what = (
+        f"{skips} step{'s' * (skips > 1)} in a row not finite"
+        if skips
+        else "the validation loss is not finite"
+    )
     tell(
-        f"stopped: {skips} step{'s' * (skips > 1)} in a row not finite; {folder} keeps the save "
+        f"stopped: {what}; {folder} keeps the save "
         f"of step {training.saved_step:,}; try a lower --lr"
     )
     return FAILED

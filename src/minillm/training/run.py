@@ -86,9 +86,10 @@ class Run:
                     continue
                 if outcome == "diverged":
                     break
-            if outcome == "done" and not self.trainer.weights_are_finite():
+            measured = self.trainer.evaluate() if outcome == "done" else None
+            if outcome == "done" and not self._is_sound(measured):
                 outcome = "diverged"
-            self._finish(progress, outcome)
+            self._finish(progress, outcome, measured)
         return outcome
 
     def _one_step(self, progress: Progress, stop: Callable[[], bool]) -> str | None:
@@ -119,7 +120,8 @@ class Run:
             trainer.keep_if_best(measured[0])
         if due and outcome.skipped is None:
             self._sample(progress)
-        if place.step % (s.save_every or 1) == 0 or last:
+        sound = measured is None or math.isfinite(measured[0])
+        if sound and (place.step % (s.save_every or 1) == 0 or last):
             self._save()
         return None
 
@@ -173,13 +175,19 @@ class Run:
         if self.trainer.save() is not None:
             self.saved_step = self.trainer.counters.step
 
-    def _finish(self, progress: Progress, outcome: str) -> None:
+    def _is_sound(self, measured: tuple[float, float] | None) -> bool:
+        """Whether the trained model can be used: finite weights that give a finite loss."""
+        finite = measured is None or math.isfinite(measured[0])
+        return finite and self.trainer.weights_are_finite()
+
+    def _finish(
+        self, progress: Progress, outcome: str, measured: tuple[float, float] | None
+    ) -> None:
         trainer, place = self.trainer, self.trainer.counters
         if outcome != "diverged" and self.saved_step != place.step:
             self._save()
-        if place.best_step is None:
+        if place.best_step is None and outcome != "diverged":
             trainer.keep_if_best(None)
-        measured = trainer.evaluate() if outcome == "done" else None
         if measured:
             self._note_result(*measured)
             progress.message(
