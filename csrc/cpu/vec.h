@@ -108,9 +108,19 @@ using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
 using AllLanes = Lanes<0, 1, 2, 3>;
 #endif
 
+// The elements I... of a and b in a row.
+template <int... I, class V>
+INLINE V shuffle(V a, V b) {
+#if __has_builtin(__builtin_shufflevector)
+    return __builtin_shufflevector(a, b, I...);
+#else  // gcc 11
+    return __builtin_shuffle(a, b, vi{I...});
+#endif
+}
+
 template <int H, int... I>
 INLINE vf rotate(vf v, Lanes<I...>) {
-    return __builtin_shufflevector(v, v, (I + H) % W...);
+    return shuffle<(I + H) % W...>(v, v);
 }
 
 // Horizontal results, always folded in the same order.
@@ -134,8 +144,8 @@ INLINE float largest(vf v) {
 // Exchanges the off-diagonal blocks of size H in a pair of rows H apart.
 template <int H, int... I>
 INLINE void exchange(vf& a, vf& b, Lanes<I...>) {
-    const vf upper = __builtin_shufflevector(a, b, ((I & H) ? W + I - H : I)...);
-    b = __builtin_shufflevector(a, b, ((I & H) ? W + I : I + H)...);
+    const vf upper = shuffle<((I & H) ? W + I - H : I)...>(a, b);
+    b = shuffle<((I & H) ? W + I : I + H)...>(a, b);
     a = upper;
 }
 template <int H = W / 2>
