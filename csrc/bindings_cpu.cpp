@@ -75,6 +75,7 @@ void bind_runtime(pybind11::module_ runtime) {
     runtime.def("available_isas", available_isas, "Instruction sets this processor runs.");
     runtime.def("set_isa", set_isa, arg("name"));
     runtime.def("all_finite", all_finite, arg("x"), "No infinity and no NaN in x.");
+    bind_peaks(runtime);
 }
 
 }  // namespace

@@ -108,7 +108,12 @@ struct Strides {
     /* param, m and v are updated in place */                                                     \
     X(adamw_forward,                                                                              \
       (float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& settings))    \
-    X(all_finite, (const Strides& x, bool* out))
+    X(all_finite, (const Strides& x, bool* out))                                                  \
+    /* what one thread can do at most; peak_bf16 does 0 flop without tiles of bfloat16 */         \
+    X(peak_f32, (int64_t rounds, float* numbers, double* flop))                                   \
+    X(peak_bf16, (int64_t rounds, double* flop))                                                  \
+    X(read_memory, (const float* x, int64_t n, int64_t times, float* total))                      \
+    X(copy_memory, (const float* x, int64_t n, int64_t times, float* out))
 
 struct Kernels {
     const char* isa;

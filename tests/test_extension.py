@@ -250,6 +250,18 @@ def in_new_interpreter(code, **environment):
     )
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_peaks_are_measured_on_every_instruction_set(isa, threads):
+    runtime = cpu.runtime
+    runtime.set_isa(isa)
+    runtime.set_threads(threads)
+    assert runtime.peak_f32(1e-4) > 0
+    assert (runtime.peak_bf16(1e-4) > 0) == (isa == "amx")
+    assert runtime.peak_read(1 << 16, 1e-4) > 0
+    assert runtime.peak_copy(1 << 16, 1e-4) > 0
+
+
 STATE = "from minillm import _cpu; print(_cpu.runtime.threads(), _cpu.runtime.isa())"
 
 
@@ -329,6 +341,8 @@ MISTAKES = {
     ),
     "threads": (ValueError, "0 threads", lambda: cpu.runtime.set_threads(0)),
     "instruction set": (ValueError, "'mmx'", lambda: cpu.runtime.set_isa("mmx")),
+    "no time": (ValueError, "more than 0", lambda: cpu.runtime.peak_f32(0.0)),
+    "no memory": (ValueError, "256 bytes a thread", lambda: cpu.runtime.peak_read(-1)),
 }
 
 
