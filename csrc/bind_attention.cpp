@@ -93,6 +93,69 @@ void backward(const Array& grad, const Array& q, const Array& k, const Array& v,
     kernels().attention_backward(a, grad_heads, out_heads, lse_data, dq_heads, dk_heads, dv_heads);
 }
 
+// The heads that lie side by side in (batch, rows, heads, d), from `first` on.
+template <class T>
+Heads<T> packed_heads(T* data, int64_t rows, int64_t heads, int64_t first, int64_t d) {
+    return {data + first * d, rows * heads * d, d, heads * d};
+}
+
+// The sizes that qkv (batch, rows, (heads + 2 kv_heads) d), lse (batch, heads, rows) and an array
+// (batch, rows, heads d) agree on; queries, keys and values are views of qkv.
+Attention packed_attention_of(const Arguments& args, const Array& qkv, const Array& out,
+                              const Array& lse, bool causal, double scale) {
+    const auto [batch, rows, width] = args.sizes<3>(qkv, "qkv");
+    const auto heads = args.sizes<3>(lse, "lse")[1], out_width = args.sizes<3>(out, "out")[2];
+    const int64_t d = heads > 0 ? out_width / heads : 0, all = d > 0 ? width / d : 0;
+    const int64_t kv_heads = (all - heads) / 2;
+    if (kv_heads < 1 || heads * d != out_width || (heads + 2 * kv_heads) * d != width ||
+        heads % kv_heads != 0)
+        args.fail("qkv has shape " + shape_of(qkv) + " and out " + shape_of(out) + " for " +
+                  std::to_string(heads) + " heads, the features of heads and of twice a divisor "
+                  "of them are needed");
+    const auto* data = args.input(qkv, "qkv", {batch, rows, width});
+    return {batch,
+            heads,
+            kv_heads,
+            rows,
+            rows,
+            d,
+            d,
+            packed_heads(data, rows, all, 0, d),
+            packed_heads(data, rows, all, heads, d),
+            packed_heads(data, rows, all, heads + kv_heads, d),
+            {},
+            causal,
+            0,
+            static_cast<float>(scale)};
+}
+
+void packed_forward(const Array& qkv, bool causal, double scale, const Array& out,
+                    const Array& lse) {
+    const Arguments args("packed_attention_forward");
+    const Attention a = packed_attention_of(args, qkv, out, lse, causal, scale);
+    auto* out_data = args.output(out, "out", {a.batch, a.q_rows, a.heads * a.d});
+    auto* lse_data = args.output(lse, "lse", {a.batch, a.heads, a.q_rows});
+    const Unlocked unlocked;
+    kernels().attention_forward(a, packed_heads(out_data, a.q_rows, a.heads, 0, a.d), lse_data);
+}
+
+void packed_backward(const Array& grad, const Array& qkv, const Array& out, const Array& lse,
+                     bool causal, double scale, const Array& dqkv) {
+    const Arguments args("packed_attention_backward");
+    const Attention a = packed_attention_of(args, qkv, out, lse, causal, scale);
+    const int64_t rows = a.q_rows, all = a.heads + 2 * a.kv_heads;
+    const auto* grad_data = args.input(grad, "grad", {a.batch, rows, a.heads * a.d});
+    const auto* out_data = args.input(out, "out", {a.batch, rows, a.heads * a.d});
+    const auto* lse_data = args.input(lse, "lse", {a.batch, a.heads, rows});
+    auto* data = args.output(dqkv, "dqkv", {a.batch, rows, all * a.d});
+    const Unlocked unlocked;
+    kernels().attention_backward(a, packed_heads(grad_data, rows, a.heads, 0, a.d),
+                                 packed_heads(out_data, rows, a.heads, 0, a.d), lse_data,
+                                 packed_heads(data, rows, all, 0, a.d),
+                                 packed_heads(data, rows, all, a.heads, a.d),
+                                 packed_heads(data, rows, all, a.heads + a.kv_heads, a.d));
+}
+
 }  // namespace
 
 void bind_attention(pybind11::module_& module) {
@@ -102,6 +165,10 @@ void bind_attention(pybind11::module_& module) {
     module.def("scaled_dot_product_attention_backward", backward, arg("grad"), arg("q"), arg("k"),
                arg("v"), arg("mask"), arg("out"), arg("lse"), arg("causal"), arg("offset"),
                arg("scale"), arg("dq"), arg("dk"), arg("dv"));
+    module.def("packed_attention_forward", packed_forward, arg("qkv"), arg("causal"), arg("scale"),
+               arg("out"), arg("lse"));
+    module.def("packed_attention_backward", packed_backward, arg("grad"), arg("qkv"), arg("out"),
+               arg("lse"), arg("causal"), arg("scale"), arg("dqkv"));
 }
 
 }  // namespace minillm

@@ -228,3 +228,57 @@ def test_shapes_that_do_not_fit_are_refused(shapes, options, message):
 def test_a_mask_of_whole_numbers_is_refused():
     with pytest.raises(TypeError, match="mask of dtype int64, bool or float is needed"):
         attention(*arrays(*((1, 1, 2, 2),) * 3), np.ones((1, 1, 2, 2), np.int64))
+
+
+def in_heads(array, heads):
+    """(B, T, H D) as (B, H, T, D)."""
+    return np.stack(np.split(array, heads, axis=2), axis=1)
+
+
+@pytest.mark.parametrize("kv_heads", [None, 1, 2])
+@pytest.mark.parametrize("causal", [True, False])
+def test_packed_heads_equal_the_naive_algorithm(kv_heads, causal):
+    keys = kv_heads or 6
+    (qkv,) = arrays((2, 5, (6 + 2 * keys) * 4))
+    q, k, v = (
+        in_heads(part, part.shape[2] // 4)
+        for part in np.split(qkv, (6 * 4, (6 + keys) * 4), axis=2)
+    )
+    expected = naive(q, k, v, lambda b, h, i, j: not causal or j <= i)
+    out = ops.packed_attention(qkv, heads=6, kv_heads=kv_heads, causal=causal)
+    close(in_heads(out.data, 6), expected)
+
+
+def test_packed_heads_take_the_gradients_of_their_parts():
+    (qkv,) = arrays((2, 5, 6 * 4))
+    joint, *parts = leaves(qkv, *(in_heads(part, 2) for part in np.split(qkv, 3, axis=2)))
+    (upstream,) = arrays((2, 5, 2 * 4), seed=1)
+    ops.packed_attention(joint, heads=2).backward(upstream)
+    attention(*parts, causal=True).backward(in_heads(upstream, 2))
+    for got, part in zip(np.split(joint.grad.data, 3, axis=2), parts):
+        close(in_heads(got, 2), part.grad.data)
+
+
+def test_the_packed_future_does_not_leak_into_the_past():
+    (qkv,) = arrays((1, 4, 3 * 4))
+    clean = ops.packed_attention(qkv, heads=1).data
+    qkv[:, 3, 4:] = NAN
+    with np.errstate(invalid="ignore"):
+        spoilt = ops.packed_attention(qkv, heads=1).data
+    close(spoilt[:, :3], clean[:, :3])
+    assert np.isnan(spoilt[:, 3]).all()
+
+
+@pytest.mark.parametrize(
+    "shape, options, message",
+    [
+        ((2, 12), {"heads": 2}, r"qkv \(2, 12\).*= 6 heads"),
+        ((1, 2, 13), {"heads": 2}, r"qkv \(1, 2, 13\).*= 6 heads"),
+        ((1, 2, 0), {"heads": 2}, "at least 1 feature"),
+        ((1, 2, 12), {"heads": 0}, "heads 0"),
+        ((1, 2, 14), {"heads": 3, "kv_heads": 2}, "heads 3 and kv_heads 2"),
+    ],
+)
+def test_packed_shapes_that_do_not_fit_are_refused(shape, options, message):
+    with pytest.raises(ValueError, match=f"packed_attention: .*{message}"):
+        ops.packed_attention(*arrays(shape), **options)

@@ -70,6 +70,11 @@ LARGE = {
     "a matrix times a column": lambda: matrices(333, 700, 1),
     "a batch that broadcasts": lambda: ("matmul", [normal(3, 1, 40, 50), normal(2, 50, 60)], {}),
     "blocks of keys and of queries": lambda: attention(150, 300, 24, causal=True, offset=150),
+    "packed heads": lambda: (
+        "packed_attention",
+        [normal(2, 150, 8 * 24)],
+        {"heads": 4, "kv_heads": 2},
+    ),
     "few queries": lambda: attention(1, 300, 20),
     "tiles of logits": lambda: loss_of_layer(560, 2300, 8),
     "long rows": lambda: ("softmax", [normal(3, 40_000)], {}),
@@ -338,6 +343,13 @@ MISTAKES = {
         IndexError,
         r"target\[1\] is 3",
         lambda: cpu.cross_entropy_forward(A, ids(-100, 3), -100, 0.0, row(2), row(2)),
+    ),
+    "packed heads": (
+        ValueError,
+        r"qkv has shape \(1, 2, 3\) and out \(1, 1, 2\) for 2 heads",
+        lambda: cpu.packed_attention_forward(
+            C[None, :2], True, 1.0, OUT[None, :1, :2], C[None, :2]
+        ),
     ),
     "threads": (ValueError, "0 threads", lambda: cpu.runtime.set_threads(0)),
     "instruction set": (ValueError, "'mmx'", lambda: cpu.runtime.set_isa("mmx")),

@@ -137,6 +137,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
         width = x.shape[-1]
         joint = self.c_attn(x)  # (B, T, 3C)
+        if cache is None:
+            return self.c_proj(ops.packed_attention(joint, heads=self.heads))
         q, k, v = (
             nn.split_heads(joint[..., start : start + width], self.heads)  # (B, H, T, D)
             for start in (0, width, 2 * width)

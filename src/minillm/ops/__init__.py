@@ -28,6 +28,7 @@ from minillm.ops.dropout import dropout
 from minillm.ops.linear import embedding, linear, matmul
 from minillm.ops.loss import cross_entropy, linear_cross_entropy
 from minillm.ops.norm import layer_norm, rms_norm
+from minillm.ops.packed_attention import packed_attention
 from minillm.ops.reduce import max, mean, norm, sum
 from minillm.ops.shape import broadcast_to, concatenate, getitem, permute, reshape
 from minillm.ops.softmax import log_softmax, softmax
