@@ -8,22 +8,24 @@ constexpr int64_t group_floats = 1 << 16;
 
 using TileFunction = void (*)(const Tile&);
 
-template <bool by_rows, int M, int N>
+template <bool by_rows, bool packed, int M, int N>
 struct FillTable {
     static constexpr void fill(TileFunction (&table)[MR][NV]) {
-        table[M - 1][N - 1] = multiply_tile<M, N, by_rows>;
+        table[M - 1][N - 1] = multiply_tile<M, N, by_rows, packed>;
         if constexpr (N > 1)
-            FillTable<by_rows, M, N - 1>::fill(table);
+            FillTable<by_rows, packed, M, N - 1>::fill(table);
         else if constexpr (M > 1)
-            FillTable<by_rows, M - 1, NV>::fill(table);
+            FillTable<by_rows, packed, M - 1, NV>::fill(table);
     }
 };
 
 struct TileTable {
-    TileFunction functions[2][MR][NV] = {};
+    TileFunction functions[2][2][MR][NV] = {};
     constexpr TileTable() {
-        FillTable<false, MR, NV>::fill(functions[0]);
-        FillTable<true, MR, NV>::fill(functions[1]);
+        FillTable<false, false, MR, NV>::fill(functions[0][0]);
+        FillTable<false, true, MR, NV>::fill(functions[0][1]);
+        FillTable<true, false, MR, NV>::fill(functions[1][0]);
+        FillTable<true, true, MR, NV>::fill(functions[1][1]);
     }
 };
 
@@ -31,7 +33,8 @@ constexpr TileTable tiles;
 
 // A tile of `rows` x `cols`, whose last vector of columns may be partial: b must be readable there.
 void multiply_any_tile(bool by_rows, int64_t rows, int64_t cols, Tile tile) {
-    const auto function = tiles.functions[by_rows][rows - 1][ceil_div(cols, W) - 1];
+    const bool packed = tile.b_stride == NR && (by_rows || tile.a_stride == MR);
+    const auto function = tiles.functions[by_rows][packed][rows - 1][ceil_div(cols, W) - 1];
     if (cols % W == 0) return function(tile);
     float whole[MR * NR];
     const Tile target = tile;

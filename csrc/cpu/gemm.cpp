@@ -1,7 +1,8 @@
 // The blocked product after Goto and van de Geijn, "Anatomy of High-Performance Matrix
-// Multiplication" (ACM TOMS 34, 2008): B is packed into panels that stay in cache while blocks of
-// rows of A pass over them. Depth is cut by its size alone, so that the order of summation, and
-// with it every bit of the result, is the same for any number of threads.
+// Multiplication" (ACM TOMS 34, 2008). The smaller operand is packed first, by all threads, and is
+// shared; the larger is cut into blocks, one for each task, which packs what it needs of it, so
+// that every element is packed once. Depth is cut by its size alone, so that the order of
+// summation, and with it every bit of the result, is the same for any number of threads.
 #include "gemm.h"
 
 #include "../parallel.h"
@@ -10,45 +11,110 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-constexpr int64_t max_depth = 512;          // of a block; deep ones pass over C less often
-constexpr int64_t block_rows = 20 * MR;     // of A, which stay in the second cache
-constexpr int64_t packed_floats = 1 << 19;  // of B at a time
+constexpr int64_t max_depth = 512;          // of a slice; deep ones pass over C less often
+constexpr int64_t most_tiles = 20;          // rows of a task, in tiles
+constexpr int64_t most_panels = 6;          // columns of a task, in panels
+constexpr int64_t shared_floats = 4 << 20;  // packed at a time
 constexpr int64_t serial_work = 1 << 19;    // multiplications below which threads do not pay
 
-// How a product is cut into tasks: about three for each thread.
-struct Grid {
-    int64_t rows, row_blocks, panels, panel_groups;
+struct Product {
+    const Matrix &a, &b;
+    const Strided start;
+    float* const c;
+    const int64_t c_stride;
+    const bool serial = a.rows * b.cols * a.cols < serial_work;
+    const int64_t slice = ceil_div(a.cols, ceil_div(a.cols, max_depth));
 
-    Grid(int64_t all_rows, int64_t all_panels, bool serial) {
-        const int64_t wanted = serial ? 1 : 3 * thread_count();
-        rows = smaller(block_rows, ceil_div(all_rows, wanted * MR) * MR);
-        row_blocks = ceil_div(all_rows, rows);
-        panels = ceil_div(all_panels, smaller(all_panels, ceil_div(wanted, row_blocks)));
-        panel_groups = ceil_div(all_panels, panels);
+    int64_t depth_from(int64_t k) const { return smaller(slice, a.cols - k); }
+
+    // Adds the products of the slice at k of some rows with some panels.
+    void add(const RowBlock& rows, int64_t row, const Panels& panels, int64_t col, int64_t k) const {
+        float* to = c + row * c_stride + col;
+        multiply_block(rows, panels, 0, panels.count(),
+                       k == 0 ? part(start, row, col) : Strided{to, c_stride}, to, c_stride);
     }
 };
 
-Panels pack_in_parallel(const Matrix& b, bool serial, float* memory) {
-    const int64_t cols = serial ? b.cols : larger(1, 16384 / (b.rows * NR)) * NR;
-    parallel_for(ceil_div(b.cols, cols), [&](int64_t i) {
-        pack_panels(part(b, 0, b.rows, i * cols, smaller(cols, b.cols - i * cols)),
-                    memory + i * cols * b.rows);
-    });
-    return {memory, b.rows, b.cols};
+// How many units of `size` each task gets: at most `most`, and about four tasks for each thread.
+int64_t share(int64_t units, int64_t most, bool serial) {
+    return serial ? units : smaller(most, ceil_div(units, 4 * thread_count()));
 }
 
-void multiply_in_parallel(const Matrix& a, const Panels& b, Strided start, float* c,
-                          int64_t c_stride, bool serial) {
-    const Grid grid(a.rows, b.count(), serial);
-    parallel_for(grid.row_blocks * grid.panel_groups, [&](int64_t task) {
-        const int64_t row = task / grid.panel_groups * grid.rows;
-        const int64_t panel = task % grid.panel_groups * grid.panels;
-        const Matrix rows = part(a, row, smaller(grid.rows, a.rows - row), 0, a.cols);
-        const Scratch memory(a.col_stride == 1 ? 0 : block_rows * max_depth);
-        const RowBlock block = a.col_stride == 1 ? rows_in_place(rows) : pack_rows(rows, memory);
-        multiply_block(block, b, panel, smaller(panel + grid.panels, b.count()),
-                       part(start, row, 0), c + row * c_stride, c_stride);
+RowBlock rows_of(const Matrix& a, float* memory) {
+    return a.col_stride == 1 ? rows_in_place(a) : pack_rows(a, memory);
+}
+
+void multiply_few_rows(const Product& p) {
+    const int64_t cols = share(ceil_div(p.b.cols, NR), p.b.cols, p.serial) * NR;
+    parallel_for(ceil_div(p.b.cols, cols), [&](int64_t task) {
+        const int64_t col = task * cols;
+        const Scratch memory(p.slice * NR), row_memory(p.a.col_stride == 1 ? 0 : p.slice * 4 * MR);
+        for (int64_t k = 0; k < p.a.cols; k += p.slice) {
+            const Matrix b = part(p.b, k, p.depth_from(k), col, smaller(cols, p.b.cols - col));
+            const Panels panels = panels_in_place(b, memory);
+            for (int64_t row = 0; row < p.a.rows; row += 4 * MR) {
+                const int64_t rows = smaller(4 * MR, p.a.rows - row);
+                p.add(rows_of(part(p.a, row, rows, k, b.rows), row_memory), row, panels, col, k);
+            }
+        }
     });
+}
+
+// B is shared.
+void multiply_by_rows(const Product& p) {
+    const int64_t depth = p.a.cols, slices = ceil_div(depth, p.slice);
+    const int64_t width = smaller(p.b.cols, larger(1, shared_floats / (depth * NR)) * NR);
+    const int64_t rows = share(ceil_div(p.a.rows, MR), most_tiles, p.serial) * MR;
+    const int64_t pack = share(ceil_div(width, NR), larger(1, 16384 / (depth * NR)), p.serial) * NR;
+    const Scratch shared(panel_floats(depth, width));
+    for (int64_t col = 0; col < p.b.cols; col += width) {
+        const int64_t cols = smaller(width, p.b.cols - col), padded = panel_floats(1, cols);
+        parallel_for(slices * ceil_div(cols, pack), [&](int64_t task) {
+            const int64_t k = task % slices * p.slice, first = task / slices * pack;
+            pack_panels(part(p.b, k, p.depth_from(k), col + first, smaller(pack, cols - first)),
+                        shared + k * padded + first * p.depth_from(k));
+        });
+        parallel_for(ceil_div(p.a.rows, rows), [&](int64_t task) {
+            const int64_t row = task * rows, count = smaller(rows, p.a.rows - row);
+            const Scratch memory(p.a.col_stride == 1 ? 0 : p.slice * rows);
+            for (int64_t k = 0; k < depth; k += p.slice) {
+                const RowBlock block = rows_of(part(p.a, row, count, k, p.depth_from(k)), memory);
+                p.add(block, row, {shared + k * padded, block.depth, cols}, col, k);
+            }
+        });
+    }
+}
+
+// A is shared.
+void multiply_by_columns(const Product& p) {
+    const int64_t depth = p.a.cols, slices = ceil_div(depth, p.slice);
+    const bool pack = p.a.col_stride != 1;
+    const int64_t height = pack ? smaller(p.a.rows, larger(1, shared_floats / (depth * MR)) * MR)
+                                : p.a.rows;
+    const int64_t cols = share(ceil_div(p.b.cols, NR), most_panels, p.serial) * NR;
+    const Scratch shared(pack ? depth * ceil_div(height, MR) * MR : 0);
+    for (int64_t row = 0; row < p.a.rows; row += height) {
+        const int64_t rows = smaller(height, p.a.rows - row), padded = ceil_div(rows, MR) * MR;
+        const int64_t tiles = share(padded / MR, larger(1, 16384 / (p.slice * MR)), p.serial) * MR;
+        const auto block = [&](int64_t first, int64_t count, int64_t k) {
+            const Matrix a = part(p.a, row + first, count, k, p.depth_from(k));
+            return pack ? RowBlock{shared + k * padded + first * a.cols, count, a.cols, a.cols, MR, false}
+                        : rows_in_place(a);
+        };
+        if (pack)
+            parallel_for(slices * ceil_div(rows, tiles), [&](int64_t task) {
+                const int64_t k = task % slices * p.slice, first = task / slices * tiles;
+                pack_rows(part(p.a, row + first, smaller(tiles, rows - first), k, p.depth_from(k)),
+                          shared + k * padded + first * p.depth_from(k));
+            });
+        parallel_for(ceil_div(p.b.cols, cols), [&](int64_t task) {
+            const int64_t col = task * cols, count = smaller(cols, p.b.cols - col);
+            const Scratch memory(panel_floats(p.slice, cols));
+            for (int64_t k = 0; k < depth; k += p.slice)
+                p.add(block(0, rows, k), row,
+                      pack_panels(part(p.b, k, p.depth_from(k), col, count), memory), col, k);
+        });
+    }
 }
 
 void fill(Strided start, int64_t rows, int64_t cols, float* c, int64_t c_stride) {
@@ -66,23 +132,13 @@ void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_s
     if (rows == 1) return gemv(transposed(b), {a.data, a.col_stride}, {start.data, 1}, c, 1);
     if (cols == 1) return gemv(a, {b.data, b.row_stride}, start, c, c_stride);
 
-    const bool serial = rows * cols * depth < serial_work;
-    const bool leave_b = b.col_stride == 1 && (rows <= 4 * MR || depth * cols <= 16384);
-    const int64_t slice = ceil_div(depth, ceil_div(depth, max_depth));
-    const int64_t width =
-        leave_b ? cols : smaller(cols, larger(1, packed_floats / (slice * NR)) * NR);
-    const Scratch memory(leave_b ? slice * NR : panel_floats(slice, width));
-    for (int64_t col = 0; col < cols; col += width) {
-        for (int64_t k = 0; k < depth; k += slice) {
-            const Matrix block =
-                part(b, k, smaller(slice, depth - k), col, smaller(width, cols - col));
-            const Panels panels =
-                leave_b ? panels_in_place(block, memory) : pack_in_parallel(block, serial, memory);
-            multiply_in_parallel(part(a, 0, rows, k, block.rows), panels,
-                                 k == 0 ? part(start, 0, col) : Strided{c + col, c_stride}, c + col,
-                                 c_stride, serial);
-        }
-    }
+    const Product product{a, b, start, c, c_stride};
+    if (b.col_stride == 1 && (rows <= 4 * MR || depth * cols <= 16384))
+        multiply_few_rows(product);
+    else if (rows >= cols)
+        multiply_by_rows(product);
+    else
+        multiply_by_columns(product);
 }
 
 }  // namespace minillm::MINILLM_ISA

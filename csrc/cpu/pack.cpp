@@ -4,13 +4,22 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-void pack_lines(const Matrix& b, float* panel) {  // columns are contiguous in memory
-    for (int64_t k = 0; k < b.rows; k++, panel += NR) {
-        const float* row = b.data + k * b.row_stride;
+constexpr int64_t lines_together = 16;  // read across, so that the reads form long runs
+
+void prefetch_lines(const float* line, int64_t stride, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < NR; j += 16) __builtin_prefetch(line + i * stride + j);
+}
+
+// Lines [first, end) of b, whose columns are contiguous, into a panel.
+void pack_lines(const Matrix& b, int64_t first, int64_t end, float* panel) {
+    for (int64_t k = first; k < end; k++) {
+        const float* line = b.data + k * b.row_stride;
+        float* to = panel + k * NR;
         if (b.cols == NR) {
-            for (int j = 0; j < NR; j += W) store(panel + j, load(row + j));
+            for (int j = 0; j < NR; j += W) store(to + j, load(line + j));
         } else {
-            for (int64_t j = 0; j < NR; j++) panel[j] = j < b.cols ? row[j] : 0;
+            for (int64_t j = 0; j < NR; j++) to[j] = j < b.cols ? line[j] : 0;
         }
     }
 }
@@ -38,15 +47,21 @@ void pack_columns(const Matrix& b, float* panel) {  // rows are contiguous: tran
 }  // namespace
 
 Panels pack_panels(const Matrix& b, float* memory) {
-    float* panel = memory;
-    for (int64_t col = 0; col < b.cols; col += NR, panel += b.rows * NR) {
-        const Matrix columns = part(b, 0, b.rows, col, smaller(NR, b.cols - col));
-        if (b.col_stride == 1) {
-            pack_lines(columns, panel);
-        } else if (b.row_stride == 1) {
-            pack_columns(columns, panel);
-        } else {
-            pack_elements(columns, 0, 0, panel);
+    const bool lines = b.col_stride == 1;
+    const int64_t each = lines ? lines_together : b.rows;
+    for (int64_t k = 0; k < b.rows; k += each) {
+        float* panel = memory;
+        for (int64_t col = 0; col < b.cols; col += NR, panel += b.rows * NR) {
+            const Matrix columns = part(b, 0, b.rows, col, smaller(NR, b.cols - col));
+            if (lines) {
+                const int64_t end = smaller(b.rows, k + each), next = smaller(b.rows, end + each);
+                prefetch_lines(columns.data + end * b.row_stride, b.row_stride, next - end);
+                pack_lines(columns, k, end, panel);
+            } else if (b.row_stride == 1) {
+                pack_columns(columns, panel);
+            } else {
+                pack_elements(columns, 0, 0, panel);
+            }
         }
     }
     return {memory, b.rows, b.cols};
@@ -59,15 +74,21 @@ Panels panels_in_place(const Matrix& b, float* memory) {
 }
 
 RowBlock pack_rows(const Matrix& a, float* memory) {
-    for (int64_t k = 0; k < a.cols; k++) {
+    for (int64_t first = 0; first < a.cols; first += lines_together) {
+        const int64_t end = smaller(a.cols, first + lines_together);
+        const int64_t next = smaller(a.cols, end + lines_together);
         for (int64_t row = 0; row < a.rows; row += MR) {
-            const float* column = a.data + row * a.row_stride + k * a.col_stride;
-            float* to = memory + row * a.cols + k * MR;
             const int64_t rows = smaller(MR, a.rows - row);
-            if (rows == MR && a.row_stride == 1) {
-                memcpy(to, column, sizeof(float) * MR);
-            } else {
-                for (int64_t i = 0; i < rows; i++) to[i] = column[i * a.row_stride];
+            const float* column = a.data + row * a.row_stride;
+            float* to = memory + row * a.cols;
+            for (int64_t k = end; k < next; k++) __builtin_prefetch(column + k * a.col_stride);
+            for (int64_t k = first; k < end; k++) {
+                if (rows == MR && a.row_stride == 1) {
+                    memcpy(to + k * MR, column + k * a.col_stride, sizeof(float) * MR);
+                } else {
+                    for (int64_t i = 0; i < rows; i++)
+                        to[k * MR + i] = column[i * a.row_stride + k * a.col_stride];
+                }
             }
         }
     }
