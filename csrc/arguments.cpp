@@ -92,8 +92,8 @@ float* Arguments::output(const Array& a, const char* name, Shape shape) const {
     return static_cast<float*>(data);
 }
 
-float* Arguments::optional_output(const Array& a, const char* name, Shape shape) const {
-    return a.given ? output(a, name, shape) : nullptr;
+Gradient Arguments::gradient(const Array& a, bool add, const char* name, Shape shape) const {
+    return {a.given ? output(a, name, shape) : nullptr, add};
 }
 
 int64_t Arguments::elements(const Array& a, const char* name) const {

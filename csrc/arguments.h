@@ -7,6 +7,7 @@
 #include <string>
 
 #include "array.h"
+#include "kernels.h"
 
 namespace minillm {
 
@@ -35,7 +36,7 @@ class Arguments {
     const float* optional_input(const Array& a, const char* name, Shape shape) const;
     const int64_t* ids(const Array& a, const char* name, Shape shape) const;
     float* output(const Array& a, const char* name, Shape shape) const;
-    float* optional_output(const Array& a, const char* name, Shape shape) const;
+    Gradient gradient(const Array& a, bool add, const char* name, Shape shape) const;  // optional
 
     // Contiguous arrays of any shape with n elements.
     int64_t elements(const Array& a, const char* name) const;

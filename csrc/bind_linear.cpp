@@ -1,3 +1,5 @@
+#include <pybind11/stl.h>
+
 #include <vector>
 
 #include "bindings.h"
@@ -86,19 +88,18 @@ void linear_forward(const Array& x, const Array& weight, const Array& bias, cons
 }
 
 void linear_backward(const Array& grad, const Array& x, const Array& weight, const Array& dx,
-                     const Array& dweight, const Array& dbias) {
+                     const Array& dweight, const Array& dbias, std::array<bool, 3> add) {
     const Arguments args("linear_backward");
     const auto [n, k] = args.sizes<2>(x, "x");
     const auto m = args.sizes<2>(weight, "weight")[0];
     const auto* grad_data = args.input(grad, "grad", {n, m});
     const auto* x_data = args.input(x, "x", {n, k});
     const auto* weight_data = args.input(weight, "weight", {m, k});
-    auto* dx_data = args.optional_output(dx, "dx", {n, k});
-    auto* dweight_data = args.optional_output(dweight, "dweight", {m, k});
-    auto* dbias_data = args.optional_output(dbias, "dbias", {m});
+    const Gradient to_x = args.gradient(dx, add[0], "dx", {n, k});
+    const Gradient to_weight = args.gradient(dweight, add[1], "dweight", {m, k});
+    const Gradient to_bias = args.gradient(dbias, add[2], "dbias", {m});
     const Unlocked unlocked;
-    kernels().linear_backward(grad_data, x_data, weight_data, n, m, k, dx_data, dweight_data,
-                              dbias_data);
+    kernels().linear_backward(grad_data, x_data, weight_data, n, m, k, to_x, to_weight, to_bias);
 }
 
 }  // namespace
@@ -108,7 +109,7 @@ void bind_linear(pybind11::module_& module) {
     module.def("matmul_forward", matmul_forward, arg("a"), arg("b"), arg("out"));
     module.def("linear_forward", linear_forward, arg("x"), arg("weight"), arg("bias"), arg("out"));
     module.def("linear_backward", linear_backward, arg("grad"), arg("x"), arg("weight"), arg("dx"),
-               arg("dweight"), arg("dbias"));
+               arg("dweight"), arg("dbias"), arg("add"));
 }
 
 }  // namespace minillm

@@ -1,3 +1,5 @@
+#include <pybind11/stl.h>
+
 #include "bindings.h"
 
 namespace minillm {
@@ -54,7 +56,8 @@ void linear_cross_entropy_forward(const Array& x, const Array& weight, const Arr
 
 void linear_cross_entropy_backward(const Array& grad, const Array& x, const Array& weight,
                                    const Array& target, const Array& lse, int64_t ignore_index,
-                                   double label_smoothing, const Array& dx, const Array& dweight) {
+                                   double label_smoothing, const Array& dx, const Array& dweight,
+                                   std::array<bool, 2> add) {
     const Arguments args("linear_cross_entropy_backward");
     const auto [rows, k] = args.sizes<2>(x, "x");
     const auto classes = args.sizes<2>(weight, "weight")[0];
@@ -64,12 +67,12 @@ void linear_cross_entropy_backward(const Array& grad, const Array& x, const Arra
     const auto* target_data = args.ids(target, "target", {rows});
     args.require_ids(target_data, rows, "target", classes, ignore_index);
     const auto* lse_data = args.input(lse, "lse", {rows});
-    auto* dx_data = args.optional_output(dx, "dx", {rows, k});
-    auto* dweight_data = args.optional_output(dweight, "dweight", {classes, k});
+    const Gradient to_x = args.gradient(dx, add[0], "dx", {rows, k});
+    const Gradient to_weight = args.gradient(dweight, add[1], "dweight", {classes, k});
     const Unlocked unlocked;
-    kernels().linear_cross_entropy_backward(
-        grad_data, x_data, weight_data, target_data, lse_data, rows, classes, k, ignore_index,
-        static_cast<float>(label_smoothing), dx_data, dweight_data);
+    kernels().linear_cross_entropy_backward(grad_data, x_data, weight_data, target_data, lse_data,
+                                            rows, classes, k, ignore_index,
+                                            static_cast<float>(label_smoothing), to_x, to_weight);
 }
 
 }  // namespace
@@ -86,7 +89,7 @@ void bind_loss(pybind11::module_& module) {
                arg("losses"), arg("lse"));
     module.def("linear_cross_entropy_backward", linear_cross_entropy_backward, arg("grad"),
                arg("x"), arg("weight"), arg("target"), arg("lse"), arg("ignore_index"),
-               arg("label_smoothing"), arg("dx"), arg("dweight"));
+               arg("label_smoothing"), arg("dx"), arg("dweight"), arg("add"));
 }
 
 }  // namespace minillm

@@ -4,16 +4,16 @@
 namespace minillm {
 namespace {
 
-void embedding_backward(const Array& grad, const Array& ids, const Array& dweight) {
+void embedding_backward(const Array& grad, const Array& ids, const Array& dweight, bool add) {
     const Arguments args("embedding_backward");
     const auto [n, cols] = args.sizes<2>(grad, "grad");
     const auto vocabulary = args.sizes<2>(dweight, "dweight")[0];
     const auto* grad_data = args.input(grad, "grad", {n, cols});
     const auto* ids_data = args.ids(ids, "ids", {n});
     args.require_ids(ids_data, n, "ids", vocabulary);
-    auto* dweight_data = args.output(dweight, "dweight", {vocabulary, cols});
+    const Gradient to_weight = args.gradient(dweight, add, "dweight", {vocabulary, cols});
     const Unlocked unlocked;
-    kernels().embedding_backward(grad_data, ids_data, n, vocabulary, cols, dweight_data);
+    kernels().embedding_backward(grad_data, ids_data, n, vocabulary, cols, to_weight);
 }
 
 void dropout(const char* name, const Array& x, double p, uint64_t seed, const Array& out) {
@@ -63,7 +63,8 @@ void adamw_forward(const Array& param, const Array& grad, const Array& m, const 
 
 void bind_training(pybind11::module_& module) {
     using pybind11::arg;
-    module.def("embedding_backward", embedding_backward, arg("grad"), arg("ids"), arg("dweight"));
+    module.def("embedding_backward", embedding_backward, arg("grad"), arg("ids"), arg("dweight"),
+               arg("add"));
     module.def("dropout_forward", dropout_forward, arg("x"), arg("p"), arg("seed"), arg("out"));
     module.def("dropout_backward", dropout_backward, arg("grad"), arg("p"), arg("seed"), arg("dx"));
     module.def("norm_forward", norm_forward, arg("x"), arg("out"));

@@ -41,6 +41,12 @@ struct Attention {
     float scale;
 };
 
+// Where a gradient goes: nowhere if null; added to what is there, or written over it.
+struct Gradient {
+    float* data;
+    bool add;
+};
+
 // An array of any shape and strides (in elements).
 struct Strides {
     const float* data;
@@ -55,9 +61,8 @@ struct Strides {
     /* x (n, k), weight (m, k), bias (m) or null, out (n, m) */                                   \
     X(linear_forward, (const float* x, const float* weight, const float* bias, int64_t n,         \
                        int64_t m, int64_t k, float* out))                                         \
-    /* outputs that are null are not computed */                                                  \
     X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,        \
-                        int64_t m, int64_t k, float* dx, float* dweight, float* dbias))           \
+                        int64_t m, int64_t k, Gradient dx, Gradient dweight, Gradient dbias))     \
     /* rows that are -inf throughout: softmax 0, log_softmax -inf, gradient 0 */                  \
     X(softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))                  \
     X(softmax_backward,                                                                           \
@@ -65,17 +70,17 @@ struct Strides {
     X(log_softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))              \
     X(log_softmax_backward,                                                                       \
       (const float* grad, const float* out, int64_t rows, int64_t cols, float* dx))               \
-    /* weight, bias, dweight and dbias (cols) may be null; mean and rstd (rows) */                \
+    /* weight and bias (cols) may be null; mean and rstd (rows); dx is wanted */                  \
     X(layer_norm_forward, (const float* x, const float* weight, const float* bias, double eps,    \
                            int64_t rows, int64_t cols, float* out, float* mean, float* rstd))     \
-    X(layer_norm_backward,                                                                        \
-      (const float* grad, const float* x, const float* weight, const float* mean,                 \
-       const float* rstd, int64_t rows, int64_t cols, float* dx, float* dweight, float* dbias))   \
+    X(layer_norm_backward, (const float* grad, const float* x, const float* weight,               \
+                            const float* mean, const float* rstd, int64_t rows, int64_t cols,     \
+                            Gradient dx, Gradient dweight, Gradient dbias))                       \
     X(rms_norm_forward, (const float* x, const float* weight, double eps, int64_t rows,           \
                          int64_t cols, float* out, float* rstd))                                  \
     X(rms_norm_backward,                                                                          \
       (const float* grad, const float* x, const float* weight, const float* rstd, int64_t rows,   \
-       int64_t cols, float* dx, float* dweight))                                                  \
+       int64_t cols, Gradient dx, Gradient dweight))                                              \
     X(gelu_forward, (const float* x, int64_t n, bool tanh, float* out))                           \
     X(gelu_backward, (const float* grad, const float* x, int64_t n, bool tanh, float* dx))        \
     X(silu_forward, (const float* x, int64_t n, float* out))                                      \
@@ -99,10 +104,10 @@ struct Strides {
     X(linear_cross_entropy_backward,                                                              \
       (const float* grad, const float* x, const float* weight, const int64_t* target,             \
        const float* lse, int64_t rows, int64_t classes, int64_t k, int64_t ignore_index,          \
-       float label_smoothing, float* dx, float* dweight))                                         \
+       float label_smoothing, Gradient dx, Gradient dweight))                                     \
     /* ids in [0, vocabulary) */                                                                  \
     X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,  \
-                           int64_t cols, float* dweight))                                         \
+                           int64_t cols, Gradient dweight))                                       \
     X(dropout_forward, (const float* x, int64_t n, double p, uint64_t seed, float* out))          \
     X(norm_forward, (const float* x, int64_t n, float* out))                                      \
     /* param, m and v are updated in place */                                                     \

@@ -332,6 +332,11 @@ def everything(op, arrays, params):
     if op.backward is not None:
         upstream = np.ones(outs[0].shape, np.float32)
         grads = [g for g in provider.backward(upstream, saved, params) if g is not None]
+        totals = [
+            np.ones_like(a) if place in op.accumulates and a is not None else None
+            for place, a in enumerate(arrays)
+        ]
+        grads += [g for g in provider.backward(upstream, saved, params, totals) if g is not None]
     return [np.asarray(array).tobytes() for array in (*outs, *grads)]
 
 

@@ -8,9 +8,10 @@ import weakref
 import numpy as np
 import pytest
 
-from minillm import Tensor, checkpoint, enable_grad, manual_seed, nn, no_grad, ops
+from minillm import Tensor, checkpoint, enable_grad, kernels, manual_seed, nn, no_grad, ops
 from minillm.op import Op
 from minillm.optim import SGD
+from minillm.tensor import Node, of, result
 
 F = np.float32
 
@@ -27,9 +28,9 @@ class TestChangesInPlace:
         for array in (y.data, v.data, x[1:].data, y.detach().data):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 100
-        for result in (y, v, y.detach(), Tensor([1.0]) * 2, Tensor([1.0, 2.0])[:1]):
+        for made in (y, v, y.detach(), Tensor([1.0]) * 2, Tensor([1.0, 2.0])[:1]):
             with pytest.raises(RuntimeError, match="result of an operation is read-only"):
-                result[0] = 100
+                made[0] = 100
         v.sum().backward()
         assert x.grad.data.tolist() == [2, 4, 0, 0]
 
@@ -133,6 +134,139 @@ class TestChangesInPlace:
         y = x
         y += 1
         assert (x.data.tolist(), y.data.tolist()) == ([1, 2], [2, 3])
+
+
+def random_leaf(*shape, seed=0):
+    return leaf(np.random.default_rng(seed).standard_normal(shape))
+
+
+def gradients(function, *leaves_, upstream=None):
+    """The gradients of function(*leaves_), by adding each part apart, and by whatever serves."""
+    found = []
+    for provider in ("reference", "auto"):
+        for one in leaves_:
+            one.grad = None
+        with kernels.use(provider):
+            for out in function(*leaves_):
+                out.backward(np.ones(out.shape, F) if upstream is None else upstream(*leaves_))
+        found.append([one.grad.data for one in leaves_])
+    return zip(*found)
+
+
+class TestTotals:
+    """Kernels add to the gradients that are there, where nobody else sees these arrays."""
+
+    def test_a_second_pass_adds_in_place(self):
+        x, w, b = random_leaf(5, 3), random_leaf(4, 3, seed=1), random_leaf(4, seed=2)
+        ops.linear(x, w, b).sum().backward()
+        first = [(one.grad, one.grad.data, one.grad.data.copy()) for one in (x, w, b)]
+        ops.linear(x, w, b).sum().backward()
+        for one, (grad, array, before) in zip((x, w, b), first):
+            assert one.grad is grad and grad.data is array
+            assert grad._version == [1]
+            np.testing.assert_allclose(array, 2 * before, rtol=1e-6)
+
+    def test_branches_meet_in_one_array(self):
+        """The stream of a residual network: each branch adds to what the others left."""
+
+        def network(x, w, scale):
+            for _ in range(3):
+                x = x + ops.linear(ops.layer_norm(x, scale), w)
+                x = ops.linear(ops.rms_norm(x, scale), w) + x
+            return [x]
+
+        leaves_ = random_leaf(5, 4), random_leaf(4, 4, seed=1), random_leaf(4, seed=2)
+        for right, got in gradients(network, *leaves_):
+            np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-5)
+
+    def test_a_tied_weight(self):
+        ids = np.array([1, 0, 1, 3])
+
+        def model(weight):
+            return [ops.linear_cross_entropy(ops.embedding(weight, ids), weight, ids)]
+
+        for right, got in gradients(model, random_leaf(6, 4)):
+            np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda w: [ops.linear(w, w)],
+            lambda w: [ops.linear(w, w), ops.linear(ops.linear(w, w), w, w[0])],
+            lambda w: [ops.linear(w.exp(), w) + w.exp(), w + 1.0],
+        ],
+    )
+    def test_one_leaf_in_several_places(self, function):
+        for right, got in gradients(function, random_leaf(4, 4)):
+            np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("of_grad", [lambda w: w.grad, lambda w: w.grad.data[::-1]])
+    def test_the_gradient_itself_as_an_input(self, of_grad):
+        """What the product reads may not change under it."""
+
+        def twice(w):
+            yield w * 3.0
+            yield ops.linear(of_grad(w), w)
+
+        for right, got in gradients(twice, random_leaf(100, 100)):
+            np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-4)
+
+    def test_the_gradient_itself_as_the_upstream_gradient(self):
+        def upstream(w):
+            return np.ones((100, 100), F) if w.grad is None else w.grad
+
+        def twice(w):
+            yield w * 3.0
+            yield ops.linear(np.eye(100, dtype=F), w)
+            yield ops.linear(np.ones((100, 100), F), w)
+
+        for right, got in gradients(twice, random_leaf(100, 100), upstream=upstream):
+            np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-4)
+
+    def test_a_total_is_offered_once_and_only_where_there_is_one(self):
+        class Pair:
+            name, accumulates = "pair", (0, 1)
+
+            def run_backward(self, grad, saved, params, totals=()):
+                seen.append(list(totals))
+                return [None, None]
+
+        def pair(*inputs):
+            return result(np.ones(4, F), Node(Pair(), inputs, (), {}), inputs)
+
+        seen, w, v, without = [], random_leaf(4), random_leaf(4), random_leaf(4)
+        (w + v).sum().backward()
+        for inputs in ((w, w), (w, v), (without, v), (w,)):
+            pair(*inputs).sum().backward()
+        assert [len(totals) for totals in seen] == [2, 2, 2, 1]
+        assert seen[0] == [None, None]
+        assert seen[1][0] is w.grad.data and seen[1][1] is v.grad.data
+        assert seen[2][0] is None and seen[2][1] is v.grad.data
+        assert seen[3][0] is w.grad.data
+
+    def test_a_gradient_that_passes_through_and_a_view_of_it(self):
+        class Fork:
+            name, accumulates = "fork", ()
+
+            def run_backward(self, grad, saved, params, totals=()):
+                return [grad, grad[:, :2]]
+
+        x, y = random_leaf(3, 4), random_leaf(3, 2)
+        left, right = x * 1.0, y * 1.0
+        branch = left * 5.0
+        out = result(np.ones((3, 4), F), Node(Fork(), (left, right), (), {}), (left, right))
+        (out * 1.0 + branch).sum().backward()
+        assert (x.grad.data == 6).all()
+        assert (y.grad.data == 1).all()
+
+    def test_a_gradient_that_cannot_be_written_is_left_alone(self):
+        w = random_leaf(4, 4)
+        frozen = np.zeros((4, 4), F)
+        frozen.setflags(write=False)
+        w.grad = of(frozen)
+        with pytest.raises(ValueError, match="read-only"):
+            ops.linear(np.eye(4, dtype=F), w).sum().backward()
+        assert not frozen.any()
 
 
 @pytest.fixture

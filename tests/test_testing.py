@@ -64,10 +64,53 @@ def test_a_faithful_library_passes():
         provider = served_by(
             op,
             forward=wrapped(op, lambda xp, out, inputs: None),
-            backward=lambda lib, xp, *a, op=op, **params: op.backward(np, *a, **params),
+            backward=lambda lib, xp, grad, saved, *totals, op=op: op.backward(np, grad, saved),
         )
         assert 0 < testing.check_case(truth, provider, provider) < 1
-        assert provider.served == 4
+        assert provider.served == (6 if op.accumulates else 4)
+
+
+def adding(change):
+    """A library whose linear backward adds to the totals, then `change`s (gradients, totals)."""
+
+    def backward(lib, xp, grad, saved, totals):
+        grads = list(ops.linear.backward(np, grad, saved))
+        for place, total in enumerate(totals):
+            if total is not None:
+                total += grads[place]
+                grads[place] = total
+        if totals:
+            change(grads, totals)
+        return grads
+
+    return served_by(ops.linear, backward=backward)
+
+
+def forgotten(grads, totals):
+    totals[1][...] = 7
+
+
+def apart_too(grads, totals):
+    grads[1] = grads[1].copy()
+
+
+def outside(grads, totals):
+    np.lib.stride_tricks.as_strided(totals[1], (13,), (4,))[12] = 1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (forgotten, "backward onto totals of broken, result 1: off by"),
+        (apart_too, "broken changed total 1 without returning it"),
+        (outside, "wrote outside its output buffer"),
+    ],
+)
+def test_a_backward_that_adds_wrongly_to_a_total_fails(change, message):
+    truth = truth_of(ops.linear, *randoms((5, 3), (4, 3), (4,)))
+    reference = testing.Provider("reference", ops.linear)
+    assert 0 < testing.check_case(truth, reference, adding(lambda grads, totals: None)) < 1
+    reject(truth, reference, message, adding(change))
 
 
 def test_layer_norm_that_divides_by_d_minus_1_fails():

@@ -29,6 +29,11 @@ INLINE Strided part(Strided s, int64_t row, int64_t col) {
 // c = start + a · b; c has contiguous rows c_stride apart. Runs on the pool.
 void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride);
 
+// c (+)= a · b where that is wanted.
+INLINE void gemm(const Matrix& a, const Matrix& b, Gradient c) {
+    if (c.data) gemm(a, b, c.add ? Strided{c.data, b.cols} : Strided{}, c.data, b.cols);
+}
+
 // out = start + x · v. Runs on the pool.
 void gemv(const Matrix& x, Strided v, Strided start, float* out, int64_t out_stride);
 

@@ -37,11 +37,11 @@ void linear_forward(const float* x, const float* weight, const float* bias, int6
 }
 
 void linear_backward(const float* grad, const float* x, const float* weight, int64_t n, int64_t m,
-                     int64_t k, float* dx, float* dweight, float* dbias) {
+                     int64_t k, Gradient dx, Gradient dweight, Gradient dbias) {
     const Matrix g = row_major(grad, n, m);
-    if (dx) gemm(g, row_major(weight, m, k), {}, dx, k);
-    if (dweight) gemm(transposed(g), row_major(x, n, k), {}, dweight, k);
-    if (dbias) sum_rows(grad, n, m, dbias);
+    gemm(g, row_major(weight, m, k), dx);
+    gemm(transposed(g), row_major(x, n, k), dweight);
+    sum_rows(grad, n, m, dbias);
 }
 
 }  // namespace minillm::MINILLM_ISA

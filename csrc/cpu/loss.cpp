@@ -130,11 +130,11 @@ void linear_cross_entropy_forward(const float* x, const float* weight, const int
 void linear_cross_entropy_backward(const float* grad, const float* x, const float* weight,
                                    const int64_t* target, const float* lse, int64_t rows,
                                    int64_t classes, int64_t k, int64_t ignore_index,
-                                   float label_smoothing, float* dx, float* dweight) {
+                                   float label_smoothing, Gradient dx, Gradient dweight) {
     const Target t{target, ignore_index, classes, label_smoothing};
     if (rows == 0 || classes == 0) {
-        if (dx) memset(dx, 0, sizeof(float) * rows * k);
-        if (dweight) memset(dweight, 0, sizeof(float) * classes * k);
+        if (dx.data && !dx.add) memset(dx.data, 0, sizeof(float) * rows * k);
+        if (dweight.data && !dweight.add) memset(dweight.data, 0, sizeof(float) * classes * k);
         return;
     }
     const Tiles tiles(rows, classes);
@@ -151,11 +151,9 @@ void linear_cross_entropy_backward(const float* grad, const float* x, const floa
                 logits_to_gradient(part, col, width, row + i, grad[row + i], lse[row + i], t, part);
             });
             const Matrix d = row_major(logits, count, width);
-            float *x_part = dx + row * k, *weight_part = dweight + col * k;
-            if (dx) gemm(d, w, col ? Strided{x_part, k} : Strided{}, x_part, k);
-            if (dweight)
-                gemm(transposed(d), inputs, row ? Strided{weight_part, k} : Strided{}, weight_part,
-                     k);
+            if (dx.data) gemm(d, w, {dx.data + row * k, dx.add || col > 0});
+            if (dweight.data)
+                gemm(transposed(d), inputs, {dweight.data + col * k, dweight.add || row > 0});
         }
     }
 }

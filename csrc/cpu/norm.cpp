@@ -35,7 +35,7 @@ void norm_row(const float* x, const float* weight, const float* bias, double eps
 // Adds this row's share to dweight and dbias where they are wanted.
 template <bool centered>
 void norm_row_backward(const float* grad, const float* x, const float* weight, float mean,
-                       float rstd, int64_t cols, float* dx, float* dweight, float* dbias) {
+                       float rstd, int64_t cols, Gradient dx, float* dweight, float* dbias) {
     const auto normal = [=](int64_t i, auto lanes) {
         return (load(x + i, lanes, mean) - mean) * rstd;
     };
@@ -54,30 +54,31 @@ void norm_row_backward(const float* grad, const float* x, const float* weight, f
     const float size = static_cast<float>(cols), mean_product = sums[1] / size;
     const float mean_grad = centered ? sums[0] / size : 0;
     over_vectors(0, cols, [&](int64_t i, auto lanes) {
-        store(dx + i, (scaled(i, lanes) - mean_grad - normal(i, lanes) * mean_product) * rstd,
-              lanes);
+        vf d = (scaled(i, lanes) - mean_grad - normal(i, lanes) * mean_product) * rstd;
+        if (dx.add) d += load(dx.data + i, lanes);
+        store(dx.data + i, d, lanes);
     });
 }
 
 // The sums over rows are taken within chunks of rows, then over the chunks.
 template <bool centered>
 void norm_backward(const float* grad, const float* x, const float* weight, const float* mean,
-                   const float* rstd, int64_t rows, int64_t cols, float* dx, float* dweight,
-                   float* dbias) {
+                   const float* rstd, int64_t rows, int64_t cols, Gradient dx, Gradient dweight,
+                   Gradient dbias) {
     const int64_t each = larger(16, rows_in_chunk(cols)), chunks = ceil_div(rows, each);
-    const Scratch weights(dweight ? chunks * cols : 0), biases(dbias ? chunks * cols : 0);
+    const Scratch weights(dweight.data ? chunks * cols : 0), biases(dbias.data ? chunks * cols : 0);
     parallel_for(chunks, [&](int64_t chunk) {
-        float* weight_sum = dweight ? weights + chunk * cols : nullptr;
-        float* bias_sum = dbias ? biases + chunk * cols : nullptr;
-        if (dweight) memset(weight_sum, 0, sizeof(float) * cols);
-        if (dbias) memset(bias_sum, 0, sizeof(float) * cols);
+        float* weight_sum = dweight.data ? weights + chunk * cols : nullptr;
+        float* bias_sum = dbias.data ? biases + chunk * cols : nullptr;
+        if (weight_sum) memset(weight_sum, 0, sizeof(float) * cols);
+        if (bias_sum) memset(bias_sum, 0, sizeof(float) * cols);
         for (int64_t row = chunk * each; row < smaller(rows, (chunk + 1) * each); row++)
             norm_row_backward<centered>(grad + row * cols, x + row * cols, weight,
-                                        centered ? mean[row] : 0, rstd[row], cols, dx + row * cols,
-                                        weight_sum, bias_sum);
+                                        centered ? mean[row] : 0, rstd[row], cols,
+                                        {dx.data + row * cols, dx.add}, weight_sum, bias_sum);
     });
-    if (dweight) sum_rows(weights, chunks, cols, dweight);
-    if (dbias) sum_rows(biases, chunks, cols, dbias);
+    sum_rows(weights, chunks, cols, dweight);
+    sum_rows(biases, chunks, cols, dbias);
 }
 
 }  // namespace
@@ -91,8 +92,8 @@ void layer_norm_forward(const float* x, const float* weight, const float* bias, 
 }
 
 void layer_norm_backward(const float* grad, const float* x, const float* weight, const float* mean,
-                         const float* rstd, int64_t rows, int64_t cols, float* dx, float* dweight,
-                         float* dbias) {
+                         const float* rstd, int64_t rows, int64_t cols, Gradient dx,
+                         Gradient dweight, Gradient dbias) {
     norm_backward<true>(grad, x, weight, mean, rstd, rows, cols, dx, dweight, dbias);
 }
 
@@ -105,8 +106,8 @@ void rms_norm_forward(const float* x, const float* weight, double eps, int64_t r
 }
 
 void rms_norm_backward(const float* grad, const float* x, const float* weight, const float* rstd,
-                       int64_t rows, int64_t cols, float* dx, float* dweight) {
-    norm_backward<false>(grad, x, weight, nullptr, rstd, rows, cols, dx, dweight, nullptr);
+                       int64_t rows, int64_t cols, Gradient dx, Gradient dweight) {
+    norm_backward<false>(grad, x, weight, nullptr, rstd, rows, cols, dx, dweight, {});
 }
 
 }  // namespace minillm::MINILLM_ISA

@@ -1,6 +1,7 @@
 // Loops over arrays and their rows, cut into chunks by size alone.
 #pragma once
 
+#include "../kernels.h"
 #include "../parallel.h"
 #include "vec.h"
 
@@ -63,8 +64,9 @@ INLINE float sum_over(int64_t n, const F& f) {
     return result[0];
 }
 
-// out[j] = sum of x[i][j] over i, in groups of rows, which keeps rounding errors small.
-static inline void sum_rows(const float* x, int64_t rows, int64_t cols, float* out) {
+// out[j] (+)= sum of x[i][j] over i, in groups of rows, which keeps rounding errors small.
+static inline void sum_rows(const float* x, int64_t rows, int64_t cols, Gradient out) {
+    if (!out.data) return;
     constexpr int64_t group = 128, each = 4 * W;
     parallel_for(ceil_div(cols, each), [&](int64_t chunk) {
         over_vectors(chunk * each, smaller(cols, (chunk + 1) * each), [&](int64_t j, auto lanes) {
@@ -75,7 +77,8 @@ static inline void sum_rows(const float* x, int64_t rows, int64_t cols, float* o
                     sum += load(x + i * cols + j, lanes);
                 total += sum;
             }
-            store(out + j, total, lanes);
+            if (out.add) total += load(out.data + j, lanes);
+            store(out.data + j, total, lanes);
         });
     });
 }

@@ -10,6 +10,9 @@ An op is a handful of plain functions joined by one line. For `softmax`:
     softmax_check(x, *, axis)                  raises one clear line for impossible input
     softmax_sample(draw)                       -> (inputs, params), valid ones of any size
 
+An op with `accumulates` has a backward shim (lib, xp, grad, saved, totals): for each of those
+inputs `totals` may hold the gradient so far; the shim adds to it and returns that very array.
+
 `saved` is the same for every provider. Inputs are never written (but see `mutates`), `out` is a new
 array object of the input's dtype.
 """
@@ -32,8 +35,9 @@ registry: dict[str, Op] = {}
 class Op:
     """A registered operation; calling it takes and returns Tensors.
 
-    `constant` names the inputs (by place) that never receive a gradient; `mutates` those an update
-    rule changes in place. Ops without a backward are computed on raw arrays by `compute`.
+    `constant` names the inputs (by place) that never receive a gradient; `accumulates` those whose
+    gradient a kernel may add to a total; `mutates` those an update rule changes in place. Ops
+    without a backward are computed on raw arrays by `compute`.
     """
 
     __slots__ = (
@@ -41,6 +45,7 @@ class Op:
         "_kernel_backward",
         "_kernel_forward",
         "_libraries",
+        "accumulates",
         "backward",
         "constant",
         "doc",
@@ -60,6 +65,7 @@ class Op:
         kernel_forward: Callable[..., Any] | None = None,
         kernel_backward: Callable[..., Any] | None = None,
         constant: tuple[int, ...] = (),
+        accumulates: tuple[int, ...] = (),
         mutates: tuple[int, ...] = (),
     ) -> None:
         self.name = forward.__name__.removesuffix("_forward")
@@ -68,6 +74,7 @@ class Op:
         self.backward = backward
         self.sample = sample
         self.constant = constant
+        self.accumulates = accumulates
         self.mutates = mutates
         self._check = check
         self._kernel_forward = kernel_forward
@@ -133,18 +140,40 @@ class Op:
                     return served
         return self.forward(xp, *arrays, **params)
 
-    def run_backward(self, grad: Array, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
-        """backward on raw arrays, by the best active provider."""
+    def run_backward(
+        self, grad: Array, saved: Any, params: dict[str, Any], totals: Sequence[Any] = ()
+    ) -> Sequence[Any]:
+        """backward on raw arrays, by the best active provider.
+
+        A gradient that is an element of `totals` itself has been added to it.
+        """
         xp = numpy if type(grad) is ndarray else xp_of(grad)
         if self._kernel_backward is not None:
             shim = self.kernels(kernels.library(xp))[1]
             if shim is not None:
-                served = shim(kernels.library(xp), xp, grad, saved, **params)
+                given = (grad, saved, totals) if self.accumulates else (grad, saved)
+                served = shim(kernels.library(xp), xp, *given, **params)
                 if served is not NotImplemented:
                     return served
         if self.backward is None:
             raise RuntimeError(f"{self.name}: this operation has no gradient")
         return self.backward(xp, grad, saved, **params)
+
+
+def targets(xp: Any, totals: Sequence[Any], *shapes: Any) -> tuple[list[Any], list[bool]]:
+    """Where a kernel puts its float32 gradients: each total there is, else a new array.
+
+    A shape of None is an input that was not given. The second list says where to add.
+    """
+    arrays, add = [], []
+    for place, shape in enumerate(shapes):
+        total = totals[place] if place < len(totals) else None
+        if total is None and shape is not None:
+            arrays.append(xp.empty(shape, xp.float32))
+        else:
+            arrays.append(total)
+        add.append(total is not None)
+    return arrays, add
 
 
 def _operand(name: str, value: Any) -> Any:

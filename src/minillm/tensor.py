@@ -47,8 +47,11 @@ class Differentiable(Protocol):
     """What the tape needs of an operation."""
 
     name: str
+    accumulates: tuple[int, ...]  # the inputs whose gradient may be added to its element of totals
 
-    def run_backward(self, grad: Array, saved: Any, params: dict[str, Any]) -> Sequence[Any]: ...
+    def run_backward(
+        self, grad: Array, saved: Any, params: dict[str, Any], totals: Sequence[Any] = ()
+    ) -> Sequence[Any]: ...
 
 
 class Node:
@@ -312,6 +315,7 @@ def _version_of_view(view: Array, inputs: Sequence[object]) -> list[int]:
 
 
 ndarray, _new, _READ_ONLY = numpy.ndarray, Tensor.__new__, [0]
+_NO_GRADIENT = (None, False)
 
 
 def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
@@ -324,22 +328,27 @@ def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
     for node in _reachable(root._node):
         if node not in pending:
             continue
-        grad, _ = pending.pop(node)
+        grad, grad_owned = pending.pop(node)
         node.check_unmodified()
-        gradients = node.op.run_backward(grad, node.saved, node.params)
+        totals = _totals(node, pending, grad, grad_owned) if node.op.accumulates else ()
+        gradients = node.op.run_backward(grad, node.saved, node.params, totals)
         for place, (parent, part) in enumerate(zip(node.parents, gradients)):
             if parent is None or part is None:
                 continue
+            if totals and part is totals[place]:  # added already
+                if isinstance(parent, Tensor) and parent.grad is not None:
+                    parent.grad._version[0] += 1
+                continue
             if not is_array(part):
                 part = numpy.asarray(part)
-            owned = part.base is None and part is not grad and _sole(gradients, place)
+            owned = (part is not grad or grad_owned) and _unshared(part, gradients)
             if isinstance(parent, Tensor):
                 _accumulate(parent, part, owned)
                 continue
             if part.dtype != parent.dtype:
                 part, owned = part.astype(parent.dtype), True
             if parent in pending:
-                pending[parent] = _add(*pending[parent], part), True
+                pending[parent] = _add(*pending[parent], part, owned), True
             else:
                 pending[parent] = part, owned
         if not retain_graph:
@@ -384,14 +393,59 @@ def _reachable(root: Node) -> list[Node]:
     return nodes
 
 
-def _sole(gradients: Sequence[Any], place: int) -> bool:
-    return sum(other is gradients[place] for other in gradients) == 1
+def _totals(
+    node: Node, pending: dict[Node, tuple[Array, bool]], grad: Array, grad_owned: bool
+) -> list[Array | None]:
+    """For each parent the array that collects its gradient, where `node` may add to it in place.
+
+    That is where nobody else sees the array: no other input of `node`, not `grad`, nothing saved.
+    """
+    totals: list[Array | None] = [None] * len(node.parents)
+    for place in node.op.accumulates[: len(totals)]:
+        parent = node.parents[place]
+        if parent is None or sum(other is parent for other in node.parents) > 1:
+            continue
+        if isinstance(parent, Node):
+            total, alone = pending.get(parent, _NO_GRADIENT)
+        else:
+            total = None if parent.grad is None else parent.grad.data
+            alone = not any(_overlap(kept, total) for kept in node.saved)
+        if (
+            alone
+            and type(total) is ndarray
+            and total.dtype == parent.dtype
+            and total.flags.carray
+            and (grad_owned or not _overlap(grad, total))
+        ):
+            totals[place] = total
+    return totals
 
 
-def _add(total: Array, owned: bool, part: Array) -> Array:
-    if owned and total.dtype == part.dtype:
-        total += part
-        return total
+def _overlap(array: object, other: object) -> bool:
+    return type(array) is type(other) is ndarray and numpy.may_share_memory(array, other)
+
+
+def _unshared(part: Array, gradients: Sequence[Any]) -> bool:
+    """Whether `part` is memory of its own that no other gradient shows."""
+    if part.base is not None:
+        return False
+    seen = 0
+    for other in gradients:
+        if other is part:
+            seen += 1
+        elif getattr(other, "base", None) is part:
+            return False
+    return seen == 1
+
+
+def _add(total: Array, owned: bool, part: Array, part_owned: bool) -> Array:
+    if total.dtype == part.dtype:
+        if owned:
+            total += part
+            return total
+        if part_owned:
+            part += total
+            return part
     return total + part
 
 
@@ -408,8 +462,11 @@ def _accumulate(leaf: Tensor, part: Array, owned: bool) -> None:
 
 class _Checkpoint:
     name = "checkpoint"
+    accumulates: tuple[int, ...] = ()
 
-    def run_backward(self, grad: Array, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
+    def run_backward(
+        self, grad: Array, saved: Any, params: dict[str, Any], totals: Sequence[Any] = ()
+    ) -> Sequence[Any]:
         function, wanted, state, *arrays = saved
         inputs = [of(array).requires_grad_(want) for array, want in zip(arrays, wanted)]
         now = default_generator.bit_generator.state

@@ -109,14 +109,24 @@ class Provider:
     def forward(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Any, Any]:
         return self._run(0, self.op.forward, arrays, params)
 
-    def backward(self, grad: Any, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
-        return self._run(1, self.op.backward, (grad, saved), params)
+    def backward(
+        self, grad: Any, saved: Any, params: dict[str, Any], totals: Sequence[Any] = ()
+    ) -> Sequence[Any]:
+        return self._run(1, self.op.backward, (grad, saved), params, totals)
 
-    def _run(self, place: int, reference: Any, arguments: Any, params: dict[str, Any]) -> Any:
+    def _run(
+        self,
+        place: int,
+        reference: Any,
+        arguments: Any,
+        params: dict[str, Any],
+        totals: Sequence[Any] = (),
+    ) -> Any:
         shim = self.op.kernels(self.lib)[place]
         if shim is not None:
             guarded = Guarded()
-            out = shim(self.lib, guarded, *arguments, **params)
+            more = (totals,) if place and self.op.accumulates else ()
+            out = shim(self.lib, guarded, *arguments, *more, **params)
             guarded.check()
             if out is not NotImplemented:
                 self.served += 1
@@ -199,6 +209,7 @@ class Reference:
     out_units: list[float]
     grad_units: list[float]
     budget: float
+    eps: float
 
 
 def reference(
@@ -239,7 +250,7 @@ def reference(
             _widen(grad_units, list(again), grads, eps)
     allowed = budget(arrays, outs)
     return Reference(
-        op, list(arrays), params, upstream, outs, grads, out_units, grad_units, allowed
+        op, list(arrays), params, upstream, outs, grads, out_units, grad_units, allowed, eps
     )
 
 
@@ -286,11 +297,47 @@ def check_case(
             _compare(op, "backward", backward, truth, grads, truth.grads, truth.grad_units),
         )
         _same_bits(op, "backward", grads, twice)
+        if op.accumulates:
+            worst = max(worst, _check_totals(truth, backward, upstream, saved))
         if kept != [_bytes(a) for a in (upstream, *saved)]:
             raise AssertionError(f"{op.name}: backward of {backward.name} wrote into its inputs")
     if before != [_bytes(a) for a in arrays]:
         raise AssertionError(f"{op.name}: {forward.name} wrote into its inputs")
     return worst
+
+
+def _check_totals(truth: Reference, provider: Provider, upstream: Any, saved: Any) -> float:
+    """Let backward add to random totals: gradient + total, in the total itself or apart from it."""
+    op, exact, units = truth.op, list(truth.grads), list(truth.grad_units)
+    rng = new_generator(len(saved), *(a.size for a in truth.arrays if hasattr(a, "size")))
+    guarded, given = Guarded(), [None] * len(truth.arrays)
+    for place in op.accumulates:
+        if exact[place] is not None and rng.random() < 0.7:
+            size = _largest(exact[place])
+            start = (size * rng.standard_normal(exact[place].shape)).astype("float32")
+            given[place] = start
+            exact[place] = exact[place] + start
+            units[place] += 0.5 * truth.eps * (_largest(start) + _largest(exact[place]))
+    runs = []
+    for _ in range(2):
+        totals = [
+            None if start is None else guarded.empty(start.shape, "float32") for start in given
+        ]
+        for total, start in zip(totals, given):
+            if total is not None:
+                total[...] = start
+        grads = list(provider.backward(upstream, saved, truth.params, totals))
+        for place, total in enumerate(totals):
+            if total is not None and grads[place] is not total:
+                if total.tobytes() != given[place].tobytes():
+                    raise AssertionError(
+                        f"{op.name}: {provider.name} changed total {place} without returning it"
+                    )
+                grads[place] = grads[place] + total
+        guarded.check()
+        runs.append(grads)
+    _same_bits(op, "backward onto totals", *runs)
+    return _compare(op, "backward onto totals", provider, truth, runs[0], exact, units)
 
 
 def _bytes(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 
 from minillm.arrays import scatter_add
-from minillm.op import Op
+from minillm.op import Op, targets
 from minillm.ops.arith import sum_rows, unbroadcast
 
 
@@ -124,12 +124,12 @@ def linear_kernel_forward(lib, xp, x, weight, bias=None):
     return out, (x, weight, bias is not None)
 
 
-def linear_kernel_backward(lib, xp, grad, saved):
+def linear_kernel_backward(lib, xp, grad, saved, totals):
     x, weight, has_bias = saved
     if x.dtype != xp.float32 or weight.dtype != xp.float32:
         return NotImplemented
-    dx, dweight = xp.empty(x.shape, x.dtype), xp.empty(weight.shape, x.dtype)
-    dbias = xp.empty(weight.shape[:1], x.dtype) if has_bias else None
+    bias_shape = weight.shape[:1] if has_bias else None
+    (dx, dweight, dbias), add = targets(xp, totals, x.shape, weight.shape, bias_shape)
     lib.linear_backward(
         xp.ascontiguousarray(grad).reshape(-1, weight.shape[0]),
         xp.ascontiguousarray(x).reshape(-1, weight.shape[1]),
@@ -137,6 +137,7 @@ def linear_kernel_backward(lib, xp, grad, saved):
         dx.reshape(-1, weight.shape[1]),
         dweight,
         dbias,
+        add,
     )
     return dx, dweight, dbias
 
@@ -160,15 +161,16 @@ def embedding_backward(xp, grad, saved):
     return dweight, None
 
 
-def embedding_kernel_backward(lib, xp, grad, saved):
+def embedding_kernel_backward(lib, xp, grad, saved, totals):
     shape, ids = saved
     if grad.dtype != xp.float32:
         return NotImplemented
-    dweight = xp.empty(shape, grad.dtype)
+    (dweight,), (add,) = targets(xp, totals, shape)
     lib.embedding_backward(
         xp.ascontiguousarray(grad).reshape(ids.size, shape[1]),
         xp.ascontiguousarray(ids, dtype=xp.int64).reshape(-1),
         dweight,
+        add,
     )
     return dweight, None
 
@@ -210,6 +212,7 @@ linear = Op(
     check=linear_check,
     kernel_forward=linear_kernel_forward,
     kernel_backward=linear_kernel_backward,
+    accumulates=(0, 1, 2),
 )
 embedding = Op(
     embedding_forward,
@@ -218,4 +221,5 @@ embedding = Op(
     check=embedding_check,
     kernel_backward=embedding_kernel_backward,
     constant=(1,),
+    accumulates=(0,),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minillm.op import Op
+from minillm.op import Op, targets
 from minillm.ops.linear import check_ids
 from minillm.ops.softmax import peak
 
@@ -237,12 +237,20 @@ def linear_cross_entropy_kernel_forward(
 
 
 def linear_cross_entropy_kernel_backward(
-    lib, xp, grad, saved, *, ignore_index=IGNORE_INDEX, label_smoothing=0.0, reduction="mean"
+    lib,
+    xp,
+    grad,
+    saved,
+    totals,
+    *,
+    ignore_index=IGNORE_INDEX,
+    label_smoothing=0.0,
+    reduction="mean",
 ):
     x, weight, target, lse = saved
     if x.dtype != xp.float32 or weight.dtype != xp.float32 or not target.size:
         return NotImplemented
-    dx, dweight = xp.empty(x.shape, x.dtype), xp.empty(weight.shape, x.dtype)
+    (dx, dweight), add = targets(xp, totals, x.shape, weight.shape)
     lib.linear_cross_entropy_backward(
         xp.ascontiguousarray(row_upstream(xp, grad, target, ignore_index, reduction)),
         xp.ascontiguousarray(x).reshape(-1, x.shape[-1]),
@@ -253,6 +261,7 @@ def linear_cross_entropy_kernel_backward(
         label_smoothing,
         dx.reshape(-1, x.shape[-1]),
         dweight,
+        add,
     )
     return dx, dweight, None
 
@@ -281,4 +290,5 @@ linear_cross_entropy = Op(
     kernel_forward=linear_cross_entropy_kernel_forward,
     kernel_backward=linear_cross_entropy_kernel_backward,
     constant=(2,),
+    accumulates=(0, 1),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minillm.op import Op
+from minillm.op import Op, targets
 from minillm.ops.arith import unbroadcast
 
 
@@ -97,14 +97,17 @@ def layer_norm_kernel_forward(lib, xp, x, weight=None, bias=None, *, eps=1e-5):
     return out, (x, weight, bias is not None, mean, rstd)
 
 
-def layer_norm_kernel_backward(lib, xp, grad, saved, *, eps=1e-5):
+def layer_norm_kernel_backward(lib, xp, grad, saved, totals, *, eps=1e-5):
     x, weight, has_bias, mean, rstd = saved
     if x.dtype != xp.float32:
         return NotImplemented
-    width = x.shape[-1:]
-    dx = xp.empty(x.shape, x.dtype)
-    dweight = None if weight is None else xp.empty(width, x.dtype)
-    dbias = xp.empty(width, x.dtype) if has_bias else None
+    (dx, dweight, dbias), add = targets(
+        xp,
+        totals,
+        x.shape,
+        None if weight is None else weight.shape,
+        x.shape[-1:] if has_bias else None,
+    )
     lib.layer_norm_backward(
         rows(xp, grad),
         rows(xp, x),
@@ -114,6 +117,7 @@ def layer_norm_kernel_backward(lib, xp, grad, saved, *, eps=1e-5):
         dx.reshape(-1, x.shape[-1]),
         dweight,
         dbias,
+        add,
     )
     return dx, dweight, dbias
 
@@ -132,12 +136,12 @@ def rms_norm_kernel_forward(lib, xp, x, weight=None, *, eps=1e-6):
     return out, (x, weight, rstd)
 
 
-def rms_norm_kernel_backward(lib, xp, grad, saved, *, eps=1e-6):
+def rms_norm_kernel_backward(lib, xp, grad, saved, totals, *, eps=1e-6):
     x, weight, rstd = saved
     if x.dtype != xp.float32:
         return NotImplemented
-    dx = xp.empty(x.shape, x.dtype)
-    dweight = None if weight is None else xp.empty(x.shape[-1:], x.dtype)
+    weight_shape = None if weight is None else weight.shape
+    (dx, dweight), add = targets(xp, totals, x.shape, weight_shape)
     lib.rms_norm_backward(
         rows(xp, grad),
         rows(xp, x),
@@ -145,6 +149,7 @@ def rms_norm_kernel_backward(lib, xp, grad, saved, *, eps=1e-6):
         xp.ascontiguousarray(rstd).reshape(-1),
         dx.reshape(-1, x.shape[-1]),
         dweight,
+        add,
     )
     return dx, dweight
 
@@ -169,6 +174,7 @@ layer_norm = Op(
     check=layer_norm_check,
     kernel_forward=layer_norm_kernel_forward,
     kernel_backward=layer_norm_kernel_backward,
+    accumulates=(0, 1, 2),
 )
 rms_norm = Op(
     rms_norm_forward,
@@ -177,4 +183,5 @@ rms_norm = Op(
     check=rms_norm_check,
     kernel_forward=rms_norm_kernel_forward,
     kernel_backward=rms_norm_kernel_backward,
+    accumulates=(0, 1),
 )
