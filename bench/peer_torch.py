@@ -125,7 +125,9 @@ class TorchProvider(testing.Provider):
         out = self.run(tensors, params)
         return out.detach().float().numpy(), (out, *tensors)
 
-    def backward(self, grad: Any, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
+    def backward(
+        self, grad: Any, saved: Any, params: dict[str, Any], totals: Sequence[Any] = ()
+    ) -> Sequence[Any]:
         out, *tensors = saved
         found = self.gradients(out, torch.from_numpy(grad).to(out.dtype), tensors)
         return [None if gradient is None else gradient.numpy() for gradient in found]
