@@ -138,6 +138,7 @@ struct Strides {
 
 struct Kernels {
     const char* isa;
+    bool bf16;  // products of bfloat16 are to be had
 #define MINILLM_DECLARE(name, arguments) void(*name) arguments;
     MINILLM_KERNELS(MINILLM_DECLARE)
 #undef MINILLM_DECLARE

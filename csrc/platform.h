@@ -9,6 +9,10 @@ void cpu_pause();                       // tells the core that this is a waiting
 void block_signals();                   // leaves signals to the interpreter's threads
 void on_fork_child(void (*handler)());  // runs `handler` in every forked child
 
+// Whether the processor multiplies tiles of bfloat16 (AMX) and the system lets this process do it:
+// it must be asked, because each thread then needs 8 KB more to be kept.
+bool has_matrix_tiles();
+
 // Until it ends, this thread takes numbers below 1.18e-38 (denormals) for 0: computing with them
 // can be a hundred times slower.
 class FlushDenormals {
