@@ -115,14 +115,16 @@ class Training(Ours):
         super().__init__(size, provider, precision, threads)
         self.optimizer = AdamW(decay_groups(self.model.parameters(), WEIGHT_DECAY), **OPTIONS)
         self.batches = batches(size)
+        self.arena = kernels.Arena()
 
     def step(self) -> float:
         inputs, targets = self.batches[self.optimizer.steps % BATCHES]
-        self.optimizer.zero_grad()
-        loss = self.model.loss(inputs, targets)
-        loss.backward()
-        self.optimizer.step(clip_scale(grad_norm(self.model.parameters()), CLIP))
-        return loss.item()
+        with self.arena.step():
+            self.optimizer.zero_grad()
+            loss = self.model.loss(inputs, targets)
+            loss.backward()
+            self.optimizer.step(clip_scale(grad_norm(self.model.parameters()), CLIP))
+            return loss.item()
 
 
 class Decoding(Ours):

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <new>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -10,6 +11,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/mman.h>
 #endif
 #if !defined(_WIN32)
 #include <pthread.h>
@@ -17,11 +19,6 @@
 #endif
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
-#endif
-#if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 namespace minillm {
@@ -48,22 +45,10 @@ FlushDenormals::FlushDenormals() : before_(0) {}
 FlushDenormals::~FlushDenormals() {}
 #endif
 
-#if defined(__x86_64__) && defined(__linux__)
-bool has_matrix_tiles() {
-    unsigned a, b, c, d;
-    constexpr unsigned tiles = 1u << 24 | 1u << 22, conversion = 1u << 5;  // and bfloat16 itself
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tiles) != tiles) return false;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & conversion)) return false;
-    constexpr long request_permission = 0x1023, tile_data = 18;  // arch_prctl(2), Linux 5.16
-    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-}
-#else
-bool has_matrix_tiles() { return false; }
-#endif
-
 #if defined(_WIN32)
 void block_signals() {}
 void on_fork_child(void (*)()) {}
+void around_fork(void (*)(), void (*)()) {}
 #else
 void block_signals() {
     sigset_t all;
@@ -72,6 +57,8 @@ void block_signals() {
 }
 
 void on_fork_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handler); }
+
+void around_fork(void (*before)(), void (*after)()) { pthread_atfork(before, after, after); }
 #endif
 
 #if defined(__linux__)
@@ -131,7 +118,34 @@ int available_cores() {
     const int affinity = affinity_cores(), quota = quota_cores();
     return std::max(1, quota > 0 ? std::min(affinity, quota) : affinity);
 }
+
+void* map_memory(size_t bytes) {
+    // One huge page more than asked for holds an aligned address; what is left of it goes back.
+    void* const mapped = mmap(nullptr, bytes + huge_page, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) return nullptr;
+    char* const start = static_cast<char*>(mapped);
+    const size_t before = (huge_page - reinterpret_cast<uintptr_t>(start) % huge_page) % huge_page;
+    if (before) munmap(start, before);
+    munmap(start + before + bytes, huge_page - before);
+    madvise(start + before, bytes, MADV_HUGEPAGE);  // a kernel without them uses small ones
+    return start + before;
+}
+
+void unmap_memory(void* memory, size_t bytes) { munmap(memory, bytes); }
+
+bool discard_memory(void* memory, size_t bytes) {
+    return madvise(memory, bytes, MADV_DONTNEED) == 0;
+}
 #else
+void* map_memory(size_t bytes) {
+    return ::operator new(bytes, std::align_val_t{huge_page}, std::nothrow);
+}
+
+void unmap_memory(void* memory, size_t) { ::operator delete(memory, std::align_val_t{huge_page}); }
+
+bool discard_memory(void*, size_t) { return false; }
+
 int available_cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 #endif
 

@@ -81,8 +81,9 @@ def precision(name: Precision) -> Iterator[None]:
     """
     if name not in ("f32", "bf16"):
         raise ValueError(f"precision: {name!r} is not known, 'f32' or 'bf16' is needed")
+    global active_precision
     before = active_precision
-    _set_precision(name if name == "f32" or has_bf16() else "f32")
+    active_precision = name if name == "f32" or has_bf16() else "f32"
     if active_precision != name:
         warnings.warn(
             "precision: no bfloat16 matrix product on this machine, running in float32",
@@ -92,20 +93,12 @@ def precision(name: Precision) -> Iterator[None]:
     try:
         yield
     finally:
-        _set_precision(before)
-
-
-def _set_precision(name: Precision) -> None:
-    global active_precision
-    active_precision = name
-    for lib in (cpu, cuda):
-        if lib is not None:
-            lib.runtime.set_bf16(name == "bf16")
+        active_precision = before
 
 
 def has_bf16() -> bool:
     """Whether an active library multiplies matrices in bfloat16."""
-    return any(lib is not None and lib.runtime.has_bf16() for lib in (active_cpu, active_cuda))
+    return any(getattr(lib, "bf16_products", False) for lib in (active_cpu, active_cuda))
 
 
 def set_threads(count: int) -> None:
@@ -119,3 +112,28 @@ def set_threads(count: int) -> None:
 def threads() -> int:
     """Threads of the extension's pool; 1 without the extension."""
     return 1 if cpu is None else cpu.runtime.threads()
+
+
+class Arena:
+    """Memory of a run (training, generating): what one step frees is there for the next.
+
+    Inside `with arena.step():` NumPy's arrays of 64 KB and more, of this thread, lie in huge pages
+    that the extension keeps (a data-memory handler, NEP 49). They may live on after the step. What
+    a few steps have not used goes back to the system, and when the last Arena is gone, all that
+    holds no array. Without the extension NumPy's memory is left as it is.
+    """
+
+    def __init__(self) -> None:
+        self._run = None if cpu is None else cpu.runtime.Run()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """The block is a step, or part of one. Do not `yield` inside: the caller would be in it."""
+        if self._run is None:
+            yield
+            return
+        former = self._run.begin_step()
+        try:
+            yield
+        finally:
+            self._run.end_step(former)

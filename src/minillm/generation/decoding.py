@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from minillm import kernels
 from minillm.arrays import new_generator
 from minillm.generation.cache import Cache
 from minillm.generation.sampling import Sampler
@@ -39,7 +40,7 @@ def generate_ids(
             f"generate: a prompt of {len(window)} tokens, 1 to {context} (the model's context) "
             "are needed"
         )
-    cache = Cache(model.config.n_layer)
+    arena, cache = kernels.Arena(), Cache(model.config.n_layer)
     unread = window
     while True:
         if len(window) > context:
@@ -48,7 +49,7 @@ def generate_ids(
             unread = window
             if on_slide is not None:
                 on_slide(len(window))
-        with no_grad():
+        with arena.step(), no_grad():
             logits = _read(model, unread, cache) if use_cache else _read(model, window, None)
         unread = [sampler.pick(logits[:vocab_size], generator)]
         yield unread[0]

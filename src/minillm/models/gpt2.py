@@ -17,7 +17,7 @@ from minillm.tensor import Tensor, checkpoint
 MODEL_TYPE = "gpt2"
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 BUFFERS = (".attn.bias", ".attn.masked_bias")
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
 REFUSED = {  # settings that change the computation, with the value this file implements
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
@@ -134,19 +134,16 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(
-        self, x: Tensor, cache: LayerCache | None, residual: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
         width = x.shape[-1]
         joint = self.c_attn(x)  # (B, T, 3C)
         if cache is None:
-            return self.c_proj(ops.packed_attention(joint, heads=self.heads), residual)
+            return self.c_proj(ops.packed_attention(joint, heads=self.heads))
         q, k, v = (
             nn.split_heads(joint[..., start : start + width], self.heads)  # (B, H, T, D)
             for start in (0, width, 2 * width)
         )
-        out = nn.merge_heads(nn.attend(q, k, v, layer=self.layer, cache=cache))
-        return self.c_proj(out, residual)
+        return self.c_proj(nn.merge_heads(nn.attend(q, k, v, layer=self.layer, cache=cache)))
 
 
 class MLP(nn.Module):
@@ -154,19 +151,10 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
-        self.activation = ACTIVATIONS[config.activation_function]
+        self.approximate = ACTIVATIONS[config.activation_function]
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        first, second = self.c_fc, self.c_proj
-        return ops.feed_forward(
-            x,
-            first.weight,
-            first.bias,
-            second.weight,
-            second.bias,
-            residual,
-            activation=self.activation,
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(ops.gelu(self.c_fc(x), approximate=self.approximate))
 
 
 class Block(nn.Module):
@@ -179,11 +167,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        if self.dropout.active:
-            x = x + self.dropout(self.attn(self.ln_1(x), cache))
-            return x + self.dropout(self.mlp(self.ln_2(x)))
-        x = self.attn(self.ln_1(x), cache, residual=x)
-        return self.mlp(self.ln_2(x), residual=x)
+        x = x + self.dropout(self.attn(self.ln_1(x), cache))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
 
 
 class GPT2(nn.Module):

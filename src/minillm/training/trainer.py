@@ -63,6 +63,7 @@ class Trainer:
             betas=(settings.beta1, settings.beta2),
         )
         self.byte_lengths = tokenizer.byte_lengths()
+        self.arena = kernels.Arena()
         self.step_seconds = 0.0  # measured by `rehearse`
 
     @property
@@ -87,6 +88,10 @@ class Trainer:
 
         The loss is the mean over all targets of the step, whatever batch they came in.
         """
+        with self.arena.step():
+            return self._step(progress, stop)
+
+    def _step(self, progress: float, stop: Callable[[], bool]) -> Step:
         s, place = self.settings, self.counters
         batches = [
             self.windows.batch(place.samples + part * s.batch, s.batch)
@@ -153,6 +158,10 @@ class Trainer:
 
     def rehearse(self) -> float:
         """Seconds of one step, measured on the first batch without changing a bit."""
+        with self.arena.step():
+            return self._rehearse()
+
+    def _rehearse(self) -> float:
         s = self.settings
         batches = [self.windows.batch(0, s.batch)]
         for _ in range(2):  # the first warms caches and allocators
@@ -178,7 +187,7 @@ class Trainer:
         batches = validation(
             self.dataset.val, self.model.config.context, self.settings.batch, limit_tokens
         )
-        with no_grad(), kernels.precision(self.settings.precision):
+        with self.arena.step(), no_grad(), kernels.precision(self.settings.precision):
             for inputs, targets in batches:
                 nats += self.model.loss(inputs, targets, reduction="sum").item()
                 tokens += targets.size
