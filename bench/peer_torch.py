@@ -15,7 +15,7 @@ from minillm.op import Op
 
 SAME_CALL = {
     torch: "add divide exp log matmul multiply negative relu sigmoid sqrt subtract tanh where",
-    F: "gelu linear silu",
+    F: "gelu silu",
 }
 
 
@@ -46,14 +46,37 @@ def adamw(param, grad, m, v, *, step, grad_scale, **params):  # type: ignore[no-
     return param
 
 
+def linear(x, weight, bias=None, residual=None):  # type: ignore[no-untyped-def]
+    out = F.linear(x, weight, bias)
+    return out if residual is None else out + residual
+
+
+def feed_forward(x, w1, b1, w2, b2, residual=None, *, activation):  # type: ignore[no-untyped-def]
+    hidden = F.linear(x, w1, b1)
+    if activation == "silu":
+        return linear(F.silu(hidden), w2, b2, residual)
+    approximate = "tanh" if activation == "gelu_tanh" else "none"
+    return linear(F.gelu(hidden, approximate=approximate), w2, b2, residual)
+
+
+def packed_attention(qkv, *, heads, kv_heads, causal, scale):  # type: ignore[no-untyped-def]
+    kv_heads = kv_heads or heads
+    parts = qkv.unflatten(2, (heads + 2 * kv_heads, -1)).transpose(1, 2)
+    q, k, v = parts.split((heads, kv_heads, kv_heads), dim=1)
+    return attention(q, k, v, causal=causal, scale=scale).transpose(1, 2).flatten(2)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(home, name) for home, names in SAME_CALL.items() for name in names.split()},
     "adamw": adamw,
     "cross_entropy": cross_entropy,
     "embedding": lambda weight, ids: F.embedding(ids, weight),
+    "feed_forward": feed_forward,
     "layer_norm": lambda x, w, b, *, eps: F.layer_norm(x, x.shape[-1:], w, b, eps),
+    "linear": linear,
     "linear_cross_entropy": lambda x, w, t, **p: cross_entropy(F.linear(x, w), t, **p),
     "log_softmax": lambda x: F.log_softmax(x, -1),
+    "packed_attention": packed_attention,
     "rms_norm": lambda x, w, *, eps: F.rms_norm(x, x.shape[-1:], w, eps),
     "scaled_dot_product_attention": attention,
     "softmax": lambda x: F.softmax(x, -1),
@@ -102,7 +125,9 @@ class TorchProvider(testing.Provider):
         out = self.run(tensors, params)
         return out.detach().float().numpy(), (out, *tensors)
 
-    def backward(self, grad: Any, saved: Any, params: dict[str, Any]) -> Sequence[Any]:
+    def backward(
+        self, grad: Any, saved: Any, params: dict[str, Any], totals: Sequence[Any] = ()
+    ) -> Sequence[Any]:
         out, *tensors = saved
         found = self.gradients(out, torch.from_numpy(grad).to(out.dtype), tensors)
         return [None if gradient is None else gradient.numpy() for gradient in found]

@@ -111,8 +111,8 @@ Attention packed_attention_of(const Arguments& args, const Array& qkv, const Arr
         heads % kv_heads != 0)
         args.fail("qkv has shape " + shape_of(qkv) + " and out " + shape_of(out) + " for " +
                   std::to_string(heads) +
-                  " heads, the features of heads and of twice a divisor "
-                  "of them are needed");
+                  " heads, (batch, rows, (heads + 2 kv_heads) d) and "
+                  "(batch, rows, heads d) are needed");
     const auto* data = args.input(qkv, "qkv", {batch, rows, width});
     return {batch,
             heads,

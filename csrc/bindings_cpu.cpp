@@ -9,6 +9,7 @@
 #include "bindings.h"
 #include "cpu/isa.h"
 #include "parallel.h"
+#include "precision.h"
 
 namespace minillm {
 namespace {
@@ -74,6 +75,11 @@ void bind_runtime(pybind11::module_ runtime) {
     runtime.def("isa", [] { return kernels().isa; }, "Instruction set in use.");
     runtime.def("available_isas", available_isas, "Instruction sets this processor runs.");
     runtime.def("set_isa", set_isa, arg("name"));
+    runtime.def(
+        "has_bf16", [] { return kernels().bf16; },
+        "Whether this instruction set multiplies bfloat16.");
+    runtime.def("bf16", bf16_products, "Whether matrix products use bfloat16 where they can.");
+    runtime.def("set_bf16", set_bf16_products, arg("wanted"));
     runtime.def("all_finite", all_finite, arg("x"), "No infinity and no NaN in x.");
     bind_arena(runtime);
     bind_peaks(runtime);

@@ -47,6 +47,14 @@ struct Gradient {
     bool add;
 };
 
+enum class Activation { gelu, gelu_tanh, silu };
+
+// Two linear layers, rows (rows, inputs) to (rows, hidden) to (rows, outputs).
+struct FeedForward {
+    int64_t rows, inputs, hidden, outputs;
+    Activation activation;
+};
+
 // An array of any shape and strides (in elements).
 struct Strides {
     const float* data;
@@ -58,11 +66,19 @@ struct Strides {
     /* out[i] = a[i] b[i]; entry i of each batch starts at data + offsets[i] */                   \
     X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,                \
                        const int64_t* b_offsets, int64_t batch, float* out))                      \
-    /* x (n, k), weight (m, k), bias (m) or null, out (n, m) */                                   \
-    X(linear_forward, (const float* x, const float* weight, const float* bias, int64_t n,         \
-                       int64_t m, int64_t k, float* out))                                         \
+    /* x (n, k), weight (m, k), out (n, m); bias (m) and residual (n, m) may be null */           \
+    X(linear_forward, (const float* x, const float* weight, const float* bias,                    \
+                       const float* residual, int64_t n, int64_t m, int64_t k, float* out))       \
     X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,        \
                         int64_t m, int64_t k, Gradient dx, Gradient dweight, Gradient dbias))     \
+    /* biases and residual may be null; hidden before the activation, activated after it */       \
+    X(feed_forward_forward, (const FeedForward& f, const float* x, const float* weight1,          \
+                             const float* bias1, const float* weight2, const float* bias2,        \
+                             const float* residual, float* hidden, float* activated, float* out)) \
+    X(feed_forward_backward,                                                                      \
+      (const FeedForward& f, const float* grad, const float* x, const float* weight1,             \
+       const float* weight2, const float* hidden, const float* activated, Gradient dx,            \
+       Gradient dweight1, Gradient dbias1, Gradient dweight2, Gradient dbias2))                   \
     /* rows that are -inf throughout: softmax 0, log_softmax -inf, gradient 0 */                  \
     X(softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))                  \
     X(softmax_backward,                                                                           \
@@ -122,6 +138,7 @@ struct Strides {
 
 struct Kernels {
     const char* isa;
+    bool bf16;  // products of bfloat16 are to be had
 #define MINILLM_DECLARE(name, arguments) void(*name) arguments;
     MINILLM_KERNELS(MINILLM_DECLARE)
 #undef MINILLM_DECLARE

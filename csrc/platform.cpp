@@ -20,6 +20,11 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace minillm {
 
@@ -43,6 +48,19 @@ void cpu_pause() {}
 
 FlushDenormals::FlushDenormals() : before_(0) {}
 FlushDenormals::~FlushDenormals() {}
+#endif
+
+#if defined(__x86_64__) && defined(__linux__)
+bool has_matrix_tiles() {
+    unsigned a, b, c, d;
+    constexpr unsigned tiles = 1u << 24 | 1u << 22, conversion = 1u << 5;  // and bfloat16 itself
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tiles) != tiles) return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & conversion)) return false;
+    constexpr long request_permission = 0x1023, tile_data = 18;  // arch_prctl(2), Linux 5.16
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#else
+bool has_matrix_tiles() { return false; }
 #endif
 
 #if defined(_WIN32)

@@ -19,6 +19,10 @@ void* map_memory(size_t bytes);
 void unmap_memory(void* memory, size_t bytes);
 bool discard_memory(void* memory, size_t bytes);  // gives up its contents and, if true, its pages
 
+// Whether the processor multiplies tiles of bfloat16 (AMX) and the system lets this process do it:
+// it must be asked, because each thread then needs 8 KB more to be kept.
+bool has_matrix_tiles();
+
 // Until it ends, this thread takes numbers below 1.18e-38 (denormals) for 0: computing with them
 // can be a hundred times slower.
 class FlushDenormals {

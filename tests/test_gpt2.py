@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from minillm import Tensor, manual_seed, no_grad, ops
+from minillm import Tensor, manual_seed, nn, no_grad, ops
 from minillm.formats import hf
 from minillm.models import GPT2, GPT2Config
 from minillm.models.folder import load_model, save_weights
@@ -32,6 +32,48 @@ def test_loss_and_gradients_equal_what_pytorch_gave(dtype, tolerance):
     norms = [np.linalg.norm(parameter.grad.data) for parameter in model.parameters()]
     np.testing.assert_allclose(loss.item(), FROZEN_LOSS, rtol=tolerance)
     np.testing.assert_allclose(norms, FROZEN_NORMS, rtol=tolerance)
+
+
+def unfused_loss(model):
+    """The same model from operations that do one thing each."""
+    heads = model.config.n_head
+    x = model.wte(IDS) + model.wpe(np.arange(IDS.shape[1]))
+    for block in model.h:
+        joint = ops.linear(block.ln_1(x), block.attn.c_attn.weight) + block.attn.c_attn.bias
+        width = joint.shape[2] // 3
+        q, k, v = (
+            nn.split_heads(joint[..., start : start + width], heads)
+            for start in (0, width, 2 * width)
+        )
+        mixed = nn.merge_heads(ops.scaled_dot_product_attention(q, k, v, causal=True))
+        x = x + block.attn.c_proj(mixed)
+        inner = ops.gelu(block.mlp.c_fc(block.ln_2(x)), approximate="tanh")
+        x = x + block.mlp.c_proj(inner)
+    logits = model.ln_f(x) @ model.wte.weight.T
+    return ops.cross_entropy(logits, TARGETS)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 2e-5)])
+def test_fused_operations_change_neither_loss_nor_gradients(dtype, tolerance):
+    fused, unfused = small().astype(dtype), small().astype(dtype)
+    for _ in range(2):  # the second time onto the gradients of the first
+        losses = fused.loss(IDS, TARGETS), unfused_loss(unfused)
+        for loss in losses:
+            loss.backward()
+        np.testing.assert_allclose(losses[0].item(), losses[1].item(), rtol=tolerance)
+        for (name, one), other in zip(fused.named_parameters(), unfused.parameters()):
+            right = other.grad.data
+            error = np.abs(one.grad.data - right).max()
+            assert error <= tolerance * max(np.abs(right).max(), 0.1), name
+
+
+def test_dropout_keeps_its_place_before_the_residual():
+    """Dropout that drops nothing that is seen: 1 of 2 ** 40 elements."""
+    plain, dropping = small().train(), small(dropout=2.0**-40).train()
+    assert dropping.h[0].dropout.active and not plain.h[0].dropout.active
+    losses = [model.loss(IDS, TARGETS).item() for model in (plain, dropping)]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    assert not dropping.eval().h[0].dropout.active
 
 
 def torch_loss(torch, weights, approximate):

@@ -128,6 +128,40 @@ def test_linear_of_whole_numbers():
     close(bias.grad, [1, 0, 2])
 
 
+def test_linear_adds_a_residual_whose_gradient_passes_through():
+    x, w, bias, rest = leaf([[1, 2]]), leaf([[3, 4], [5, 6]]), leaf([1, 0]), leaf([[10, 20]])
+    y = ops.linear(x, w, bias, rest)
+    close(y, [[22, 37]])
+    y.backward(np.array([[1, 2]], F))
+    close(x.grad, [[13, 16]])
+    close(rest.grad, [[1, 2]])
+    close(bias.grad, [1, 2])
+    close(ops.linear(x, w, None, rest), [[21, 37]])
+
+
+@pytest.mark.parametrize("activation", ["gelu_tanh", "gelu", "silu"])
+def test_feed_forward_of_one_feature(activation):
+    """By hand: 3 a(2x + 1) - 1 + 10, the slope by differences."""
+    known = {
+        "gelu_tanh": lambda h: (
+            h / (1 + math.exp(-2 * math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+        ),
+        "gelu": lambda h: h * 0.5 * math.erfc(-h / math.sqrt(2)),
+        "silu": lambda h: h / (1 + math.exp(-h)),
+    }[activation]
+    slope = (known(0.4 + 1e-5) - known(0.4 - 1e-5)) / 2e-5
+    x, w1, b1, w2, b2, rest = (leaf(v) for v in ([[-0.3]], [[2]], [1], [[3]], [-1], [[10]]))
+    y = ops.feed_forward(x, w1, b1, w2, b2, rest, activation=activation)
+    close(y, [[3 * known(0.4) + 9]])
+    y.backward(np.array([[2]], F))
+    close(x.grad, [[2 * 3 * slope * 2]])
+    close(w1.grad, [[2 * 3 * slope * -0.3]])
+    close(b1.grad, [2 * 3 * slope])
+    close(w2.grad, [[2 * known(0.4)]])
+    close(b2.grad, [2])
+    close(rest.grad, [[2]])
+
+
 def test_norm_survives_squares_that_overflow():
     x = leaf([3e30, 4e30])
     y = ops.norm(x)

@@ -86,23 +86,29 @@ def adding(change):
     return served_by(ops.linear, backward=backward)
 
 
+def first(totals):
+    return next((place, total) for place, total in enumerate(totals) if total is not None)
+
+
 def forgotten(grads, totals):
-    totals[1][...] = 7
+    first(totals)[1][...] = 7
 
 
 def apart_too(grads, totals):
-    grads[1] = grads[1].copy()
+    place, total = first(totals)
+    grads[place] = total.copy()
 
 
 def outside(grads, totals):
-    np.lib.stride_tricks.as_strided(totals[1], (13,), (4,))[12] = 1
+    total = first(totals)[1]
+    np.lib.stride_tricks.as_strided(total, (total.size + 1,), (4,))[total.size] = 1
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (forgotten, "backward onto totals of broken, result 1: off by"),
-        (apart_too, "broken changed total 1 without returning it"),
+        (forgotten, "backward onto totals of broken, result .: off by"),
+        (apart_too, "broken changed total . without returning it"),
         (outside, "wrote outside its output buffer"),
     ],
 )

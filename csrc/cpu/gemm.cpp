@@ -6,15 +6,17 @@
 #include "gemm.h"
 
 #include "../parallel.h"
+#include "../precision.h"
 #include "../scratch.h"
+#include "bf16.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
 
-constexpr int64_t max_depth = 512;          // of a slice; deep ones pass over C less often
-constexpr int64_t most_tiles = 20;          // rows of a task, in tiles
+constexpr int64_t max_depth = 384;          // of a slice; deep ones pass over C less often
+constexpr int64_t most_tiles = 24;          // rows of a task, in tiles
 constexpr int64_t most_panels = 6;          // columns of a task, in panels
-constexpr int64_t shared_floats = 4 << 20;  // packed at a time
+constexpr int64_t shared_floats = 1 << 20;  // packed at a time
 constexpr int64_t serial_work = 1 << 19;    // multiplications below which threads do not pay
 
 struct Product {
@@ -28,7 +30,8 @@ struct Product {
     int64_t depth_from(int64_t k) const { return smaller(slice, a.cols - k); }
 
     // Adds the products of the slice at k of some rows with some panels.
-    void add(const RowBlock& rows, int64_t row, const Panels& panels, int64_t col, int64_t k) const {
+    void add(const RowBlock& rows, int64_t row, const Panels& panels, int64_t col,
+             int64_t k) const {
         float* to = c + row * c_stride + col;
         multiply_block(rows, panels, 0, panels.count(),
                        k == 0 ? part(start, row, col) : Strided{to, c_stride}, to, c_stride);
@@ -89,8 +92,8 @@ void multiply_by_rows(const Product& p) {
 void multiply_by_columns(const Product& p) {
     const int64_t depth = p.a.cols, slices = ceil_div(depth, p.slice);
     const bool pack = p.a.col_stride != 1;
-    const int64_t height = pack ? smaller(p.a.rows, larger(1, shared_floats / (depth * MR)) * MR)
-                                : p.a.rows;
+    const int64_t height =
+        pack ? smaller(p.a.rows, larger(1, shared_floats / (depth * MR)) * MR) : p.a.rows;
     const int64_t cols = share(ceil_div(p.b.cols, NR), most_panels, p.serial) * NR;
     const Scratch shared(pack ? depth * ceil_div(height, MR) * MR : 0);
     for (int64_t row = 0; row < p.a.rows; row += height) {
@@ -98,7 +101,12 @@ void multiply_by_columns(const Product& p) {
         const int64_t tiles = share(padded / MR, larger(1, 16384 / (p.slice * MR)), p.serial) * MR;
         const auto block = [&](int64_t first, int64_t count, int64_t k) {
             const Matrix a = part(p.a, row + first, count, k, p.depth_from(k));
-            return pack ? RowBlock{shared + k * padded + first * a.cols, count, a.cols, a.cols, MR, false}
+            return pack ? RowBlock{shared + k * padded + first * a.cols,
+                                   count,
+                                   a.cols,
+                                   a.cols,
+                                   MR,
+                                   false}
                         : rows_in_place(a);
         };
         if (pack)
@@ -131,6 +139,10 @@ void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_s
     if (depth == 0) return fill(start, rows, cols, c, c_stride);
     if (rows == 1) return gemv(transposed(b), {a.data, a.col_stride}, {start.data, 1}, c, 1);
     if (cols == 1) return gemv(a, {b.data, b.row_stride}, start, c, c_stride);
+#if MINILLM_AMX
+    if (bf16_products() && suits_tiles(rows, cols, depth))
+        return gemm_bf16(a, b, start, c, c_stride);
+#endif
 
     const Product product{a, b, start, c, c_stride};
     if (b.col_stride == 1 && (rows <= 4 * MR || depth * cols <= 16384))

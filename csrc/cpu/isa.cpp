@@ -3,6 +3,9 @@
 #include <atomic>
 #include <stdexcept>
 
+#include "../platform.h"
+#include "../precision.h"
+
 namespace minillm {
 
 #define MINILLM_LINK(isa)         \
@@ -14,6 +17,7 @@ namespace minillm {
 MINILLM_LINK(sse4)
 MINILLM_LINK(avx2)
 MINILLM_LINK(avx512)
+MINILLM_LINK(amx)
 #elif defined(__aarch64__)
 MINILLM_LINK(neon)
 #else
@@ -34,6 +38,7 @@ std::vector<const Kernels*> supported() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         found.push_back(&avx512::kernels);
+    if (found.back() == &avx512::kernels && has_matrix_tiles()) found.push_back(&amx::kernels);
     return found;
 #elif defined(__aarch64__)
     return {&neon::kernels};
@@ -43,6 +48,7 @@ std::vector<const Kernels*> supported() {
 }
 
 std::atomic<const Kernels*> in_use{nullptr};
+std::atomic<bool> bf16{false};
 
 }  // namespace
 
@@ -60,6 +66,10 @@ const Kernels& kernels() {
     }
     return *in_use;
 }
+
+bool bf16_products() { return bf16.load(std::memory_order_relaxed); }
+
+void set_bf16_products(bool wanted) { bf16 = wanted; }
 
 void set_isa(const std::string& name) {
     std::string choices;

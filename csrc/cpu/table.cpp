@@ -1,3 +1,4 @@
+#include "amx.h"
 #include "declare.h"
 
 #define MINILLM_TEXT_OF(name) #name
@@ -7,7 +8,7 @@ namespace minillm::MINILLM_ISA {
 
 #define MINILLM_ENTRY(name, arguments) name,
 extern const Kernels kernels;
-const Kernels kernels{MINILLM_TEXT(MINILLM_ISA), MINILLM_KERNELS(MINILLM_ENTRY)};
+const Kernels kernels{MINILLM_TEXT(MINILLM_ISA), MINILLM_AMX != 0, MINILLM_KERNELS(MINILLM_ENTRY)};
 #undef MINILLM_ENTRY
 
 }  // namespace minillm::MINILLM_ISA

@@ -16,8 +16,8 @@ constexpr int MR = 4, NV = 2;
 #endif
 constexpr int NR = NV * W;  // columns of a panel
 
-// A value whose origin the compiler may not see: else it derives addresses its own way, and runs out
-// of registers.
+// A value whose origin the compiler may not see: else it derives addresses its own way, and runs
+// out of registers.
 template <class T>
 INLINE T hidden(T value) {
     asm("" : "+r"(value));
@@ -65,7 +65,8 @@ static void multiply_tile(const Tile& tile) {
         for (int i = 0; i < M; i++) {
             const float* first = a[i / rows_together];
             const int place = i % rows_together;
-            const vf factor = splat(by_rows ? first[place == 3 ? row3 : place * row] : first[place]);
+            const vf factor =
+                splat(by_rows ? first[place == 3 ? row3 : place * row] : first[place]);
 #pragma GCC unroll 4
             for (int j = 0; j < N; j++) acc[i][j] += factor * columns[j];
         }

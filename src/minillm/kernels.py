@@ -81,9 +81,8 @@ def precision(name: Precision) -> Iterator[None]:
     """
     if name not in ("f32", "bf16"):
         raise ValueError(f"precision: {name!r} is not known, 'f32' or 'bf16' is needed")
-    global active_precision
     before = active_precision
-    active_precision = name if name == "f32" or has_bf16() else "f32"
+    _set_precision(name if name == "f32" or has_bf16() else "f32")
     if active_precision != name:
         warnings.warn(
             "precision: no bfloat16 matrix product on this machine, running in float32",
@@ -93,12 +92,20 @@ def precision(name: Precision) -> Iterator[None]:
     try:
         yield
     finally:
-        active_precision = before
+        _set_precision(before)
+
+
+def _set_precision(name: Precision) -> None:
+    global active_precision
+    active_precision = name
+    for lib in (cpu, cuda):
+        if lib is not None:
+            lib.runtime.set_bf16(name == "bf16")
 
 
 def has_bf16() -> bool:
     """Whether an active library multiplies matrices in bfloat16."""
-    return any(getattr(lib, "bf16_products", False) for lib in (active_cpu, active_cuda))
+    return any(lib is not None and lib.runtime.has_bf16() for lib in (active_cpu, active_cuda))
 
 
 def set_threads(count: int) -> None:

@@ -17,7 +17,7 @@ from minillm.tensor import Tensor, checkpoint
 MODEL_TYPE = "gpt2"
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 BUFFERS = (".attn.bias", ".attn.masked_bias")
-ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 REFUSED = {  # settings that change the computation, with the value this file implements
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
@@ -134,16 +134,19 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: LayerCache | None, residual: Tensor | None = None
+    ) -> Tensor:
         width = x.shape[-1]
         joint = self.c_attn(x)  # (B, T, 3C)
         if cache is None:
-            return self.c_proj(ops.packed_attention(joint, heads=self.heads))
+            return self.c_proj(ops.packed_attention(joint, heads=self.heads), residual)
         q, k, v = (
             nn.split_heads(joint[..., start : start + width], self.heads)  # (B, H, T, D)
             for start in (0, width, 2 * width)
         )
-        return self.c_proj(nn.merge_heads(nn.attend(q, k, v, layer=self.layer, cache=cache)))
+        out = nn.merge_heads(nn.attend(q, k, v, layer=self.layer, cache=cache))
+        return self.c_proj(out, residual)
 
 
 class MLP(nn.Module):
@@ -151,10 +154,19 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
-        self.approximate = ACTIVATIONS[config.activation_function]
+        self.activation = ACTIVATIONS[config.activation_function]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(ops.gelu(self.c_fc(x), approximate=self.approximate))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        first, second = self.c_fc, self.c_proj
+        return ops.feed_forward(
+            x,
+            first.weight,
+            first.bias,
+            second.weight,
+            second.bias,
+            residual,
+            activation=self.activation,
+        )
 
 
 class Block(nn.Module):
@@ -167,8 +179,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attn(self.ln_1(x), cache))
-        return x + self.dropout(self.mlp(self.ln_2(x)))
+        if self.dropout.active:
+            x = x + self.dropout(self.attn(self.ln_1(x), cache))
+            return x + self.dropout(self.mlp(self.ln_2(x)))
+        x = self.attn(self.ln_1(x), cache, residual=x)
+        return self.mlp(self.ln_2(x), residual=x)
 
 
 class GPT2(nn.Module):

@@ -28,7 +28,7 @@ def normal(shape: tuple[int, ...], std: float, generator: Generator | None) -> P
 
 
 class Linear(Module):
-    """x @ weight.T + bias; weight (out_features, in_features)."""
+    """x @ weight.T + bias + residual; weight (out_features, in_features)."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class Linear(Module):
         self.weight = uniform((out_features, in_features), bound, generator)
         self.bias = uniform((out_features,), bound, generator) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return ops.linear(x, self.weight, self.bias, residual)
 
 
 class Embedding(Module):
@@ -94,8 +94,12 @@ class Dropout(Module):
         self.p = p
         self.generator = generator
 
+    @property
+    def active(self) -> bool:
+        return self.training and self.p > 0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not self.p:
+        if not self.active:
             return x
         generator = self.generator or default_generator
         return ops.dropout(x, p=self.p, seed=int(generator.integers(1 << 63)))

@@ -25,6 +25,7 @@ from minillm.ops.arith import (
 )
 from minillm.ops.attention import rotary_embedding, scaled_dot_product_attention
 from minillm.ops.dropout import dropout
+from minillm.ops.feed_forward import feed_forward
 from minillm.ops.linear import embedding, linear, matmul
 from minillm.ops.loss import cross_entropy, linear_cross_entropy
 from minillm.ops.norm import layer_norm, rms_norm

@@ -85,68 +85,87 @@ def matmul_sample(draw):
     return [a, b], {}
 
 
-def linear_forward(xp, x, weight, bias=None):
-    """x @ weight.T + bias; x (..., in), weight (out, in), bias (out)"""
+def linear_forward(xp, x, weight, bias=None, residual=None):
+    """x @ weight.T + bias + residual
+
+    x (..., in), weight (out, in), bias (out), residual (..., out) as the result
+    """
     out = xp.matmul(x, weight.T)
     if bias is not None:
         out += bias
-    return out, (x, weight, bias is not None)
+    if residual is not None:
+        out += residual
+    return out, (x, weight, bias is not None, residual is not None)
 
 
 def linear_backward(xp, grad, saved):
-    x, weight, has_bias = saved
+    x, weight, has_bias, has_residual = saved
     rows = grad.reshape(-1, grad.shape[-1])
     dx = xp.matmul(grad, weight)
     dweight = xp.matmul(rows.T, x.reshape(-1, x.shape[-1]))
-    return dx, dweight, sum_rows(xp, rows) if has_bias else None
+    dbias = sum_rows(xp, rows) if has_bias else None
+    return dx, dweight, dbias, grad if has_residual else None
 
 
-def linear_check(x, weight, bias=None):
+def linear_check(x, weight, bias=None, residual=None):
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear: x {x.shape} and weight {weight.shape}, (..., in) and (out, in) are needed"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: bias {bias.shape}, {weight.shape[:1]} is needed")
+    check_residual("linear", residual, x, weight)
 
 
-def linear_kernel_forward(lib, xp, x, weight, bias=None):
+def check_residual(name, residual, x, weight):
+    shape = (*x.shape[:-1], weight.shape[0])
+    if residual is not None and residual.shape != shape:
+        raise ValueError(f"{name}: residual {residual.shape}, {shape} as the result is needed")
+
+
+def linear_kernel_forward(lib, xp, x, weight, bias=None, residual=None):
     if x.dtype != xp.float32 or weight.dtype != xp.float32:
         return NotImplemented
-    rows = xp.ascontiguousarray(x).reshape(-1, x.shape[-1])
     out = xp.empty((*x.shape[:-1], weight.shape[0]), x.dtype)
     lib.linear_forward(
-        rows,
+        rows_of(xp, x),
         xp.ascontiguousarray(weight),
         None if bias is None else xp.ascontiguousarray(bias),
-        out.reshape(-1, weight.shape[0]),
+        None if residual is None else rows_of(xp, residual),
+        rows_of(xp, out),
     )
-    return out, (x, weight, bias is not None)
+    return out, (x, weight, bias is not None, residual is not None)
+
+
+def rows_of(xp, array):
+    """All axes but the last as one, contiguous."""
+    return xp.ascontiguousarray(array).reshape(-1, array.shape[-1])
 
 
 def linear_kernel_backward(lib, xp, grad, saved, totals):
-    x, weight, has_bias = saved
+    x, weight, has_bias, has_residual = saved
     if x.dtype != xp.float32 or weight.dtype != xp.float32:
         return NotImplemented
     bias_shape = weight.shape[:1] if has_bias else None
     (dx, dweight, dbias), add = targets(xp, totals, x.shape, weight.shape, bias_shape)
     lib.linear_backward(
-        xp.ascontiguousarray(grad).reshape(-1, weight.shape[0]),
-        xp.ascontiguousarray(x).reshape(-1, weight.shape[1]),
+        rows_of(xp, grad),
+        rows_of(xp, x),
         xp.ascontiguousarray(weight),
-        dx.reshape(-1, weight.shape[1]),
+        rows_of(xp, dx),
         dweight,
         dbias,
         add,
     )
-    return dx, dweight, dbias
+    return dx, dweight, dbias, grad if has_residual else None
 
 
 def linear_sample(draw):
     rows, inner, outer = draw.size("T"), draw.size("C", low=1), draw.size("N", low=1)
     batch = draw.choice(((), (draw.size("B"),)))
     bias = draw.normal(outer) if draw.boolean() else None
-    return [draw.normal(*batch, rows, inner), draw.normal(outer, inner), bias], {}
+    residual = draw.normal(*batch, rows, outer) if draw.choice((False, False, True)) else None
+    return [draw.normal(*batch, rows, inner), draw.normal(outer, inner), bias, residual], {}
 
 
 def embedding_forward(xp, weight, ids):

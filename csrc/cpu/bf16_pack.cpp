@@ -1,0 +1,105 @@
+// From float32 to tiles of bfloat16. Where lines lie along depth, 32 numbers of a line become one
+// row of a tile of a; where they lie across it, two neighbours in depth of 16 lines become one row
+// of a tile of b. The other two cases are these followed by a transposition of pairs.
+#include "bf16.h"
+
+namespace minillm::MINILLM_ISA {
+
+#if MINILLM_AMX
+
+namespace {
+
+struct Lines {
+    const float* data;
+    int64_t lines, depth, line_stride, depth_stride;
+};
+
+// The two halves rounded to nearest even, `low` first.
+INLINE __m512i round_pair(__m512 low, __m512 high) {
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+// 16 lines (up to `lines`), depth 32 (up to `depth`), by line: pairs[i] is line i.
+INLINE void read_along(const Lines& from, int64_t lines, int64_t depth, vf (&pairs)[W]) {
+    const auto low = static_cast<__mmask16>(depth >= 16 ? 0xffff : (1u << depth) - 1);
+    const auto high = static_cast<__mmask16>(depth >= 32  ? 0xffff
+                                             : depth > 16 ? (1u << (depth - 16)) - 1
+                                                          : 0);
+    for (int i = 0; i < W; i++) {
+        const float* line = from.data + (i < lines ? i : 0) * from.line_stride;
+        const auto keep = static_cast<__mmask16>(i < lines ? 0xffff : 0);
+        pairs[i] =
+            (vf)round_pair(_mm512_maskz_loadu_ps(static_cast<__mmask16>(low & keep), line),
+                           _mm512_maskz_loadu_ps(static_cast<__mmask16>(high & keep), line + 16));
+    }
+}
+
+// The same by pair of depth: pairs[p] holds depth 2p and 2p + 1 of all lines.
+INLINE void read_across(const Lines& from, int64_t lines, int64_t depth, vf (&pairs)[W]) {
+    const __m512i interleave =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const auto keep = static_cast<__mmask16>(lines >= 16 ? 0xffff : (1u << lines) - 1);
+    for (int p = 0; p < W; p++) {
+        const float* first = from.data + 2 * p * from.depth_stride;
+        const auto even = static_cast<__mmask16>(2 * p < depth ? keep : 0);
+        const auto odd = static_cast<__mmask16>(2 * p + 1 < depth ? keep : 0);
+        pairs[p] = (vf)_mm512_permutexvar_epi16(
+            interleave, round_pair(_mm512_maskz_loadu_ps(even, first),
+                                   _mm512_maskz_loadu_ps(odd, first + from.depth_stride)));
+    }
+}
+
+void gather(const Lines& from, int64_t lines, int64_t depth, float* copy) {
+    for (int64_t i = 0; i < lines; i++)
+        for (int64_t k = 0; k < depth; k++)
+            copy[i * tile_depth + k] = from.data[i * from.line_stride + k * from.depth_stride];
+}
+
+template <bool by_pair>
+INLINE void pack_tile(const Lines& from, int64_t lines, int64_t depth, uint16_t* tile) {
+    vf pairs[W];
+    bool paired = false;
+    if (from.depth_stride == 1) {
+        read_along(from, lines, depth, pairs);
+    } else if (from.line_stride == 1) {
+        read_across(from, lines, depth, pairs);
+        paired = true;
+    } else {
+        float copy[tile_numbers];
+        gather(from, lines, depth, copy);
+        read_along({copy, lines, depth, tile_depth, 1}, lines, depth, pairs);
+    }
+    if (paired != by_pair) transpose(pairs);
+    for (int i = 0; i < W; i++) store(reinterpret_cast<float*>(tile) + i * W, pairs[i]);
+}
+
+template <bool by_pair>
+void pack(const Lines& from, uint16_t* memory) {
+    const int64_t deep = ceil_div(from.depth, tile_depth);
+    for (int64_t k = 0; k < deep; k++) {
+        for (int64_t line = 0; line < from.lines; line += tile_lines) {
+            Lines part = from;
+            part.data += line * from.line_stride + k * tile_depth * from.depth_stride;
+            pack_tile<by_pair>(part, smaller(tile_lines, from.lines - line),
+                               smaller(tile_depth, from.depth - k * tile_depth),
+                               memory + (line / tile_lines * deep + k) * tile_numbers);
+        }
+    }
+}
+
+}  // namespace
+
+TileBlock pack_tile_rows(const Matrix& a, uint16_t* memory) {
+    pack<false>({a.data, a.rows, a.cols, a.row_stride, a.col_stride}, memory);
+    return {memory, a.rows, a.cols};
+}
+
+TileBlock pack_tile_columns(const Matrix& b, uint16_t* memory) {
+    pack<true>({b.data, b.cols, b.rows, b.col_stride, b.row_stride}, memory);
+    return {memory, b.cols, b.rows};
+}
+
+#endif
+
+}  // namespace minillm::MINILLM_ISA
