@@ -16,35 +16,27 @@ constexpr int64_t most_lines = 256;          // of a task
 constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
 constexpr int64_t pair = 2 * tile_lines;
 
-// Part of the result: up to 2 x 2 tiles.
-struct Corner {
-    float* c;
-    int64_t c_stride;
-    const float* start;
-    int64_t start_stride;
-};
-
 template <int R, int C>
-INLINE void load_corner(const Corner& at) {
-    if (!at.start) {
+INLINE void load_corner(const Output& at) {
+    if (!at.start.data) {
         MINILLM_TILE_ZERO(0);
         if constexpr (C > 1) MINILLM_TILE_ZERO(1);
         if constexpr (R > 1) MINILLM_TILE_ZERO(2);
         if constexpr (R > 1 && C > 1) MINILLM_TILE_ZERO(3);
         return;
     }
-    const int64_t stride = 4 * at.start_stride;
-    const float* below = at.start + tile_lines * at.start_stride;
-    MINILLM_TILE_LOAD(0, at.start, stride);
-    if constexpr (C > 1) MINILLM_TILE_LOAD(1, at.start + tile_lines, stride);
+    const int64_t stride = 4 * at.start.stride;
+    const float* below = at.start.data + tile_lines * at.start.stride;
+    MINILLM_TILE_LOAD(0, at.start.data, stride);
+    if constexpr (C > 1) MINILLM_TILE_LOAD(1, at.start.data + tile_lines, stride);
     if constexpr (R > 1) MINILLM_TILE_LOAD(2, below, stride);
     if constexpr (R > 1 && C > 1) MINILLM_TILE_LOAD(3, below + tile_lines, stride);
 }
 
 template <int R, int C>
-INLINE void store_corner(const Corner& at) {
-    const int64_t stride = 4 * at.c_stride;
-    float* below = at.c + tile_lines * at.c_stride;
+INLINE void store_corner(const Output& at) {
+    const int64_t stride = 4 * at.stride;
+    float* below = at.c + tile_lines * at.stride;
     MINILLM_TILE_STORE(0, at.c, stride);
     if constexpr (C > 1) MINILLM_TILE_STORE(1, at.c + tile_lines, stride);
     if constexpr (R > 1) MINILLM_TILE_STORE(2, below, stride);
@@ -52,7 +44,7 @@ INLINE void store_corner(const Corner& at) {
 }
 
 template <int R, int C>
-void multiply_corner(const uint16_t* a, const uint16_t* b, int64_t deep, const Corner& at) {
+void multiply_corner(const uint16_t* a, const uint16_t* b, int64_t deep, const Output& at) {
     const int64_t next = deep * tile_numbers;
     load_corner<R, C>(at);
     for (int64_t k = 0; k < deep; k++, a += tile_numbers, b += tile_numbers) {
@@ -73,7 +65,7 @@ void multiply_corner(const uint16_t* a, const uint16_t* b, int64_t deep, const C
 }
 
 void multiply_any_corner(const uint16_t* a, const uint16_t* b, int64_t deep, int64_t rows,
-                         int64_t cols, const Corner& at) {
+                         int64_t cols, const Output& at) {
     if (rows > tile_lines)
         return cols > tile_lines ? multiply_corner<2, 2>(a, b, deep, at)
                                  : multiply_corner<2, 1>(a, b, deep, at);
@@ -81,25 +73,17 @@ void multiply_any_corner(const uint16_t* a, const uint16_t* b, int64_t deep, int
                              : multiply_corner<1, 1>(a, b, deep, at);
 }
 
-// A corner that is no multiple of whole tiles goes through memory of its own.
-void multiply_edge(const uint16_t* a, const uint16_t* b, int64_t deep, int64_t rows, int64_t cols,
-                   const Corner& at) {
-    alignas(64) float whole[pair * pair];
-    multiply_any_corner(a, b, deep, rows, cols, {whole, pair, nullptr, 0});
-    for (int64_t i = 0; i < rows; i++) {
-        over_vectors(0, cols, [&](int64_t j, auto lanes) {
-            vf sum = load(whole + i * pair + j);
-            if (at.start) sum += load(at.start + i * at.start_stride + j, lanes);
-            store(at.c + i * at.c_stride + j, sum, lanes);
-        });
-    }
+// A corner that is no multiple of whole tiles, or is to be finished, goes through other memory.
+void multiply_and_finish(const uint16_t* a, const uint16_t* b, int64_t deep, int64_t rows,
+                         int64_t cols, const Output& at) {
+    alignas(64) float sums[pair * pair];
+    multiply_any_corner(a, b, deep, rows, cols, {sums, pair, {}});
+    finish(sums, pair, rows, cols, at);
 }
 
 struct Product {
     const Matrix &a, &b;
-    const Strided start;
-    float* const c;
-    const int64_t c_stride;
+    const Output& out;
     const int64_t slices = ceil_div(a.cols, max_depth);
     const int64_t slice = ceil_div(ceil_div(a.cols, slices), tile_depth) * tile_depth;
 
@@ -107,9 +91,7 @@ struct Product {
 
     void add(const TileBlock& rows, int64_t row, const TileBlock& cols, int64_t col,
              int64_t k) const {
-        float* to = c + row * c_stride + col;
-        multiply_tiles(rows, cols, k == 0 ? part(start, row, col) : Strided{to, c_stride}, to,
-                       c_stride);
+        multiply_tiles(rows, cols, slice_of(part(out, row, col), k == 0, k + slice >= a.cols));
     }
 };
 
@@ -154,22 +136,20 @@ void multiply(const Product& p, int64_t shared_lines, int64_t own_lines,
 }  // namespace
 
 // The tiles of two groups of columns stay in the first cache while all rows pass.
-void multiply_tiles(const TileBlock& a, const TileBlock& b, Strided start, float* c,
-                    int64_t c_stride) {
+void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
     for (int64_t j = 0; j < b.lines; j += pair) {
         for (int64_t i = 0; i < a.lines; i += pair) {
             const int64_t rows = smaller(pair, a.lines - i), cols = smaller(pair, b.lines - j);
-            const Strided from = part(start, i, j);
-            const Corner at{c + i * c_stride + j, c_stride, from.data, from.stride};
-            const bool whole = rows % tile_lines == 0 && cols % tile_lines == 0;
-            (whole ? multiply_any_corner : multiply_edge)(a[i / tile_lines], b[j / tile_lines],
-                                                          a.tiles_deep(), rows, cols, at);
+            const bool direct = rows % tile_lines == 0 && cols % tile_lines == 0 &&
+                                out.finish == Output::Finish::none;
+            (direct ? multiply_any_corner : multiply_and_finish)(
+                a[i / tile_lines], b[j / tile_lines], a.tiles_deep(), rows, cols, part(out, i, j));
         }
     }
 }
 
-void gemm_bf16(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride) {
-    const Product p{a, b, start, c, c_stride};
+void gemm_bf16(const Matrix& a, const Matrix& b, const Output& out) {
+    const Product p{a, b, out};
     const auto rows = [&](int64_t line, int64_t count, int64_t k, int64_t depth, uint16_t* memory) {
         return pack_tile_rows(part(a, line, count, k, depth), memory);
     };

@@ -31,17 +31,16 @@ INLINE int64_t tile_block_floats(int64_t lines, int64_t depth) {
 TileBlock pack_tile_rows(const Matrix& a, uint16_t* memory);
 TileBlock pack_tile_columns(const Matrix& b, uint16_t* memory);
 
-// c = start + a · b on this thread, inside a TileScope.
-void multiply_tiles(const TileBlock& a, const TileBlock& b, Strided start, float* c,
-                    int64_t c_stride);
+// The product on this thread, inside a TileScope.
+void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out);
 
 // Whether tiles pay for a product of this size.
 INLINE bool suits_tiles(int64_t rows, int64_t cols, int64_t depth) {
     return rows >= 16 && cols >= 16 && depth >= 16;
 }
 
-// c = start + a · b. Runs on the pool.
-void gemm_bf16(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride);
+// Runs on the pool.
+void gemm_bf16(const Matrix& a, const Matrix& b, const Output& out);
 
 #endif
 

@@ -32,23 +32,21 @@ struct TileTable {
 constexpr TileTable tiles;
 
 // A tile of `rows` x `cols`, whose last vector of columns may be partial: b must be readable there.
-void multiply_any_tile(bool by_rows, int64_t rows, int64_t cols, Tile tile) {
+void multiply_any_tile(bool by_rows, int64_t rows, int64_t cols, Tile tile, const Output& out) {
     const bool packed = tile.b_stride == NR && (by_rows || tile.a_stride == MR);
     const auto function = tiles.functions[by_rows][packed][rows - 1][ceil_div(cols, W) - 1];
-    if (cols % W == 0) return function(tile);
-    float whole[MR * NR];
-    const Tile target = tile;
-    tile.c = whole;
-    tile.c_stride = NR;
-    tile.start = nullptr;
-    function(tile);
-    for (int64_t i = 0; i < rows; i++) {
-        for (int64_t j = 0; j < cols; j++) {
-            const float product = whole[i * NR + j];
-            target.c[i * target.c_stride + j] =
-                target.start ? target.start[i * target.start_stride + j] + product : product;
-        }
+    if (cols % W == 0 && out.finish == Output::Finish::none) {
+        tile.c = out.c;
+        tile.c_stride = out.stride;
+        tile.start = out.start.data;
+        tile.start_stride = out.start.stride;
+        return function(tile);
     }
+    float sums[MR * NR];
+    tile.c = sums;
+    tile.c_stride = NR;
+    function(tile);
+    finish(sums, NR, rows, cols, out);
 }
 
 }  // namespace
@@ -61,8 +59,8 @@ RowBlock rows_in_place(const Matrix& a) {
 // A group of panels stays in the second cache while all rows pass over it, and the tiles of a row
 // of the result follow each other, so that cache lines which two of them share are written while
 // near.
-void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t last, Strided start,
-                    float* c, int64_t c_stride) {
+void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t last,
+                    const Output& out) {
     const int64_t together = larger(1, group_floats / (NR * larger(1, a.depth)));
     for (int64_t group = first; group < last; group += together) {
         for (int64_t i = 0; i < a.rows; i += MR) {
@@ -70,8 +68,8 @@ void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t l
                 const Strided panel = b[j];
                 multiply_any_tile(a.by_rows, smaller(MR, a.rows - i), b.width(j),
                                   {a.depth, a.data + i * a.advance, a.stride, panel.data,
-                                   panel.stride, c + i * c_stride + j * NR, c_stride,
-                                   part(start, i, j * NR).data, start.stride});
+                                   panel.stride, nullptr, 0, nullptr, 0},
+                                  part(out, i, j * NR));
             }
         }
     }

@@ -1,17 +1,19 @@
+// The activation is applied to each block of the first product, and its slope to each block of the
+// second's gradient, while they are in the cache.
 #include "../scratch.h"
 #include "declare.h"
+#include "gemm.h"
 
 namespace minillm::MINILLM_ISA {
 
 void feed_forward_forward(const FeedForward& f, const float* x, const float* weight1,
                           const float* bias1, const float* weight2, const float* bias2,
                           const float* residual, float* hidden, float* activated, float* out) {
-    const int64_t n = f.rows * f.hidden;
-    linear_forward(x, weight1, bias1, nullptr, f.rows, f.hidden, f.inputs, hidden);
-    if (f.activation == Activation::silu)
-        silu_forward(hidden, n, activated);
-    else
-        gelu_forward(hidden, n, f.activation == Activation::gelu_tanh, activated);
+    Output middle{activated, f.hidden, {}, Output::Finish::activate, f.activation};
+    middle.bias = bias1;
+    middle.before = hidden;
+    gemm(row_major(x, f.rows, f.inputs), transposed(row_major(weight1, f.hidden, f.inputs)),
+         middle);
     linear_forward(activated, weight2, bias2, residual, f.rows, f.outputs, f.hidden, out);
 }
 
@@ -19,14 +21,11 @@ void feed_forward_backward(const FeedForward& f, const float* grad, const float*
                            const float* weight1, const float* weight2, const float* hidden,
                            const float* activated, Gradient dx, Gradient dweight1, Gradient dbias1,
                            Gradient dweight2, Gradient dbias2) {
-    const int64_t n = f.rows * f.hidden;
-    const Scratch dhidden(n);  // of what is activated, then of what was before
-    linear_backward(grad, activated, weight2, f.rows, f.outputs, f.hidden, {dhidden, false},
-                    dweight2, dbias2);
-    if (f.activation == Activation::silu)
-        silu_backward(dhidden, hidden, n, dhidden);
-    else
-        gelu_backward(dhidden, hidden, n, f.activation == Activation::gelu_tanh, dhidden);
+    const Scratch dhidden(f.rows * f.hidden);
+    Output middle{dhidden, f.hidden, {}, Output::Finish::slope, f.activation};
+    middle.slope_at = hidden;
+    gemm(row_major(grad, f.rows, f.outputs), row_major(weight2, f.outputs, f.hidden), middle);
+    linear_backward(grad, activated, weight2, f.rows, f.outputs, f.hidden, {}, dweight2, dbias2);
     linear_backward(dhidden, x, weight1, f.rows, f.hidden, f.inputs, dx, dweight1, dbias1);
 }
 

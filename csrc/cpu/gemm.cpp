@@ -21,9 +21,7 @@ constexpr int64_t serial_work = 1 << 19;    // multiplications below which threa
 
 struct Product {
     const Matrix &a, &b;
-    const Strided start;
-    float* const c;
-    const int64_t c_stride;
+    const Output& out;
     const bool serial = a.rows * b.cols * a.cols < serial_work;
     const int64_t slice = ceil_div(a.cols, ceil_div(a.cols, max_depth));
 
@@ -32,9 +30,8 @@ struct Product {
     // Adds the products of the slice at k of some rows with some panels.
     void add(const RowBlock& rows, int64_t row, const Panels& panels, int64_t col,
              int64_t k) const {
-        float* to = c + row * c_stride + col;
         multiply_block(rows, panels, 0, panels.count(),
-                       k == 0 ? part(start, row, col) : Strided{to, c_stride}, to, c_stride);
+                       slice_of(part(out, row, col), k == 0, k + slice >= a.cols));
     }
 };
 
@@ -125,26 +122,38 @@ void multiply_by_columns(const Product& p) {
     }
 }
 
-void fill(Strided start, int64_t rows, int64_t cols, float* c, int64_t c_stride) {
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j++)
-            c[i * c_stride + j] = start.data ? start.data[i * start.stride + j] : 0;
+// Products with one row or column: into memory of their own where they are not the result.
+void multiply_vector(const Matrix& a, const Matrix& b, const Output& out) {
+    const bool row = a.rows == 1, direct = row && out.finish == Output::Finish::none;
+    const Scratch memory(direct ? 0 : a.rows * b.cols);
+    float* sums = direct ? out.c : memory;
+    if (row)
+        gemv(transposed(b), {a.data, a.col_stride}, {direct ? out.start.data : nullptr, 1}, sums,
+             1);
+    else
+        gemv(a, {b.data, b.row_stride}, {}, sums, 1);
+    if (!direct) finish(sums, 1, a.rows, b.cols, out);
+}
+
+void multiply_nothing(int64_t rows, int64_t cols, const Output& out) {
+    const Scratch zeros(cols);
+    memset(zeros, 0, sizeof(float) * cols);
+    finish(zeros, 0, rows, cols, out);
 }
 
 }  // namespace
 
-void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride) {
+void gemm(const Matrix& a, const Matrix& b, const Output& out) {
     const int64_t rows = a.rows, cols = b.cols, depth = a.cols;
     if (rows == 0 || cols == 0) return;
-    if (depth == 0) return fill(start, rows, cols, c, c_stride);
-    if (rows == 1) return gemv(transposed(b), {a.data, a.col_stride}, {start.data, 1}, c, 1);
-    if (cols == 1) return gemv(a, {b.data, b.row_stride}, start, c, c_stride);
+    if (depth == 0) return multiply_nothing(rows, cols, out);
+    if (rows == 1 || cols == 1) return multiply_vector(a, b, out);
+
 #if MINILLM_AMX
-    if (bf16_products() && suits_tiles(rows, cols, depth))
-        return gemm_bf16(a, b, start, c, c_stride);
+    if (bf16_products() && suits_tiles(rows, cols, depth)) return gemm_bf16(a, b, out);
 #endif
 
-    const Product product{a, b, start, c, c_stride};
+    const Product product{a, b, out};
     if (b.col_stride == 1 && (rows <= 4 * MR || depth * cols <= 16384))
         multiply_few_rows(product);
     else if (rows >= cols)

@@ -26,8 +26,48 @@ INLINE Strided part(Strided s, int64_t row, int64_t col) {
     return {s.data ? s.data + row * s.stride + col : nullptr, s.stride};
 }
 
-// c = start + a · b; c has contiguous rows c_stride apart. Runs on the pool.
-void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride);
+// Where a product goes, and what becomes of it on the way: with s = start + product + bias,
+// c = s, or c = f(s) and `before` keeps s, or c = s f'(slope_at). All three lie alike: contiguous
+// rows, `stride` apart.
+struct Output {
+    enum class Finish { none, add_bias, activate, slope };
+
+    float* c;
+    int64_t stride;
+    Strided start;
+    Finish finish = Finish::none;
+    Activation activation = Activation::gelu;
+    const float* bias = nullptr;  // of columns; null: 0
+    float* before = nullptr;
+    const float* slope_at = nullptr;
+};
+
+INLINE Output part(Output out, int64_t row, int64_t col) {
+    const int64_t offset = row * out.stride + col;
+    out.c += offset;
+    out.start = part(out.start, row, col);
+    if (out.bias) out.bias += col;
+    if (out.before) out.before += offset;
+    if (out.slope_at) out.slope_at += offset;
+    return out;
+}
+
+// The same for one of several slices of depth, which add up in c.
+INLINE Output slice_of(Output out, bool first, bool last) {
+    if (!first) out.start = {out.c, out.stride};
+    if (!last) out.finish = Output::Finish::none;
+    return out;
+}
+
+// Finishes a block of sums that lack start and bias; `sums` may be out.c where start is null.
+void finish(const float* sums, int64_t sums_stride, int64_t rows, int64_t cols, const Output& out);
+
+// Runs on the pool.
+void gemm(const Matrix& a, const Matrix& b, const Output& out);
+
+INLINE void gemm(const Matrix& a, const Matrix& b, Strided start, float* c, int64_t c_stride) {
+    gemm(a, b, Output{c, c_stride, start});
+}
 
 // c (+)= a · b where that is wanted.
 INLINE void gemm(const Matrix& a, const Matrix& b, Gradient c) {
@@ -68,9 +108,14 @@ struct RowBlock {
 RowBlock rows_in_place(const Matrix& a);             // one of the strides must be 1
 RowBlock pack_rows(const Matrix& a, float* memory);  // of cols * rows, rounded up to MR
 
-// c = start + a · b for the panels [first, last) of b, on the calling thread. The depth of a may be
+// The product of a with the panels [first, last) of b, on the calling thread. The depth of a may be
 // less than the rows of b.
-void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t last, Strided start,
-                    float* c, int64_t c_stride);
+void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t last,
+                    const Output& out);
+
+INLINE void multiply_block(const RowBlock& a, const Panels& b, int64_t first, int64_t last,
+                           Strided start, float* c, int64_t c_stride) {
+    multiply_block(a, b, first, last, Output{c, c_stride, start});
+}
 
 }  // namespace minillm::MINILLM_ISA

@@ -33,15 +33,12 @@ void matmul_forward(const Matrix& a, const int64_t* a_offsets, const Matrix& b,
 
 void linear_forward(const float* x, const float* weight, const float* bias, const float* residual,
                     int64_t n, int64_t m, int64_t k, float* out) {
-    const Strided start = residual ? Strided{residual, m} : Strided{bias, 0};
-    gemm(row_major(x, n, k), transposed(row_major(weight, m, k)), start, out, m);
-    if (!residual || !bias) return;
-    for_each_row(n, m, [=](int64_t row) {
-        over_vectors(0, m, [=](int64_t i, auto lanes) {
-            float* to = out + row * m + i;
-            store(to, load(to, lanes) + load(bias + i, lanes), lanes);
-        });
-    });
+    Output result{out, m, residual ? Strided{residual, m} : Strided{bias, 0}};
+    if (residual && bias) {
+        result.finish = Output::Finish::add_bias;
+        result.bias = bias;
+    }
+    gemm(row_major(x, n, k), transposed(row_major(weight, m, k)), result);
 }
 
 void linear_backward(const float* grad, const float* x, const float* weight, int64_t n, int64_t m,

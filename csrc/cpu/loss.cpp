@@ -151,9 +151,10 @@ void linear_cross_entropy_backward(const float* grad, const float* x, const floa
                 logits_to_gradient(part, col, width, row + i, grad[row + i], lse[row + i], t, part);
             });
             const Matrix d = row_major(logits, count, width);
-            if (dx.data) gemm(d, w, {dx.data + row * k, dx.add || col > 0});
+            if (dx.data) gemm(d, w, Gradient{dx.data + row * k, dx.add || col > 0});
             if (dweight.data)
-                gemm(transposed(d), inputs, {dweight.data + col * k, dweight.add || row > 0});
+                gemm(transposed(d), inputs,
+                     Gradient{dweight.data + col * k, dweight.add || row > 0});
         }
     }
 }

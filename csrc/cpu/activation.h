@@ -1,0 +1,54 @@
+// Activations and their derivatives. Where a formula would meet inf * 0, one factor is held at a
+// finite value at which the other is already 0, so that the result is the limit.
+#pragma once
+
+#include "math.h"
+
+namespace minillm::MINILLM_ISA {
+
+INLINE vf clamp(vf x, float bound) {
+    return min(splat(bound), max(splat(-bound), x));
+}  // keeps NaN
+
+struct Sigmoid {
+    vf value, slope;
+};
+
+INLINE Sigmoid sigmoid(vf x) {
+    const vf power = exp(-magnitude(x));  // at most 1: no overflow
+    const vf inverse = 1.0f / (1.0f + power), small = power * inverse;
+    return {select(x < 0.0f, small, inverse), small * inverse};
+}
+
+constexpr float root = 0.797884561f;  // of 2/pi
+
+// 0.5 (1 + tanh(y)) is the sigmoid of 2y.
+struct GeluTanh {
+    static vf argument(vf x) { return 2 * root * (x + 0.044715f * x * x * x); }
+    static vf value(vf x) { return max(splat(-1e3f), x) * sigmoid(argument(x)).value; }
+    static vf slope(vf x) {
+        const vf y = clamp(x, 15.0f);
+        const Sigmoid s = sigmoid(argument(y));
+        return s.value + y * s.slope * (2 * root * (1.0f + 3 * 0.044715f * y * y));
+    }
+};
+
+struct GeluErf {
+    static vf power(vf x) { return exp(-0.5f * x * x); }
+    static vf value(vf x) { return max(splat(-1e3f), x) * normal_cdf(x, power(x)); }
+    static vf slope(vf x) {
+        const vf y = clamp(x, 15.0f), p = power(y);
+        return normal_cdf(y, p) + y * p * 0.398942280f;  // 1/sqrt(2 pi)
+    }
+};
+
+struct Silu {
+    static vf value(vf x) { return max(splat(-1e3f), x) * sigmoid(x).value; }
+    static vf slope(vf x) {
+        const vf y = clamp(x, 1e3f);
+        const Sigmoid s = sigmoid(y);
+        return s.value + y * s.slope;
+    }
+};
+
+}  // namespace minillm::MINILLM_ISA
