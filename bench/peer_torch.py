@@ -36,14 +36,14 @@ def cross_entropy(logits, target, **params):  # type: ignore[no-untyped-def]
     return losses.view(target.shape) if params["reduction"] == "none" else losses
 
 
-def adamw(param, grad, m, v, *, step, grad_scale, **params):  # type: ignore[no-untyped-def]
+def adamw(*arrays, step, grad_scale, **params):  # type: ignore[no-untyped-def]
     """What torch.optim.AdamW(fused=True) calls for its parameters."""
-    steps = [torch.tensor(float(step))]
-    torch._fused_adamw_(
-        [param], [grad * grad_scale if grad_scale != 1 else grad], [m], [v], [], steps,
-        amsgrad=False, maximize=False, **params,
-    )  # fmt: skip
-    return param
+    parameters, grads, m, v = (list(arrays[place::4]) for place in range(4))
+    if grad_scale != 1:
+        grads = [grad * grad_scale for grad in grads]
+    steps = [torch.tensor(float(step)) for _ in parameters]
+    torch._fused_adamw_(parameters, grads, m, v, [], steps, amsgrad=False, maximize=False, **params)
+    return parameters[0]
 
 
 def linear(x, weight, bias=None, residual=None):  # type: ignore[no-untyped-def]

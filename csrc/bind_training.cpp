@@ -1,4 +1,8 @@
 // What only training needs: the embedding's gradient, dropout, the gradient's norm, AdamW.
+#include <pybind11/stl.h>
+
+#include <vector>
+
 #include "bindings.h"
 
 namespace minillm {
@@ -35,27 +39,36 @@ void dropout_backward(const Array& grad, double p, uint64_t seed, const Array& d
     dropout("dropout_backward", grad, p, seed, dx);
 }
 
-void norm_forward(const Array& x, const Array& out) {
+void norm_forward(const std::vector<Array>& arrays, const Array& out) {
     const Arguments args("norm_forward");
-    const auto n = args.elements(x, "x");
-    const auto* x_data = args.flat_input(x, "x", n);
+    std::vector<Flat> flat;
+    flat.reserve(arrays.size());
+    for (const Array& x : arrays) {
+        const auto n = args.elements(x, "an array");
+        flat.push_back({args.flat_input(x, "an array", n), n});
+    }
     auto* out_data = args.flat_output(out, "out", 1);
     const Unlocked unlocked;
-    kernels().norm_forward(x_data, n, out_data);
+    kernels().norm_forward(flat.data(), static_cast<int64_t>(flat.size()), out_data);
 }
 
-void adamw_forward(const Array& param, const Array& grad, const Array& m, const Array& v, double lr,
-                   double beta1, double beta2, double eps, double weight_decay, int64_t step,
-                   double grad_scale) {
+void adamw_forward(const std::vector<Array>& arrays, double lr, double beta1, double beta2,
+                   double eps, double weight_decay, int64_t step, double grad_scale) {
     const Arguments args("adamw_forward");
-    const auto n = args.elements(param, "param");
-    auto* param_data = args.flat_output(param, "param", n);
-    const auto* grad_data = args.flat_input(grad, "grad", n);
-    auto* m_data = args.flat_output(m, "m", n);
-    auto* v_data = args.flat_output(v, "v", n);
+    if (arrays.size() % 4 != 0)
+        args.fail(std::to_string(arrays.size()) +
+                  " arrays, param, grad, m and v of every parameter are needed");
+    std::vector<Moments> parameters;
+    parameters.reserve(arrays.size() / 4);
+    for (size_t i = 0; i < arrays.size(); i += 4) {
+        const auto n = args.elements(arrays[i], "param");
+        parameters.push_back(
+            {args.flat_output(arrays[i], "param", n), args.flat_input(arrays[i + 1], "grad", n),
+             args.flat_output(arrays[i + 2], "m", n), args.flat_output(arrays[i + 3], "v", n), n});
+    }
     if (step < 1) args.fail("step is " + std::to_string(step) + ", at least 1 is needed");
     const Unlocked unlocked;
-    kernels().adamw_forward(param_data, grad_data, m_data, v_data, n,
+    kernels().adamw_forward(parameters.data(), static_cast<int64_t>(parameters.size()),
                             {lr, beta1, beta2, eps, weight_decay, grad_scale, step});
 }
 
@@ -67,10 +80,9 @@ void bind_training(pybind11::module_& module) {
                arg("add"));
     module.def("dropout_forward", dropout_forward, arg("x"), arg("p"), arg("seed"), arg("out"));
     module.def("dropout_backward", dropout_backward, arg("grad"), arg("p"), arg("seed"), arg("dx"));
-    module.def("norm_forward", norm_forward, arg("x"), arg("out"));
-    module.def("adamw_forward", adamw_forward, arg("param"), arg("grad"), arg("m"), arg("v"),
-               arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"), arg("step"),
-               arg("grad_scale"));
+    module.def("norm_forward", norm_forward, arg("arrays"), arg("out"));
+    module.def("adamw_forward", adamw_forward, arg("arrays"), arg("lr"), arg("beta1"), arg("beta2"),
+               arg("eps"), arg("weight_decay"), arg("step"), arg("grad_scale"));
 }
 
 }  // namespace minillm

@@ -13,6 +13,20 @@ struct Matrix {
     int64_t rows, cols, row_stride, col_stride;
 };
 
+// An array that is only counted through.
+struct Flat {
+    const float* data;
+    int64_t n;
+};
+
+// A parameter with its gradient and the moments that AdamW keeps of it.
+struct Moments {
+    float* param;
+    const float* grad;
+    float *m, *v;
+    int64_t n;
+};
+
 struct AdamW {
     double lr, beta1, beta2, eps, weight_decay, grad_scale;
     int64_t step;  // the number of this update, from 1
@@ -125,10 +139,10 @@ struct Strides {
     X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,  \
                            int64_t cols, Gradient dweight))                                       \
     X(dropout_forward, (const float* x, int64_t n, double p, uint64_t seed, float* out))          \
-    X(norm_forward, (const float* x, int64_t n, float* out))                                      \
-    /* param, m and v are updated in place */                                                     \
-    X(adamw_forward,                                                                              \
-      (float* param, const float* grad, float* m, float* v, int64_t n, const AdamW& settings))    \
+    /* of all elements of `count` arrays */                                                       \
+    X(norm_forward, (const Flat* arrays, int64_t count, float* out))                              \
+    /* param, m and v of `count` parameters are updated in place */                               \
+    X(adamw_forward, (const Moments* parameters, int64_t count, const AdamW& settings))           \
     X(all_finite, (const Strides& x, bool* out))                                                  \
     /* what one thread can do at most; peak_bf16 does 0 flop without tiles of bfloat16 */         \
     X(peak_f32, (int64_t rounds, float* numbers, double* flop))                                   \

@@ -333,7 +333,12 @@ MISTAKES = {
     "read-only output": (ValueError, "read-only", lambda: cpu.softmax_forward(A, READ_ONLY)),
     "elements": (ValueError, "3 elements, 2", lambda: cpu.silu_forward(row(2), row(3))),
     "probability": (ValueError, "p is 1.5", lambda: cpu.dropout_forward(A, 1.5, 0, A)),
-    "step": (ValueError, "step is 0", lambda: cpu.adamw_forward(A, A, A, A, 1, 0, 0, 0, 0, 0, 1)),
+    "parameters": (
+        ValueError,
+        "3 arrays, param, grad, m and v",
+        lambda: cpu.adamw_forward([A] * 3, 1, 0, 0, 0, 0, 1, 1),
+    ),
+    "step": (ValueError, "step is 0", lambda: cpu.adamw_forward([A] * 4, 1, 0, 0, 0, 0, 0, 1)),
     "id too large": (
         IndexError,
         r"ids\[1\] is 3",

@@ -35,8 +35,8 @@ class Faults:
             finally:
                 self.at = -1
 
-        def backward(op, grad, saved, params):
-            grads = run_backward(op, grad, saved, params)
+        def backward(op, grad, saved, params, totals):
+            grads = run_backward(op, grad, saved, params, totals)
             if op.name == "layer_norm":
                 self.backwards += 1
                 if self.at in self.gradient and self.backwards == 1:  # of the last layer

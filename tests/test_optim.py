@@ -158,6 +158,41 @@ def test_adamw_refuses_shapes_that_differ_and_a_step_before_the_first():
         ops.adamw.compute(*arrays[:3], arrays[0], step=0, **options)
 
 
+@pytest.mark.parametrize(
+    "op, options, message",
+    [
+        (
+            ops.adamw,
+            {"step": 1},
+            "adamw: 5 arrays, param, grad, m, v of every parameter are needed",
+        ),
+        (ops.sgd, {}, "sgd: 5 arrays, param, grad, momentum_buffer of every parameter are needed"),
+    ],
+)
+def test_an_update_wants_whole_groups_of_arrays(op, options, message):
+    with pytest.raises(ValueError, match=message):
+        op.compute(*(np.ones(2) for _ in range(5)), lr=0.1, **options)
+    with pytest.raises(ValueError, match="0 arrays"):
+        op.compute(lr=0.1, **options)
+
+
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+def test_all_parameters_at_once_are_updated_as_each_alone(kind):
+    rng = np.random.default_rng(0)
+    shapes = [(3, 5), (), (0, 4), (40_000,), (7,)]
+    together = [nn.Parameter(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    apart = [nn.Parameter(param.data.copy()) for param in together]
+    optimizers = kind(together, lr=0.1), [kind([param], lr=0.1) for param in apart]
+    for _ in range(2):
+        for one, other in zip(together, apart):
+            one.grad = of(rng.standard_normal(one.shape).astype(np.float32))
+            other.grad = one.grad
+        for optimizer in (optimizers[0], *optimizers[1]):
+            optimizer.step()
+    for one, other in zip(together, apart):
+        assert np.array_equal(one.data, other.data)
+
+
 def test_only_matrices_decay():
     model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     matrices, vectors = decay_groups(model.parameters(), 0.1)
@@ -175,7 +210,9 @@ class TestClipping:
     def test_the_joint_norm(self):
         assert grad_norm(self.params()) == 5
         assert abs(grad_norm(self.params(1e30)) / 5e30 - 1) < 1e-6
-        assert grad_norm([parameter([1.0])]) == 0
+        assert grad_norm([parameter([1.0])]) == grad_norm([]) == 0
+        assert grad_norm([parameter(np.ones(0), np.ones(0)), *self.params()]) == 5
+        assert abs(grad_norm(self.params(8e37)) / 4e38 - 1) < 1e-6
 
     def test_long_gradients_are_shortened_and_short_ones_are_left(self):
         params = self.params()
@@ -188,6 +225,10 @@ class TestClipping:
 
     def test_the_factor(self):
         assert [clip_scale(5, 1), clip_scale(1, 5), clip_scale(5, 0)] == [0.2, 1, 1]
+
+    def test_no_arrays_have_no_norm(self):
+        with pytest.raises(ValueError, match="norm: no arrays given, at least 1 is needed"):
+            ops.norm.compute()
 
     def test_a_nan_shows_in_the_norm(self):
         assert math.isnan(grad_norm([parameter([1.0], [math.nan])]))

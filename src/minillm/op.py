@@ -36,8 +36,9 @@ class Op:
     """A registered operation; calling it takes and returns Tensors.
 
     `constant` names the inputs (by place) that never receive a gradient; `accumulates` those whose
-    gradient a kernel may add to a total; `mutates` those an update rule changes in place. Ops
-    without a backward are computed on raw arrays by `compute`.
+    gradient a kernel may add to a total; `mutates` those an update rule changes in place, counted
+    from the start of each group of `group_size` inputs. Ops without a backward are computed on raw
+    arrays by `compute`.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Op:
         "constant",
         "doc",
         "forward",
+        "group_size",
         "mutates",
         "name",
         "sample",
@@ -67,6 +69,7 @@ class Op:
         constant: tuple[int, ...] = (),
         accumulates: tuple[int, ...] = (),
         mutates: tuple[int, ...] = (),
+        group_size: int = 1,
     ) -> None:
         self.name = forward.__name__.removesuffix("_forward")
         self.doc = forward.__doc__
@@ -76,6 +79,7 @@ class Op:
         self.constant = constant
         self.accumulates = accumulates
         self.mutates = mutates
+        self.group_size = group_size
         self._check = check
         self._kernel_forward = kernel_forward
         self._kernel_backward = kernel_backward
@@ -101,6 +105,10 @@ class Op:
         shims = forward, self._kernel_backward if claimed else None
         self._libraries[lib] = shims
         return shims
+
+    def mutated(self, count: int) -> list[int]:
+        """Which of `count` inputs are changed in place."""
+        return [place for place in range(count) if place % self.group_size in self.mutates]
 
     def composes(self) -> bool:
         """Whether the backward shim calls nothing but the op's own forward function."""

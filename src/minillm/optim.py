@@ -69,20 +69,21 @@ class Optimizer:
         self.steps += 1
         states = iter(self.state)
         for group in self.param_groups:
+            arrays: list[Array] = []
+            updated: list[Parameter] = []
             for param in group["params"]:
                 state = next(states)
                 if param.grad is not None:
-                    self._update(param.data, param.grad.data, state, group, grad_scale)
-                    param._version[0] += 1
+                    arrays += (param.data, param.grad.data)
+                    arrays += [state[name] for name in self.state_names]
+                    updated.append(param)
+            if updated:
+                self._update(arrays, group, grad_scale)
+            for param in updated:
+                param._version[0] += 1
 
-    def _update(
-        self,
-        param: Array,
-        grad: Array,
-        state: dict[str, Array],
-        group: dict[str, Any],
-        grad_scale: float,
-    ) -> None:
+    def _update(self, arrays: list[Array], group: dict[str, Any], grad_scale: float) -> None:
+        """Update the parameters of a group: each with its gradient and its state in `arrays`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,13 +123,10 @@ class AdamW(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
-    def _update(self, param, grad, state, group, grad_scale):  # type: ignore[no-untyped-def]
+    def _update(self, arrays: list[Array], group: dict[str, Any], grad_scale: float) -> None:
         beta1, beta2 = group["betas"]
         ops.adamw.compute(
-            param,
-            grad,
-            state["m"],
-            state["v"],
+            *arrays,
             lr=group["lr"],
             beta1=beta1,
             beta2=beta2,
@@ -153,11 +151,9 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    def _update(self, param, grad, state, group, grad_scale):  # type: ignore[no-untyped-def]
+    def _update(self, arrays: list[Array], group: dict[str, Any], grad_scale: float) -> None:
         ops.sgd.compute(
-            param,
-            grad,
-            state["momentum_buffer"],
+            *arrays,
             lr=group["lr"],
             momentum=group["momentum"],
             weight_decay=group["weight_decay"],
@@ -177,15 +173,14 @@ def decay_groups(params: Iterable[Parameter], weight_decay: float) -> list[dict[
 
 def grad_norm(params: Iterable[Parameter]) -> float:
     """Euclidean norm of all gradients together: finite whenever they are, however large."""
-    return math.hypot(*(_norm(p.grad.data) for p in params if p.grad is not None))
-
-
-def _norm(array: Array) -> float:
-    norm = float(ops.norm.compute(array)[0])
+    arrays = [param.grad.data for param in params if param.grad is not None]
+    if not arrays:
+        return 0.0
+    norm = float(ops.norm.compute(*arrays)[0])
     if math.isinf(norm):
-        peak = float(abs(array).max())
+        peak = max(float(abs(array).max()) for array in arrays if array.size)
         if math.isfinite(peak):
-            norm = peak * float(ops.norm.compute(array / peak)[0])
+            norm = peak * float(ops.norm.compute(*(array / peak for array in arrays))[0])
     return norm
 
 

@@ -155,9 +155,10 @@ def outputs(
 ) -> tuple[list[Any], Any]:
     """What forward produces as a list (the written inputs for an update rule), and saved."""
     if op.mutates:
-        arrays = [a.copy() if place in op.mutates else a for place, a in enumerate(arrays)]
+        mutated = op.mutated(len(arrays))
+        arrays = [a.copy() if place in mutated else a for place, a in enumerate(arrays)]
         provider.forward(arrays, params)
-        return [arrays[place] for place in op.mutates], None
+        return [arrays[place] for place in mutated], None
     out, saved = provider.forward(arrays, params)
     return [out], saved
 

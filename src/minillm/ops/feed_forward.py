@@ -25,7 +25,7 @@ def feed_forward_forward(
     hidden, _ = linear_forward(xp, x, weight1, bias1)
     activated, _ = activate(xp, hidden, **params)
     out, _ = linear_forward(xp, activated, weight2, bias2, residual)
-    given = tuple(array is not None for array in (bias1, bias2, residual))
+    given = bias1 is not None, bias2 is not None, residual is not None
     return out, (x, weight1, weight2, hidden, activated, given)
 
 
@@ -81,7 +81,7 @@ def feed_forward_kernel_forward(
         rows_of(xp, activated),
         rows_of(xp, out),
     )
-    given = tuple(array is not None for array in (bias1, bias2, residual))
+    given = bias1 is not None, bias2 is not None, residual is not None
     return out, (x, weight1, weight2, hidden, activated, given)
 
 

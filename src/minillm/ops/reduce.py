@@ -79,32 +79,44 @@ def max_check(x, *, axis=None, keepdims=False):
         raise ValueError(f"max: shape {x.shape} has no elements, at least 1 is needed")
 
 
-def norm_forward(xp, x):
-    """The Euclidean norm of all elements, summed in float64; shape ()"""
-    square = xp.square(x, dtype=xp.float64)
+def norm_forward(xp, *arrays):
+    """The Euclidean norm of all elements of all arrays together, summed in float64; shape ()"""
+    squares = [xp.sum(xp.square(x, dtype=xp.float64)) for x in arrays]
     with numpy.errstate(over="ignore"):  # a norm beyond float32 is inf
-        out = xp.asarray(xp.sqrt(xp.sum(square))).astype(x.dtype)
-    return out, (x, out)
+        out = xp.asarray(xp.sqrt(xp.sum(xp.stack(squares)))).astype(arrays[0].dtype)
+    return out, (*arrays, out)
 
 
 def norm_backward(xp, grad, saved):
-    x, out = saved
-    return (x * (grad / xp.where(out == 0, out.dtype.type(1), out)),)
+    *arrays, out = saved
+    scale = grad / xp.where(out == 0, out.dtype.type(1), out)
+    return [x * scale for x in arrays]
 
 
-def norm_kernel_forward(lib, xp, x):
-    if x.dtype != xp.float32:
+def norm_check(*arrays):
+    if not arrays:
+        raise ValueError("norm: no arrays given, at least 1 is needed")
+
+
+def norm_kernel_forward(lib, xp, *arrays):
+    if any(x.dtype != xp.float32 for x in arrays):
         return NotImplemented
-    out = xp.empty((), x.dtype)
-    lib.norm_forward(xp.ascontiguousarray(x).reshape(-1), out.reshape(1))
-    return out, (x, out)
+    out = xp.empty((), xp.float32)
+    lib.norm_forward([xp.ascontiguousarray(x) for x in arrays], out)
+    return out, (*arrays, out)
 
 
 def norm_sample(draw):
-    return [draw.normal(*draw.shape())], {}
+    return [draw.normal(*draw.shape()) for _ in range(draw.choice((1, 2, 3)))], {}
 
 
 sum = Op(sum_forward, sum_backward, reduce_sample)
 mean = Op(mean_forward, mean_backward, nonempty_sample, check=mean_check)
 max = Op(max_forward, max_backward, nonempty_sample, check=max_check)
-norm = Op(norm_forward, norm_backward, norm_sample, kernel_forward=norm_kernel_forward)
+norm = Op(
+    norm_forward,
+    norm_backward,
+    norm_sample,
+    check=norm_check,
+    kernel_forward=norm_kernel_forward,
+)

@@ -1,4 +1,7 @@
-"""Update rules of optimisers: they write parameters and state in place and have no gradient."""
+"""Update rules of optimisers: they write parameters and state in place and have no gradient.
+
+Each takes any number of parameters at once, every one followed by its gradient and its state.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,62 @@ import math
 from minillm.op import Op
 
 
-def adamw_forward(
-    xp, param, grad, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale=1.0
-):
+def adamw_forward(xp, *arrays, lr, beta1, beta2, eps, weight_decay, step, grad_scale=1.0):
     """AdamW: decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), PyTorch's order
 
-    param, m and v are updated in place; step counts from 1; the gradient is times grad_scale.
+    arrays: param, grad, m, v of one shape, of every parameter. param, m and v are updated in place;
+    step counts from 1; the gradients are times grad_scale.
     """
-    grad = grad * grad_scale
-    param *= 1 - lr * weight_decay
-    m *= beta1
-    m += (1 - beta1) * grad
-    v *= beta2
-    v += (1 - beta2) * grad * grad
-    denominator = xp.sqrt(v)
-    denominator /= math.sqrt(1 - beta2**step)
-    denominator += eps
-    param -= lr / (1 - beta1**step) * m / denominator
-    return param, ()
+    for param, grad, m, v in zip(arrays[0::4], arrays[1::4], arrays[2::4], arrays[3::4]):
+        grad = grad * grad_scale
+        param *= 1 - lr * weight_decay
+        m *= beta1
+        m += (1 - beta1) * grad
+        v *= beta2
+        v += (1 - beta2) * grad * grad
+        denominator = xp.sqrt(v)
+        denominator /= math.sqrt(1 - beta2**step)
+        denominator += eps
+        param -= lr / (1 - beta1**step) * m / denominator
+    return arrays[0], ()
 
 
 def adamw_kernel_forward(
-    lib, xp, param, grad, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale=1.0
+    lib, xp, *arrays, lr, beta1, beta2, eps, weight_decay, step, grad_scale=1.0
 ):
-    arrays = (param, grad, m, v)
     if any(a.dtype != xp.float32 or not a.flags.c_contiguous for a in arrays):
         return NotImplemented
-    lib.adamw_forward(
-        *(a.reshape(-1) for a in arrays), lr, beta1, beta2, eps, weight_decay, step, grad_scale
-    )
-    return param, ()
+    lib.adamw_forward(arrays, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
+    return arrays[0], ()
 
 
-def adamw_check(param, grad, m, v, **params):
-    if not param.shape == grad.shape == m.shape == v.shape:
-        raise ValueError(
-            f"adamw: param {param.shape}, grad {grad.shape}, m {m.shape}, v {v.shape}, "
-            "equal shapes are needed"
-        )
+def adamw_check(*arrays, **params):
+    check("adamw", arrays, "param", "grad", "m", "v")
     if params["step"] < 1:
         raise ValueError(f"adamw: step {params['step']}, 1 or more is needed")
 
 
+def check(name, arrays, *parts):
+    """ValueError unless the arrays are one or more groups of `parts`, of equal shapes each."""
+    size = len(parts)
+    if not arrays or len(arrays) % size:
+        raise ValueError(
+            f"{name}: {len(arrays)} arrays, {', '.join(parts)} of every parameter are needed"
+        )
+    for start in range(0, len(arrays), size):
+        shape = arrays[start].shape
+        for place in range(start + 1, start + size):
+            if arrays[place].shape != shape:
+                shapes = (f"{part} {arrays[start + i].shape}" for i, part in enumerate(parts))
+                raise ValueError(f"{name}: {', '.join(shapes)}, equal shapes are needed")
+
+
 def adamw_sample(draw):
-    shape = draw.shape()
-    return [draw.normal(*shape), draw.normal(*shape), draw.normal(*shape), draw.positive(*shape)], {
+    arrays = []
+    for _ in range(draw.choice((1, 2, 3))):
+        shape = draw.shape()
+        arrays += [draw.normal(*shape) for _ in range(3)] + [draw.positive(*shape)]
+    return arrays, {
         "lr": 0.1,
         "beta1": 0.9,
         "beta2": 0.95,
@@ -62,28 +76,29 @@ def adamw_sample(draw):
     }
 
 
-def sgd_forward(
-    xp, param, grad, momentum_buffer, *, lr, momentum=0.0, weight_decay=0.0, grad_scale=1.0
-):
-    """SGD with momentum as in PyTorch: buffer = momentum * buffer + g, param -= lr * buffer"""
-    step = grad * grad_scale + weight_decay * param
-    momentum_buffer *= momentum
-    momentum_buffer += step
-    param -= lr * momentum_buffer
-    return param, ()
+def sgd_forward(xp, *arrays, lr, momentum=0.0, weight_decay=0.0, grad_scale=1.0):
+    """SGD with momentum as in PyTorch: buffer = momentum * buffer + g, param -= lr * buffer
+
+    arrays: param, grad, buffer of one shape, of every parameter; param and buffer change in place.
+    """
+    for param, grad, momentum_buffer in zip(arrays[0::3], arrays[1::3], arrays[2::3]):
+        step = grad * grad_scale + weight_decay * param
+        momentum_buffer *= momentum
+        momentum_buffer += step
+        param -= lr * momentum_buffer
+    return arrays[0], ()
 
 
-def sgd_check(param, grad, momentum_buffer, **params):
-    if not param.shape == grad.shape == momentum_buffer.shape:
-        raise ValueError(
-            f"sgd: param {param.shape}, grad {grad.shape}, momentum_buffer "
-            f"{momentum_buffer.shape}, equal shapes are needed"
-        )
+def sgd_check(*arrays, **params):
+    check("sgd", arrays, "param", "grad", "momentum_buffer")
 
 
 def sgd_sample(draw):
-    shape = draw.shape()
-    return [draw.normal(*shape) for _ in range(3)], {
+    arrays = []
+    for _ in range(draw.choice((1, 2, 3))):
+        shape = draw.shape()
+        arrays += [draw.normal(*shape) for _ in range(3)]
+    return arrays, {
         "lr": 0.1,
         "momentum": draw.choice((0.0, 0.9)),
         "weight_decay": draw.choice((0.0, 0.1)),
@@ -98,5 +113,6 @@ adamw = Op(
     check=adamw_check,
     kernel_forward=adamw_kernel_forward,
     mutates=(0, 2, 3),
+    group_size=4,
 )
-sgd = Op(sgd_forward, None, sgd_sample, check=sgd_check, mutates=(0, 2))
+sgd = Op(sgd_forward, None, sgd_sample, check=sgd_check, mutates=(0, 2), group_size=3)
