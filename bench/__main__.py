@@ -9,12 +9,14 @@ import os
 import sys
 from pathlib import Path
 
+from bench.environment import torch_masks
 from minillm.cli.main import INTERRUPTED, NUMPY_POOLS, USAGE, Parser, one_line
 
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SIZES = ("XS", "S", "M")
 COMMANDS = {  # name: (module, rounds, summary)
     "ops": ("ops", 7, "every op of the registry, forward and backward"),
+    "cases": ("ops", 5, "matrix products and operations at fixed shapes"),
     "train": ("steps", 5, "a training step: forward, backward, clipping, AdamW"),
     "generate": ("steps", 5, "a token of greedy decoding, after a prompt"),
     "overhead": ("overhead", 300, "what a call costs beyond NumPy's, and whether memory is flat"),
@@ -41,11 +43,12 @@ def build_parser() -> Parser:
         sub.set_defaults(against=None, compile=False)
         if name == "overhead":
             continue
-        add("--size", nargs="+", choices=SIZES, default=["S"], help="of the model (S)")
+        if name != "cases":
+            add("--size", nargs="+", choices=SIZES, default=["S"], help="of the model (S)")
         add("--precision", choices=("f32", "bf16"), default="f32", help="(f32)")
         add("--against", choices=("torch",), help="time PyTorch too, if it is installed")
-        if name == "ops":
-            add("--only", nargs="+", metavar="NAME", help="these ops")
+        if name in ("ops", "cases"):
+            add("--only", nargs="+", metavar="NAME", help="these ops, or kinds of cases")
         if name == "train":
             add("--compile", action="store_true", help="torch.compile too")
     return parser
@@ -66,6 +69,8 @@ def settle(options: argparse.Namespace) -> None:
     if options.against == "torch" and importlib.util.find_spec("torch") is None:
         print("torch: not installed, left out")
         options.against = None
+    if options.against == "torch":
+        os.environ |= torch_masks(os.environ.get("MINILLM_ISA"))
 
 
 def main() -> int:

@@ -87,23 +87,26 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 class TorchProvider(testing.Provider):
     """PyTorch's function behind the contract of an op, so that one rule checks all."""
 
-    def __init__(self, op: Op, context: Any) -> None:
-        super().__init__("torch", op)
-        self.context = context
+    def __init__(self, name: str, op: Op, precision: str) -> None:
+        super().__init__(name, op)
+        self.precision = precision
+        half = precision == "bf16" and not op.mutates
+        self.dtype = torch.bfloat16 if half else torch.float32
 
     def tensors(self, arrays: Sequence[Any]) -> list[Any]:
-        """The arrays as tensors over the same memory; those that take a gradient ask for it."""
+        """The arrays as tensors, in float32 over the same memory; many ask for a gradient."""
         made = []
         for place, array in enumerate(arrays):
             tensor = torch.from_numpy(array) if hasattr(array, "shape") else array
+            if testing.is_float(array):
+                tensor = tensor.to(self.dtype)
             if testing.is_float(array) and self.op.backward and place not in self.op.constant:
                 tensor.requires_grad_()
             made.append(tensor)
         return made
 
     def run(self, tensors: Sequence[Any], params: dict[str, Any]) -> Any:
-        with self.context:
-            return FUNCTIONS[self.op.name](*tensors, **params)
+        return FUNCTIONS[self.op.name](*tensors, **params)
 
     def gradients(self, out: Any, grad: Any, tensors: Sequence[Any]) -> list[Any]:
         wanted = [t for t in tensors if torch.is_tensor(t) and t.requires_grad]
@@ -118,6 +121,7 @@ class TorchProvider(testing.Provider):
             out = self.run(tensors, params)
             upstream = torch.from_numpy(grad).to(out.dtype)
             calls["backward"] = lambda: self.gradients(out, upstream, tensors)
+            calls["both"] = lambda: self.gradients(self.run(tensors, params), upstream, tensors)
         return calls
 
     def forward(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Any, Any]:
@@ -130,7 +134,16 @@ class TorchProvider(testing.Provider):
     ) -> Sequence[Any]:
         out, *tensors = saved
         found = self.gradients(out, torch.from_numpy(grad).to(out.dtype), tensors)
-        return [None if gradient is None else gradient.numpy() for gradient in found]
+        return [None if gradient is None else gradient.float().numpy() for gradient in found]
+
+
+def providers(op: Op, precision: str, threads: int) -> list[TorchProvider]:
+    """PyTorch on tensors of that precision, and on float32 ones besides."""
+    torch.set_num_threads(threads)
+    found = [TorchProvider("torch", op, precision)]
+    if precision != "f32":
+        found.append(TorchProvider("torch-f32", op, "f32"))
+    return found
 
 
 def features(p: dict[str, Any], size: Size, ids: Any, cache: Any = None, start: int = 0) -> Any:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy
 
+from bench.environment import MASKS
+from bench.limits import Limits
 from minillm import kernels
 from minillm.formats.files import atomic_write_text
 from minillm.training.machine import environment
@@ -21,6 +23,7 @@ BUSY = 0.5  # load above which the figures are doubtful
 STEAL, STAT = 8, "/proc/stat"  # proc(5): the eighth time of the first line
 COLUMNS: dict[str, tuple[str, int, str]] = {  # key of a row: title, width, format of a number
     "op": ("op", 28, ""),
+    "case": ("case", 24, ""),
     "pass": ("pass", 8, ""),
     "size": ("size", 4, ""),
     "shapes": ("shapes", 32, ""),
@@ -31,6 +34,10 @@ COLUMNS: dict[str, tuple[str, int, str]] = {  # key of a row: title, width, form
     "ns": ("ns", 6, ".0f"),
     "spread": ("spread", 6, ".0%"),
     "tokens_per_s": ("tokens/s", 8, ".0f"),
+    "gflops": ("GFLOP/s", 7, ".0f"),
+    "gb_per_s": ("GB/s", 6, ".1f"),
+    "limit": ("limit", 11, ""),
+    "share": ("share", 6, ".0%"),
     "peak_rss_mb": ("peak MB", 7, ".0f"),
     "rss_mb_step_10": ("MB at step 10", 13, ".1f"),
     "rss_mb_step_1000": ("at 1000", 7, ".1f"),
@@ -39,8 +46,8 @@ COLUMNS: dict[str, tuple[str, int, str]] = {  # key of a row: title, width, form
 }
 
 
-def facts(options: argparse.Namespace) -> dict[str, str]:
-    """The machine and the libraries, as plain strings."""
+def facts(options: argparse.Namespace, limits: Limits | None) -> dict[str, str]:
+    """The machine, its limits and the libraries, as plain strings."""
     known = environment()
     blas = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
     known["blas"] = f"{blas.get('name')} {blas.get('version')}"
@@ -50,7 +57,11 @@ def facts(options: argparse.Namespace) -> dict[str, str]:
         known["extension"] = f"C++ for {kernels.cpu.runtime.isa()}"
     if options.against:
         known["torch"] = importlib.metadata.version("torch")
+        masks = [f"{name}={os.environ[name]}" for name in MASKS if name in os.environ]
+        known["torch"] += f", held to {' '.join(masks)}" if masks else ""
     known["threads"] = str(options.threads)
+    if limits is not None:
+        known |= limits.facts()
     if hasattr(os, "getloadavg"):
         known["load"] = f"{os.getloadavg()[0]:.2f}"
     return known
@@ -68,11 +79,13 @@ def processor_times() -> list[int]:
 class Report:
     """Prints the machine, then every row as it comes, then what was learnt on the way."""
 
-    def __init__(self, options: argparse.Namespace, columns: str) -> None:
+    def __init__(
+        self, options: argparse.Namespace, columns: str, limits: Limits | None = None
+    ) -> None:
         self.path: Path | None = options.json
         self.columns = {key: COLUMNS[key] for key in columns.split()}
         self.command = f"python -m bench {shlex.join(sys.argv[1:])}"
-        self.machine = facts(options)
+        self.machine = facts(options, limits)
         self.rows: list[dict[str, Any]] = []
         self.times = processor_times()
         print(f"{self.command}\n")

@@ -129,11 +129,18 @@ def alternate(turns: Mapping[str, Callable[[], float]], rounds: int) -> Medians:
     return medians
 
 
+def best_of(medians: Medians, kind: str) -> str | None:
+    """The fastest contender whose name is `kind` or begins with it and a dash; None without one."""
+    names = [name for name in medians if name == kind or name.startswith(f"{kind}-")]
+    return min(names, key=lambda name: statistics.median(medians[name]), default=None)
+
+
 def figures(medians: Medians, name: str) -> dict[str, float]:
-    """ms, spread, and how many times as fast as the reference and as PyTorch `name` is."""
+    """ms, spread, and how many times as fast as the reference and the best PyTorch `name` is."""
     own = medians[name]
     row = {"ms": statistics.median(own), "spread": (max(own) - min(own)) / statistics.median(own)}
-    for rival in ("reference", "torch"):
-        if rival in medians:
-            row[f"ratio_{rival}"] = statistics.median(b / a for a, b in zip(own, medians[rival]))
+    for kind in ("reference", "torch"):
+        rival = best_of(medians, kind)
+        if rival is not None:
+            row[f"ratio_{kind}"] = statistics.median(b / a for a, b in zip(own, medians[rival]))
     return row

@@ -13,13 +13,21 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench is not installed
 
-from bench import ops, overhead, steps, turns
+from bench import cases, environment, limits, ops, overhead, report, steps, turns
+from bench.limits import Limits, Work
 from bench.models import SIZES, Decoding, Size, Training
 
 from minillm import kernels
 from minillm.ops import registry
 
 ROOT = Path(__file__).resolve().parents[1]
+ATTENTION = "scaled_dot_product_attention"
+LIMITS = Limits(
+    f32=100.0,
+    bf16=1000.0,
+    read={1 << 20: 200.0, 1 << 28: 20.0},
+    copy={1 << 20: 100.0, 1 << 28: 10.0},
+)
 TINY = Size(layers=1, heads=2, width=8, context=16, batch=2, vocabulary=11)
 
 
@@ -98,6 +106,12 @@ def test_a_ratio_is_the_median_of_the_ratios_within_rounds():
     assert "ratio_torch" not in turns.figures(medians, "reference")
 
 
+def test_the_rival_is_the_fastest_pytorch():
+    medians = {"cpu": [2.0], "torch": [6.0], "torch-f32": [5.0], "torchless": [1.0]}
+    assert turns.best_of(medians, "torch") == "torch-f32"
+    assert turns.figures(medians, "cpu")["ratio_torch"] == 2.5
+
+
 class Lodger(turns.Contender):
     """Lives in a worker's process."""
 
@@ -159,7 +173,9 @@ def test_other_tokens_are_found():
 @pytest.mark.parametrize("factor", [1.0, 1.001])
 def test_a_wrong_kernel_is_named_and_not_timed(monkeypatch, factor):
     library = types.ModuleType("library")
-    library.runtime = types.SimpleNamespace(set_threads=lambda count: None)
+    library.runtime = types.SimpleNamespace(
+        set_threads=lambda count: None, set_bf16=lambda wanted: None, has_bf16=lambda: False
+    )
 
     def silu_forward(x, out):
         out[...] = factor * registry["silu"].forward(numpy, x)[0]
@@ -170,12 +186,115 @@ def test_a_wrong_kernel_is_named_and_not_timed(monkeypatch, factor):
     options = argparse.Namespace(
         provider=["reference", "cpu"], against=None, precision="f32", threads=1, rounds=1
     )
-    rows, failures = ops.measure(registry["silu"], "XS", options)
-    timed = {row["provider"] for row in rows}
+    built = ops.case(registry["silu"], SIZES["XS"])
+    found = ops.measure(registry["silu"], built, built, ("forward", "backward"), options, LIMITS)
+    timed = {row["provider"] for row in found.rows}
     if factor == 1.0:
-        assert timed == {"reference", "cpu"} and not failures
+        assert timed == {"reference", "cpu"} and not found.failures
     else:
-        assert timed == {"reference"} and "silu: forward of cpu" in failures[0]
+        assert timed == {"reference"} and "silu: forward of cpu" in found.failures[0]
+
+
+def flop_of(name, *shapes, **params):
+    return limits.FLOP[name](*(numpy.zeros(shape) for shape in shapes), **params)
+
+
+def test_flop_of_products_are_counted_as_by_hand():
+    assert flop_of("matmul", (3, 1, 4, 5), (2, 5, 7)) == (6 * 4 * 5 * 7 * 2, 2 * 1680)
+    assert flop_of("linear", (2, 3, 384), (1152, 384)) == (5308416, 10616832)
+    assert flop_of("linear_cross_entropy", (10, 8), (50, 8), (10,)) == (8000, 24000)
+    q, options = (2, 3, 4, 8), {"offset": 0, "scale": None}
+    layers = (4, 3, 8), (32, 8), (32,), (6, 32), (6,)
+    forward = 2 * 4 * 3 * (8 * 32 + 32 * 6)
+    assert flop_of("feed_forward", *layers, activation="gelu") == (forward, 2 * forward)
+    full = flop_of(ATTENTION, q, (2, 3, 5, 8), (2, 3, 5, 6), causal=False, **options)
+    assert full == (2 * 2 * 3 * 4 * 5 * (8 + 6), 2 * 2 * 3 * 4 * 5 * (3 * 8 + 2 * 6))
+    causal = flop_of(ATTENTION, q, q, q, causal=True, **options)
+    assert causal[0] == 2 * 2 * 3 * (1 + 2 + 3 + 4) * 16
+    assert flop_of("packed_attention", (2, 4, 3 * 3 * 8), heads=3) == causal
+
+
+def test_pairs_of_a_causal_mask_are_those_that_it_lets_through():
+    for rows, keys, offset in ((5, 5, 0), (3, 7, 2), (6, 2, 0), (4, 9, 9)):
+        mask = numpy.arange(keys) <= numpy.arange(rows)[:, None] + offset
+        assert limits.attended(rows, keys, True, offset) == mask.sum()
+    assert limits.attended(3, 4, False, 0) == 12
+
+
+def works_of(name, size=TINY):
+    arrays, params = ops.case(registry[name], size)
+    return limits.work_of(
+        registry[name], arrays, params, ops.upstream(registry[name], arrays, params)
+    )
+
+
+def test_bytes_are_inputs_read_and_outputs_written_once():
+    row, table = 2 * 16 * 8 * 4, 11 * 8 * 4  # B T C and V C of TINY, in float32
+    assert works_of("relu")["forward"] == [Work(0, row, row)]
+    assert works_of("softmax")["backward"] == [Work(0, 2 * row, row)]  # upstream and result
+    assert works_of("add")["forward"] == [Work(0, 2 * row, row)]
+    assert works_of("add")["backward"] == [Work()]  # passes the gradient on
+    ids = 2 * 16 * 8
+    assert works_of("embedding")["forward"] == [Work(0, ids + row, row)]
+    assert works_of("embedding")["backward"] == [Work(0, ids + row, table)]
+    assert works_of("adamw") == {"forward": [Work(0, 4 * row, 3 * row)]}
+
+
+def test_the_limit_is_what_takes_longest_and_fits_the_working_set():
+    assert LIMITS.least(Work(1e9, 1e6, 1e6), "f32") == (10.0, "f32")
+    assert LIMITS.least(Work(1e9, 1e6, 1e6), "bf16") == (1.0, "bf16")
+    assert LIMITS.least(Work(0, 5e5, 5e5), "f32") == (0.01, "copy 1 MB")
+    assert LIMITS.least(Work(0, 1e9, 1e8), "f32") == (55.0, "read 256 MB")
+    no_tiles = Limits(100.0, 0.0, LIMITS.read, LIMITS.copy)
+    assert no_tiles.least(Work(1e9, 1e6, 1e6), "bf16") == (10.0, "f32")
+
+
+def test_rates_of_a_row():
+    works = [Work(1e9, 1e6, 1e6), Work(0, 5e7, 5e7)]
+    assert limits.rates(works, 40.0, "f32", LIMITS) == {
+        "gflops": 25.0, "gb_per_s": 2.55, "limit": "f32", "share": 0.5,
+    }  # fmt: skip
+    assert limits.rates(works[1:], 40.0, "f32", None) == {"gb_per_s": 2.5}
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+def test_a_fixed_case_is_checked_at_a_size_that_float64_has_quickly(case):
+    arrays, params = case.checked()
+    assert sum(numpy.size(array) for array in arrays) <= 6 * cases.CHECKED
+    forward, _ = limits.FLOP.get(case.op, lambda *a, **p: (0, 0))(*arrays, **params)
+    assert forward <= cases.CHECKED_FLOP
+    out, _ = registry[case.op].compute(*arrays, **params)
+    assert numpy.isfinite(out).all()
+
+
+def test_fixed_cases_are_products_and_operations_of_the_stated_shapes():
+    names = [case.name for case in cases.CASES]
+    assert len(set(names)) == len(names)
+    assert {"square 384x384x384", "square 4096x4096x4096", "linear 512x50257x768"} <= set(names)
+    found = next(case for case in cases.CASES if case.name == "linear 3072x1152x384")
+    assert [numpy.shape(array) for array in found.built()[0][:2]] == [(3072, 384), (1152, 384)]
+
+
+def test_no_row_of_a_case_lacks_a_column(monkeypatch):
+    monkeypatch.setattr(ops, "TURN", 0.0)
+    small = cases.product("linear", "linear", cases.linear, 8, 6, 4)
+    monkeypatch.setattr(cases, "CASES", [small])
+    options = argparse.Namespace(
+        provider=["reference"], against=None, precision="f32", threads=1, rounds=1, only=None
+    )
+    (found,) = ops.of_cases(options, LIMITS)
+    assert [row["pass"] for row in found.rows] == ["forward", "backward", "both"]
+    wanted = set(ops.OF_CASES.split()) - {"ratio_torch"}
+    assert all(wanted <= row.keys() <= report.COLUMNS.keys() | {"threads"} for row in found.rows)
+
+
+def test_pytorch_is_held_to_our_instruction_set():
+    assert environment.torch_masks("avx2") == {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    }
+    assert environment.torch_masks(None) == {} == environment.torch_masks("amx")
 
 
 def test_ops_writes_a_row_for_each_pass_and_provider(tmp_path):

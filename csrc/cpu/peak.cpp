@@ -1,4 +1,5 @@
 // The most that one thread can do with this instruction set: what the benchmarks compare with.
+#include "amx.h"
 #include "declare.h"
 #include "vec.h"
 
@@ -27,37 +28,25 @@ void peak_f32(int64_t rounds, float* numbers, double* flop) {
     *flop = 2.0 * W * chains * static_cast<double>(rounds * inner);
 }
 
-#if defined(__AMX_BF16__)
-namespace {
-
-struct alignas(64) TileShapes {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-};
-
-}  // namespace
-
-// The instructions themselves: what kernels set up for this thread is put back in the end.
+#if MINILLM_AMX
 void peak_bf16(int64_t rounds, double* flop) {
-    alignas(64) static const uint8_t zeros[16 * 64] = {};
-    const int64_t stride = 64;
-    TileShapes before, shapes;
-    for (int tile = 0; tile < 8; tile++) shapes.row_bytes[tile] = 64, shapes.rows[tile] = 16;
-    asm volatile("sttilecfg %0" : "=m"(before));
-    asm volatile("ldtilecfg %0" : : "m"(shapes));
-    asm volatile("tilezero %tmm0\n tilezero %tmm1\n tilezero %tmm2\n tilezero %tmm3");
-    asm volatile(
-        "tileloadd (%0,%1,1), %%tmm4\n tileloadd (%0,%1,1), %%tmm5\n"
-        "tileloadd (%0,%1,1), %%tmm6\n tileloadd (%0,%1,1), %%tmm7"
-        :
-        : "r"(zeros), "r"(stride), "m"(zeros));
-    for (int64_t step = 0; step < rounds * inner; step++)
-        asm volatile(
-            "tdpbf16ps %tmm6, %tmm4, %tmm0\n tdpbf16ps %tmm7, %tmm4, %tmm1\n"
-            "tdpbf16ps %tmm6, %tmm5, %tmm2\n tdpbf16ps %tmm7, %tmm5, %tmm3");
-    asm volatile("ldtilecfg %0" : : "m"(before));
-    *flop = 2.0 * 16 * 16 * 32 * 4 * static_cast<double>(rounds * inner);
+    alignas(64) static const uint8_t zeros[tile_lines * 64] = {};
+    const TileScope scope;
+    MINILLM_TILE_ZERO(0);
+    MINILLM_TILE_ZERO(1);
+    MINILLM_TILE_ZERO(2);
+    MINILLM_TILE_ZERO(3);
+    MINILLM_TILE_LOAD(4, zeros, 64);
+    MINILLM_TILE_LOAD(5, zeros, 64);
+    MINILLM_TILE_LOAD(6, zeros, 64);
+    MINILLM_TILE_LOAD(7, zeros, 64);
+    for (int64_t step = 0; step < rounds * inner; step++) {
+        MINILLM_TILE_PRODUCT(0, 4, 6);
+        MINILLM_TILE_PRODUCT(1, 4, 7);
+        MINILLM_TILE_PRODUCT(2, 5, 6);
+        MINILLM_TILE_PRODUCT(3, 5, 7);
+    }
+    *flop = 2.0 * tile_lines * tile_lines * tile_depth * 4 * static_cast<double>(rounds * inner);
 }
 #else
 void peak_bf16(int64_t, double* flop) { *flop = 0; }
