@@ -403,12 +403,12 @@ def _totals(
     totals: list[Array | None] = [None] * len(node.parents)
     for place in node.op.accumulates[: len(totals)]:
         parent = node.parents[place]
-        if parent is None or sum(other is parent for other in node.parents) > 1:
-            continue
         if isinstance(parent, Node):
             total, alone = pending.get(parent, _NO_GRADIENT)
+        elif parent is None or parent.grad is None:
+            continue
         else:
-            total = None if parent.grad is None else parent.grad.data
+            total = parent.grad.data
             alone = not any(_overlap(kept, total) for kept in node.saved)
         if (
             alone
@@ -416,6 +416,7 @@ def _totals(
             and total.dtype == parent.dtype
             and total.flags.carray
             and (grad_owned or not _overlap(grad, total))
+            and sum(other is parent for other in node.parents) == 1
         ):
             totals[place] = total
     return totals
