@@ -176,7 +176,7 @@ def work_of(
     flop = FLOP[op.name](*arrays, **params) if op.name in FLOP else (0.0, 0.0)
     inputs = distinct(arrays)
     if op.mutates:
-        changed = [arrays[place] for place in op.mutates]
+        changed = [arrays[place] for place in op.mutated(len(arrays))]
         return {"forward": [Work(0.0, size_of(inputs), size_of(changed))]}
     out, saved = op.compute(*arrays, **params)
     written = size_of(distinct([out], inputs))

@@ -237,7 +237,8 @@ def test_bytes_are_inputs_read_and_outputs_written_once():
     ids = 2 * 16 * 8
     assert works_of("embedding")["forward"] == [Work(0, ids + row, row)]
     assert works_of("embedding")["backward"] == [Work(0, ids + row, table)]
-    assert works_of("adamw") == {"forward": [Work(0, 4 * row, 3 * row)]}
+    three = 3 * row  # parameters
+    assert works_of("adamw") == {"forward": [Work(0, 4 * three, 3 * three)]}
 
 
 def test_the_limit_is_what_takes_longest_and_fits_the_working_set():
