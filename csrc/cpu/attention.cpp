@@ -1,6 +1,8 @@
-// Attention without the matrix of all scores: a block of keys at a time meets the queries, whose
-// running maximum and sum are corrected as better maxima turn up (Milakov and Gimelshein, 2018,
-// arXiv:1805.02867; Dao et al., "FlashAttention", 2022, arXiv:2205.14135).
+// Attention without the matrix of all scores: a strip of queries, as many as a tile of the product
+// has rows, meets all keys of a block at once. Its scores stay in the first cache from one product
+// to the next, and a row's maximum and sum are final unless there are more blocks; only then are
+// they corrected as better maxima turn up (Milakov and Gimelshein, 2018, arXiv:1805.02867; Dao et
+// al., "FlashAttention", 2022, arXiv:2205.14135).
 #include "attention.h"
 
 #include "../scratch.h"
@@ -9,7 +11,27 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-constexpr int64_t few_rows = 4;  // queries below which keys and values are not worth packing
+constexpr int64_t block_k = 32 * W;  // keys of a block
+constexpr int64_t few_rows = 4;      // queries below which keys and values are not worth packing
+
+// -inf from element `seen` on. Whole vectors, as the product stored them: others would have to wait
+// until the cache has taken what they overlap.
+INLINE void hide(float* line, int64_t seen, int64_t width) {
+    for (int64_t i = seen / W * W; i < width; i += W)
+        store(line + i, select(lane_numbers() < static_cast<int32_t>(seen - i), load(line + i),
+                               splat(-infinity())));
+}
+
+// The sum of the vectors f(i) at i = 0, W, ..., n - W.
+template <class F>
+INLINE vf vector_sum_over(int64_t n, const F& f) {
+    vf sums[4] = {};
+    int64_t i = 0;
+    for (; i + 4 * W <= n; i += 4 * W)
+        for (int part = 0; part < 4; part++) sums[part] += f(i + part * W);
+    for (; i < n; i += W) sums[0] += f(i);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
 
 // One task: the queries [first, end) of the heads that share kv_head.
 struct Task {
@@ -19,17 +41,24 @@ struct Task {
     const int64_t batch, kv_head, first, end;
     const int64_t group = a.heads / a.kv_heads;
     const bool pack = a.q_rows * group >= few_rows;
-    const Scratch scores{block_q * block_k}, sums{group * (end - first)};  // of weights, by query
-    const Scratch key_memory{panel_floats(a.d, block_k)};
-    const Scratch value_memory{panel_floats(block_k, a.value_d)};
+    const int64_t keys = visible(a, end - 1, 0, a.k_rows);  // that any of these queries sees
+    const int64_t span = smaller(block_k, keys), stride = round_up(span, NR) + W;
+    const Scratch scores{MR * stride}, queries{MR * a.d};
+    const Scratch sums{group * (end - first)};  // of weights, by query
+    const Scratch key_memory{pack ? panel_floats(a.d, span) : 0};
+    const Scratch value_memory{panel_floats(span, pack ? a.value_d : NR)};
 
     void run() const;
-    void clear() const;
     void meet_keys(int64_t first_k, int64_t cols) const;
-    void find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t cols,
-                     int64_t width) const;
-    void absorb(int64_t head, int64_t row, int64_t first_k, int64_t width, float* line) const;
+    void meet_strip(int64_t head, int64_t row, int64_t first_k, int64_t cols,
+                    const Panels& values, Ahead& ahead) const;
+    void find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
+                     Ahead& ahead) const;
+    void weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width) const;
+    void correct(int64_t head, int64_t row, float factor) const;
     void finish(int64_t head, int64_t row) const;
+    Ahead after(int64_t head) const;
+    void clear() const;
 
     float& lse_of(int64_t head, int64_t row) const {
         return lse[(batch * a.heads + head) * a.q_rows + row];
@@ -39,77 +68,70 @@ struct Task {
     }
 };
 
-// Turns a row of scores into weights under the maximum so far, and corrects what was summed before.
-void Task::absorb(int64_t head, int64_t row, int64_t first_k, int64_t width, float* line) const {
-    const int64_t seen = visible(a, row, first_k, width);
-    finish_scores(a, batch, head, row, first_k, seen, line);
-    float &greatest = lse_of(head, row), &total = sum_of(head, row);
-    const float now = row_max(line, seen), joint = now > greatest ? now : greatest;
-    const float shift = joint == -infinity() ? 0 : joint;
-    const float fresh = sum_over(seen, [=](int64_t i, auto lanes) {
-        const vf weight = exp(load(line + i, lanes, -infinity()) - shift);
-        store(line + i, weight, lanes);
-        return weight;
-    });
-    memset(line + seen, 0, sizeof(float) * (width - seen));
-    if (joint != greatest) {
-        const float correction = __builtin_expf(greatest - shift);
-        float* result = at(out, batch, head, row);
-        over_vectors(0, a.value_d, [=](int64_t i, auto lanes) {
-            store(result + i, load(result + i, lanes) * correction, lanes);
-        });
-        total *= correction;
-        greatest = joint;
+// Turns a strip of scores into weights under each row's maximum so far, and corrects what was summed
+// before. One step for all rows, then the next: each waits long for its results. Of a row, what the
+// query sees counts; weights are written up to `width`, a multiple of W.
+void Task::weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width) const {
+    float shifts[MR];
+    vf fresh[MR];
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t seen = visible(a, row + i, first_k, smaller(width, keys - first_k));
+        float* line = scores + i * stride;
+        mask_scores(a, batch, head, row + i, first_k, seen, false, line);
+        hide(line, seen, width);
+        shifts[i] = row_max(line, width);
     }
-    total += fresh;
+    for (int64_t i = 0; i < rows; i++) {
+        float &greatest = lse_of(head, row + i), &total = sum_of(head, row + i);
+        const float before = first_k > 0 ? greatest : shifts[i];
+        greatest = shifts[i] > before ? shifts[i] : before;
+        shifts[i] = greatest == -infinity() ? 0 : greatest;
+        if (first_k == 0) total = 0;
+        if (greatest != before) correct(head, row + i, __builtin_expf(before - shifts[i]));
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        float* line = scores + i * stride;
+        const float shift = shifts[i];
+        fresh[i] = vector_sum_over(width, [=](int64_t j) {
+            const vf weight = exp(load(line + j) - shift);
+            store(line + j, weight);
+            return weight;
+        });
+    }
+    for (int64_t i = 0; i < rows; i++) sum_of(head, row + i) += sum(fresh[i]);
 }
 
-// Products of `rows` queries with the first `width` of `cols` keys.
-void Task::find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t cols,
-                       int64_t width) const {
-    const Matrix q = rows_of(a.q, batch, head, row, rows, a.d);
-    const Matrix k = rows_of(a.k, batch, kv_head, first_k, cols, a.d);
-    if (pack)
-        return multiply_block(rows_in_place(q), {key_memory, a.d, width}, 0, ceil_div(width, NR),
-                              {}, scores, block_k);
+// The maximum of a row rose: what was summed under the former one shrinks.
+void Task::correct(int64_t head, int64_t row, float factor) const {
+    float* result = at(out, batch, head, row);
+    over_vectors(0, a.value_d, [=](int64_t i, auto lanes) {
+        store(result + i, load(result + i, lanes) * factor, lanes);
+    });
+    sum_of(head, row) *= factor;
+}
+
+// Products of `rows` queries with the keys [first_k, first_k + width).
+void Task::find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
+                       Ahead& ahead) const {
+    for (int64_t i = 0; i < rows; i++) {
+        const float* from = at(a.q, batch, head, row + i);
+        float* to = queries + i * a.d;
+        over_vectors(0, a.d, [=](int64_t d, auto lanes) {
+            store(to + d, load(from + d, lanes) * a.scale, lanes);
+        });
+    }
+    for (int64_t j = 0; pack && j < ceil_div(width, NR); j++) {
+        multiply_block({queries, rows, a.d, a.d, a.d, true},
+                       {key_memory, a.d, round_up(width, W)}, j, j + 1, {}, scores, stride);
+        ahead.step(2);
+    }
+    if (pack) return;
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < width; j++) {
-            const float *query = q.data + i * q.row_stride, *key = k.data + j * k.row_stride;
-            scores[i * block_k + j] = sum_over(a.d, [=](int64_t d, auto lanes) {
+            const float *query = queries + i * a.d, *key = at(a.k, batch, kv_head, first_k + j);
+            scores[i * stride + j] = sum_over(a.d, [=](int64_t d, auto lanes) {
                 return load(query + d, lanes) * load(key + d, lanes);
             });
-        }
-    }
-}
-
-// All queries of the task against `cols` keys.
-void Task::meet_keys(int64_t first_k, int64_t cols) const {
-    const Matrix k = rows_of(a.k, batch, kv_head, first_k, cols, a.d);
-    const Matrix v = rows_of(a.v, batch, kv_head, first_k, cols, a.value_d);
-    if (pack) pack_panels(transposed(k), key_memory);
-    const Panels values = pack ? pack_panels(v, value_memory) : panels_in_place(v, value_memory);
-    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        const int64_t start = larger(first, first_block_seeing(a, first_k));
-        for (int64_t row = start; row < end; row += block_q) {
-            const int64_t rows = smaller(block_q, end - row);
-            const int64_t width = visible(a, row + rows - 1, first_k, cols);
-            if (width == 0) continue;
-            find_scores(head, row, rows, first_k, cols, width);
-            for (int64_t i = 0; i < rows; i++)
-                absorb(head, row + i, first_k, width, scores + i * block_k);
-            float* result = at(out, batch, head, row);
-            multiply_block({scores, rows, width, block_k, block_k, true}, values, 0, values.count(),
-                           {result, out.row_stride}, result, out.row_stride);
-        }
-    }
-}
-
-void Task::clear() const {
-    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        for (int64_t row = first; row < end; row++) {
-            memset(at(out, batch, head, row), 0, sizeof(float) * a.value_d);
-            lse_of(head, row) = -infinity();
-            sum_of(head, row) = 0;
         }
     }
 }
@@ -123,40 +145,94 @@ void Task::finish(int64_t head, int64_t row) const {
     lse_of(head, row) += total == 0 ? 0 : __builtin_logf(total);
 }
 
-void Task::run() const {
-    clear();
-    for (int64_t first_k = 0; first_k < a.k_rows; first_k += block_k) {
-        const int64_t cols = visible(a, end - 1, first_k, smaller(block_k, a.k_rows - first_k));
-        if (cols == 0) break;
-        meet_keys(first_k, cols);
+// A strip of queries from `row` on against `cols` keys.
+void Task::meet_strip(int64_t head, int64_t row, int64_t first_k, int64_t cols,
+                      const Panels& values, Ahead& ahead) const {
+    const int64_t rows = smaller(MR, end - row), last = row + rows - 1;
+    const int64_t width = visible(a, last, first_k, cols);
+    if (width > 0) {
+        find_scores(head, row, rows, first_k, width, ahead);
+        weigh(head, row, rows, first_k, round_up(width, W));
+        float* result = at(out, batch, head, row);
+        const Strided start = first_k > 0 ? Strided{result, out.row_stride} : Strided{};
+        for (int64_t j = 0; j < values.count(); j++) {
+            multiply_block({scores, rows, width, stride, stride, true}, values, j, j + 1, start,
+                           result, out.row_stride);
+            ahead.step(2);
+        }
     }
-    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int64_t row = first; row < end; row++) finish(head, row);
+    if (first_k + cols == keys)
+        for (int64_t i = 0; i < rows; i++) finish(head, row + i);
+}
+
+// The next head, as far as tasks cover whole heads.
+Ahead Task::after(int64_t head) const {
+    Ahead ahead;
+    const int64_t next = batch * a.heads + head + 1;
+    if (end - first < a.q_rows || next == a.batch * a.heads) return ahead;
+    const int64_t next_batch = next / a.heads, next_head = next % a.heads;
+    ahead.add(a.q, next_batch, next_head, a.q_rows, a.d);
+    if (next_head % group > 0) return ahead;
+    ahead.add(a.k, next_batch, next_head / group, a.k_rows, a.d);
+    ahead.add(a.v, next_batch, next_head / group, a.k_rows, a.value_d);
+    return ahead;
+}
+
+// All queries of the task against `cols` keys.
+void Task::meet_keys(int64_t first_k, int64_t cols) const {
+    const Matrix v = rows_of(a.v, batch, kv_head, first_k, cols, a.value_d);
+    if (pack)
+        pack_panels(transposed(rows_of(a.k, batch, kv_head, first_k, cols, a.d)), key_memory);
+    const Panels values = pack ? pack_panels(v, value_memory) : panels_in_place(v, value_memory);
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        Ahead ahead = first_k == 0 ? after(head) : Ahead{};
+        for (int64_t row = first; row < end; row += MR)
+            meet_strip(head, row, first_k, cols, values, ahead);
+    }
+}
+
+void Task::clear() const {
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        for (int64_t row = first; row < end; row++) {
+            memset(at(out, batch, head, row), 0, sizeof(float) * a.value_d);
+            lse_of(head, row) = -infinity();
+        }
+    }
+}
+
+void Task::run() const {
+    if (keys == 0) return clear();
+    for (int64_t first_k = 0; first_k < keys; first_k += block_k)
+        meet_keys(first_k, smaller(block_k, keys - first_k));
+}
+
+// Adds what `mask` holds, or hides where it is false.
+INLINE void mask_line(const AttentionMask& mask, int64_t offset, int64_t step, int64_t count,
+                      float* scores) {
+    if (mask.additive)
+        for (int64_t i = 0; i < count; i++) scores[i] += mask.additive[offset + i * step];
+    else
+        for (int64_t i = 0; i < count; i++)
+            if (!mask.allowed[offset + i * step]) scores[i] = -infinity();
 }
 
 }  // namespace
 
-void finish_scores(const Attention& a, int64_t batch, int64_t head, int64_t row, int64_t first_k,
-                   int64_t cols, float* scores) {
+void mask_scores(const Attention& a, int64_t batch, int64_t head, int64_t row, int64_t key,
+                 int64_t count, bool by_query, float* scores) {
     const AttentionMask& m = a.mask;
-    const int64_t offset =
-        batch * m.batch_stride + head * m.head_stride + row * m.row_stride + first_k * m.col_stride;
-    over_vectors(0, cols, [=](int64_t i, auto lanes) {
-        store(scores + i, load(scores + i, lanes) * a.scale, lanes);
-    });
-    if (m.additive)
-        for (int64_t j = 0; j < cols; j++) scores[j] += m.additive[offset + j * m.col_stride];
-    if (m.allowed)
-        for (int64_t j = 0; j < cols; j++)
-            if (!m.allowed[offset + j * m.col_stride]) scores[j] = -infinity();
+    if (!m.additive && !m.allowed) return;
+    mask_line(m, batch * m.batch_stride + head * m.head_stride + row * m.row_stride +
+                     key * m.col_stride,
+              by_query ? m.row_stride : m.col_stride, count, scores);
 }
 
 void attention_forward(const Attention& a, const Heads<float>& out, float* lse) {
     if (a.q_rows == 0) return;
     // Enough tasks for all threads; a row's result does not depend on the task it falls into.
-    const int64_t pairs = a.batch * a.kv_heads, blocks = ceil_div(a.q_rows, block_q);
+    const int64_t pairs = a.batch * a.kv_heads, strips = ceil_div(a.q_rows, MR);
     const int64_t wanted = ceil_div(4 * thread_count(), larger(1, pairs));
-    const int64_t each = ceil_div(blocks, smaller(blocks, wanted)) * block_q;
+    const int64_t each = ceil_div(strips, smaller(strips, wanted)) * MR;
     const int64_t pieces = ceil_div(a.q_rows, each);
     parallel_for(pairs * pieces, [&](int64_t i) {
         const int64_t pair = i / pieces, first = i % pieces * each;

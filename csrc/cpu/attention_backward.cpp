@@ -1,11 +1,17 @@
-// Gradients of attention from blocks of scores that are computed again: with P = exp(S - lse) and
+// Gradients of attention from scores that are computed again: with P = exp(S - lse) and
 // delta = rowsum(grad * out), dS = P * (grad V^T - delta) (Dao et al., "FlashAttention", 2022).
+// The scores are found transposed: a strip of keys, as many as a tile of the product has rows,
+// meets all queries of a block, so that lse and delta are vectors along the strip, and the strips
+// of P^T and dS^T are read by rows, still in the first cache, by the products that give dV and dK.
+// The strips of dS^T gather into a block that gives dQ.
 #include "../scratch.h"
 #include "attention.h"
 #include "declare.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
+
+constexpr int64_t block_q = 16 * W, block_k = 16 * MR;
 
 // The arguments of attention_backward.
 struct Given {
@@ -15,96 +21,199 @@ struct Given {
     const Heads<float>&dq, &dk, &dv;
 };
 
+// Rows of queries as the products read them: transposed, or as they are.
+struct Turned {
+    float *by_column, *by_row;
+};
+
 // One task: everything that meets the keys and values of one head.
 struct BackwardTask : Given {
     const int64_t batch, kv_head, group = a.heads / a.kv_heads;
-    const Scratch weights{block_q * block_k}, dscores{block_q * block_k};  // blocks of P and dS
-    const Scratch delta{group * a.q_rows};
-    const Scratch queries{panel_floats(block_q, a.d)}, grads{panel_floats(block_q, a.value_d)};
-    const Scratch keys{panel_floats(block_k, a.d)}, transposed_keys{panel_floats(a.d, block_k)};
-    const Scratch transposed_values{panel_floats(a.value_d, block_k)};
+    const int64_t span_q = round_up(smaller(block_q, a.q_rows), NR), stride = span_q + W;
+    const int64_t span_k = smaller(block_k, a.k_rows), blocks = ceil_div(a.q_rows, block_q);
+    const int64_t query_floats = larger(panel_floats(a.d, span_q), panel_floats(span_q, a.d));
+    const int64_t grad_floats =
+        larger(panel_floats(a.value_d, span_q), panel_floats(span_q, a.value_d));
+    const Scratch weights{MR * stride}, dscores{span_k * stride};  // strip of P^T, block of dS^T
+    const Scratch lse_memory{blocks * span_q}, delta_memory{blocks * span_q};
+    const Scratch queries{2 * blocks * query_floats}, grads{2 * blocks * grad_floats};
+    const Scratch keys{panel_floats(span_k, a.d)};
 
-    void clear() const;
-    void meet_keys(int64_t first_k, int64_t cols) const;
-    void meet_queries(int64_t head, int64_t row, int64_t first_k, int64_t cols,
-                      int64_t width) const;
-    void finish_row(int64_t head, int64_t row, int64_t first_k, int64_t width, float* p,
-                    float* ds) const;
+    void run() const;
+    void prepare_head(int64_t head) const;
+    Ahead after(int64_t head) const;
+    void meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols,
+                    Ahead& ahead) const;
+    void meet_strip(int64_t head, int64_t block, int64_t key, int64_t rows, float* ds,
+                    Ahead& ahead) const;
+    void find_line(int64_t head, int64_t block, int64_t key, int64_t start, int64_t end, float* p,
+                   float* ds) const;
+    void add_to_queries(int64_t head, int64_t block, int64_t first_k, int64_t cols,
+                        Ahead& ahead) const;
+
+    int64_t rows_in(int64_t block) const { return smaller(block_q, a.q_rows - block * block_q); }
+    Turned turned(const Scratch& memory, int64_t floats, int64_t block) const {
+        return {memory + 2 * block * floats, memory + (2 * block + 1) * floats};
+    }
 };
 
-void clear_rows(const Heads<float>& heads, int64_t batch, int64_t head, int64_t rows,
+void clear_rows(const Heads<float>& heads, int64_t batch, int64_t head, int64_t first, int64_t end,
                 int64_t cols) {
-    for (int64_t row = 0; row < rows; row++)
+    for (int64_t row = first; row < end; row++)
         memset(at(heads, batch, head, row), 0, sizeof(float) * cols);
 }
 
-// Gradients start at 0; delta of every query is found.
-void BackwardTask::clear() const {
-    clear_rows(dk, batch, kv_head, a.k_rows, a.d);
-    clear_rows(dv, batch, kv_head, a.k_rows, a.value_d);
-    for (int64_t member = 0; member < group; member++) {
-        const int64_t head = kv_head * group + member;
-        clear_rows(dq, batch, head, a.q_rows, a.d);
-        for (int64_t row = 0; row < a.q_rows; row++) {
-            const float *g = at(grad, batch, head, row), *o = at(out, batch, head, row);
-            delta[member * a.q_rows + row] = sum_over(a.value_d, [=](int64_t i, auto lanes) {
-                return load(g + i, lanes) * load(o + i, lanes);
+// Packs the queries, scaled where they meet keys, and the gradients; finds delta.
+void BackwardTask::prepare_head(int64_t head) const {
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t first = block * block_q, rows = rows_in(block);
+        const Matrix q = rows_of(a.q, batch, head, first, rows, a.d);
+        const Matrix g = rows_of(grad, batch, head, first, rows, a.value_d);
+        const Turned q_panels = turned(queries, query_floats, block);
+        const Turned g_panels = turned(grads, grad_floats, block);
+        pack_panels(transposed(q), q_panels.by_column);
+        float* scores_of = q_panels.by_column;
+        over_vectors(0, panel_floats(a.d, rows), [=](int64_t i, auto lanes) {
+            store(scores_of + i, load(scores_of + i, lanes) * a.scale, lanes);
+        });
+        pack_panels(q, q_panels.by_row);
+        pack_panels(transposed(g), g_panels.by_column);
+        pack_panels(g, g_panels.by_row);
+        float *shifts = lse_memory + block * span_q, *deltas = delta_memory + block * span_q;
+        memset(shifts, 0, sizeof(float) * span_q);
+        memset(deltas, 0, sizeof(float) * span_q);
+        for (int64_t i = 0; i < rows; i++) {
+            const float *from = at(grad, batch, head, first + i), *o = at(out, batch, head, first + i);
+            const float end = lse[(batch * a.heads + head) * a.q_rows + first + i];
+            shifts[i] = end == -infinity() ? 0 : end;
+            deltas[i] = sum_over(a.value_d, [=](int64_t d, auto lanes) {
+                return load(from + d, lanes) * load(o + d, lanes);
             });
         }
     }
 }
 
-// From scores and grad · V^T to P and dS.
-void BackwardTask::finish_row(int64_t head, int64_t row, int64_t first_k, int64_t width, float* p,
-                              float* ds) const {
-    const int64_t seen = visible(a, row, first_k, width);
-    const float end = lse[(batch * a.heads + head) * a.q_rows + row];
-    const float shift = end == -infinity() ? 0 : end;
-    const float expected = delta[(head - kv_head * group) * a.q_rows + row];
-    finish_scores(a, batch, head, row, first_k, seen, p);
-    over_vectors(0, seen, [=](int64_t i, auto lanes) {
-        const vf weight = exp(load(p + i, lanes) - shift);
-        store(p + i, weight, lanes);
-        store(ds + i, weight * (load(ds + i, lanes) - expected) * a.scale, lanes);
-    });
-    memset(p + seen, 0, sizeof(float) * (width - seen));
-    memset(ds + seen, 0, sizeof(float) * (width - seen));
-}
-
-void BackwardTask::meet_queries(int64_t head, int64_t row, int64_t first_k, int64_t cols,
-                                int64_t width) const {
-    const int64_t rows = smaller(block_q, a.q_rows - row), panels = ceil_div(width, NR);
-    const Matrix q = rows_of(a.q, batch, head, row, rows, a.d);
-    const Matrix g = rows_of(grad, batch, head, row, rows, a.value_d);
-    multiply_block(rows_in_place(q), {transposed_keys, a.d, width}, 0, panels, {}, weights,
-                   block_k);
-    multiply_block(rows_in_place(g), {transposed_values, a.value_d, width}, 0, panels, {}, dscores,
-                   block_k);
-    for (int64_t i = 0; i < rows; i++)
-        finish_row(head, row + i, first_k, width, weights + i * block_k, dscores + i * block_k);
-    const auto add = [](const RowBlock& left, const Panels& right, const Heads<float>& to,
-                        float* first) {
-        multiply_block(left, right, 0, right.count(), {first, to.row_stride}, first, to.row_stride);
+// From scores and grad · V^T of one key to P and dS, for the queries [start, end) of a block; 0
+// where a query does not see the key, and in dS also before `start` as far as a tile may reach.
+void BackwardTask::find_line(int64_t head, int64_t block, int64_t key, int64_t start, int64_t end,
+                             float* p, float* ds) const {
+    const int64_t first = block * block_q;
+    const int64_t hidden = smaller(end, larger(start, first_seeing(a, key) - first));
+    const float *shifts = lse_memory + block * span_q, *deltas = delta_memory + block * span_q;
+    mask_scores(a, batch, head, first + hidden, key, rows_in(block) - hidden, true, p + hidden);
+    const auto find = [=](int64_t i, vi seen) {
+        const vf weight = select(seen, exp(load(p + i) - load(shifts + i)), vf{});
+        const vf dscore = weight * (load(ds + i) - load(deltas + i)) * a.scale;
+        store(p + i, weight);
+        store(ds + i, select(seen, dscore, vf{}));
     };
-    const RowBlock p_columns{weights, width, rows, 1, block_k, false};
-    const RowBlock ds_columns{dscores, width, rows, 1, block_k, false};
-    add(p_columns, pack_panels(g, grads), dv, at(dv, batch, kv_head, first_k));
-    add(ds_columns, pack_panels(q, queries), dk, at(dk, batch, kv_head, first_k));
-    add({dscores, rows, width, block_k, block_k, true}, {keys, cols, a.d}, dq,
-        at(dq, batch, head, row));
+    for (int64_t i = larger(0, start - round_up(MR, W)); i < start; i += W) store(ds + i, vf{});
+    int64_t i = start;
+    for (; i < hidden; i += W) find(i, lane_numbers() >= static_cast<int32_t>(hidden - i));
+    for (; i < end; i += W) find(i, ~vi{});
 }
 
-void BackwardTask::meet_keys(int64_t first_k, int64_t cols) const {
-    const Matrix k = rows_of(a.k, batch, kv_head, first_k, cols, a.d);
-    const Matrix v = rows_of(a.v, batch, kv_head, first_k, cols, a.value_d);
-    pack_panels(k, keys);
-    pack_panels(transposed(k), transposed_keys);
-    pack_panels(transposed(v), transposed_values);
+// to[., start ... end) = `rows` keys or values times turned queries or gradients.
+INLINE void multiply_turned(const RowBlock& keys, const float* turned, int64_t start, int64_t end,
+                            float* to, int64_t stride, Ahead& ahead) {
+    for (int64_t j = start; j < end; j = (j / NR + 1) * NR) {
+        const int64_t inside = j % NR;
+        multiply_block(keys, {turned + (j - inside) * keys.depth + inside, keys.depth,
+                              smaller(NR - inside, end - j)},
+                       0, 1, {}, to + j, stride);
+        ahead.step();
+    }
+}
+
+// The next head.
+Ahead BackwardTask::after(int64_t head) const {
+    Ahead ahead;
+    const int64_t next = batch * a.heads + head + 1;
+    if (next == a.batch * a.heads) return ahead;
+    const int64_t next_batch = next / a.heads, next_head = next % a.heads, pair = next_head / group;
+    ahead.add(a.q, next_batch, next_head, a.q_rows, a.d);
+    ahead.add(grad, next_batch, next_head, a.q_rows, a.value_d);
+    ahead.add(out, next_batch, next_head, a.q_rows, a.value_d);
+    ahead.add(dq, next_batch, next_head, a.q_rows, a.d);
+    if (next_head % group > 0) return ahead;
+    ahead.add(a.k, next_batch, pair, a.k_rows, a.d);
+    ahead.add(a.v, next_batch, pair, a.k_rows, a.value_d);
+    ahead.add(dk, next_batch, pair, a.k_rows, a.d);
+    ahead.add(dv, next_batch, pair, a.k_rows, a.value_d);
+    return ahead;
+}
+
+// `rows` keys from `key` on, whose lines of dS^T begin at ds, against a block of queries.
+void BackwardTask::meet_strip(int64_t head, int64_t block, int64_t key, int64_t rows, float* ds,
+                              Ahead& ahead) const {
+    const int64_t first = block * block_q, count = rows_in(block), end = round_up(count, W);
+    const int64_t seeing = larger(0, first_seeing(a, key) - first);
+    const int64_t start = seeing / W * W;
+    if (seeing >= count) return;
+    const Turned q = turned(queries, query_floats, block), g = turned(grads, grad_floats, block);
+    const Matrix k = rows_of(a.k, batch, kv_head, key, rows, a.d);
+    const Matrix v = rows_of(a.v, batch, kv_head, key, rows, a.value_d);
+    multiply_turned(rows_in_place(k), q.by_column, start, end, weights, stride, ahead);
+    multiply_turned(rows_in_place(v), g.by_column, start, end, ds, stride, ahead);
+    for (int64_t i = 0; i < rows; i++)
+        find_line(head, block, key + i, start, end, weights + i * stride, ds + i * stride);
+    const bool begin = head == kv_head * group && block == first_seeing(a, key) / block_q;
+    const auto add = [&](const float* strip, const float* panels, int64_t cols,
+                         const Heads<float>& to) {
+        float* result = at(to, batch, kv_head, key);
+        for (int64_t j = 0; j < ceil_div(cols, NR); j++) {
+            ahead.step();
+            multiply_block({strip + seeing, rows, count - seeing, stride, stride, true},
+                           {panels + (j * count + seeing) * NR, count - seeing,
+                            smaller(NR, cols - j * NR)},
+                           0, 1, begin ? Strided{} : Strided{result + j * NR, to.row_stride},
+                           result + j * NR, to.row_stride);
+        }
+    };
+    add(weights, g.by_row, a.value_d, dv);
+    add(ds, q.by_row, a.d, dk);
+}
+
+// dQ += dS · K for a block of queries and `cols` keys from first_k on.
+void BackwardTask::add_to_queries(int64_t head, int64_t block, int64_t first_k, int64_t cols,
+                                  Ahead& ahead) const {
+    const int64_t first = block * block_q, count = rows_in(block);
+    for (int64_t i = 0; i < count; i += MR) {
+        const int64_t rows = smaller(MR, count - i);
+        const int64_t depth = visible(a, first + i + rows - 1, first_k, cols);
+        if (depth == 0) continue;
+        float* result = at(dq, batch, head, first + i);
+        for (int64_t j = 0; j < ceil_div(a.d, NR); j++) {
+            multiply_block({dscores + i, rows, depth, 1, stride, false}, {keys, cols, a.d}, j,
+                           j + 1, first_k > 0 ? Strided{result, dq.row_stride} : Strided{}, result,
+                           dq.row_stride);
+            ahead.step();
+        }
+    }
+}
+
+void BackwardTask::meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols,
+                              Ahead& ahead) const {
+    for (int64_t i = 0; i < cols; i += MR)
+        meet_strip(head, block, first_k + i, smaller(MR, cols - i), dscores + i * stride, ahead);
+    add_to_queries(head, block, first_k, cols, ahead);
+}
+
+void BackwardTask::run() const {
+    if (a.k_rows == 0)
+        for (int64_t i = 0; i < group; i++)
+            clear_rows(dq, batch, kv_head * group + i, 0, a.q_rows, a.d);
+    const int64_t seen = a.q_rows == 0 ? 0 : visible(a, a.q_rows - 1, 0, a.k_rows);
+    clear_rows(dk, batch, kv_head, seen, a.k_rows, a.d);
+    clear_rows(dv, batch, kv_head, seen, a.k_rows, a.value_d);
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        for (int64_t row = first_block_seeing(a, first_k); row < a.q_rows; row += block_q) {
-            const int64_t last = smaller(a.q_rows, row + block_q) - 1;
-            const int64_t width = visible(a, last, first_k, cols);
-            if (width > 0) meet_queries(head, row, first_k, cols, width);
+        prepare_head(head);
+        Ahead ahead = after(head);
+        for (int64_t first_k = 0; first_k < seen; first_k += block_k) {
+            const int64_t cols = smaller(block_k, seen - first_k);
+            pack_panels(rows_of(a.k, batch, kv_head, first_k, cols, a.d), keys);
+            for (int64_t i = first_seeing(a, first_k) / block_q; i < blocks; i++)
+                meet_block(head, i, first_k, cols, ahead);
         }
     }
 }
@@ -115,11 +224,7 @@ void attention_backward(const Attention& a, const Heads<const float>& grad,
                         const Heads<const float>& out, const float* lse, const Heads<float>& dq,
                         const Heads<float>& dk, const Heads<float>& dv) {
     parallel_for(a.batch * a.kv_heads, [&](int64_t pair) {
-        const BackwardTask task{
-            {a, grad, out, lse, dq, dk, dv}, pair / a.kv_heads, pair % a.kv_heads};
-        task.clear();
-        for (int64_t first_k = 0; first_k < a.k_rows; first_k += block_k)
-            task.meet_keys(first_k, smaller(block_k, a.k_rows - first_k));
+        BackwardTask{{a, grad, out, lse, dq, dk, dv}, pair / a.kv_heads, pair % a.kv_heads}.run();
     });
 }
 
