@@ -1,6 +1,9 @@
 """What a run decides for itself: tokenizer, context, model, length; and what it predicts."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from dataclasses import replace
@@ -10,9 +13,9 @@ import pytest
 
 from minillm import data, kernels, tokenizers
 from minillm.models import GPT2
-from minillm.training import plan, run_folder
+from minillm.training import machine, plan, run_folder
 from minillm.training.settings import Settings
-from small_runs import minillm, story, trainer, written
+from small_runs import environment, minillm, story, trainer, written
 
 
 def facts_of(tmp_path, text):
@@ -133,6 +136,38 @@ def test_predicted_memory_is_that_of_a_step(tmp_path, provider, options):
         tracemalloc.stop()
     predicted -= plan.PROCESS_BYTES + plan.LOGITS_BYTES
     assert 0.9 < predicted / peak < 2.5
+
+
+PEAK = """
+import json, pathlib, sys
+from minillm.training import machine, plan
+from small_runs import story, trainer
+run = trainer(pathlib.Path(sys.argv[1]), story(200), **json.loads(sys.argv[2]))
+for _ in range(2):
+    run.step(0.5)
+print(plan.predicted_memory(run.settings, run.model.config) / 1e6, machine.memory().peak_mb)
+"""
+
+
+@pytest.mark.skipif(kernels.cpu is None, reason="the C++ extension is not installed: no arena")
+@pytest.mark.skipif(machine.memory().peak_mb is None, reason="this system tells no peak of memory")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12},
+        {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12, "recompute": True},
+        {"layers": 2, "heads": 6, "width": 384, "context": 256, "batch": 4},
+        {"layers": 6, "width": 256, "context": 32, "batch": 4, "accumulate": 2},
+    ],
+)
+def test_predicted_memory_is_that_of_the_process(tmp_path, options):
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path), json.dumps(options | {"threads": 2})],
+        check=True, capture_output=True, encoding="utf-8",
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
+    )  # fmt: skip
+    predicted, peak = map(float, done.stdout.split())
+    assert 0.8 < predicted / peak < 1.2
 
 
 def test_recompute_is_kept_by_the_run_and_changes_no_bit(tmp_path):

@@ -31,10 +31,11 @@ EPOCHS = 30
 LEAST_STEPS, MOST_STEPS = 200, 5000
 PATIENCE = 300.0  # seconds a run takes unless asked for longer
 EVALUATIONS = 20
-BYTES_PER_WEIGHT = 16  # the weight, its gradient, two moments
-FLOATS_PER_FEATURE = 22  # kept for backward by a block, for each token and feature
+FLOATS_PER_FEATURE = 19  # kept for backward by a block, for each token and feature
+FLOATS_IN_WORK = 8  # held besides by the block at work
+FLOATS_IN_REFERENCE = 16  # and by NumPy, which holds what kernels do not write
 FLOATS_PER_SCORE = 5  # held at once by the reference attention of one block
-PROCESS_BYTES = 60_000_000
+PROCESS_BYTES = 30_000_000
 LOGITS_BYTES = 3 * 4 << 20
 
 
@@ -152,13 +153,24 @@ def choose_length(
 
 
 def predicted_memory(settings: Settings, config: GPT2Config) -> int:
-    """Bytes at the peak of a step, about: weights, what blocks keep, and the process."""
+    """Bytes at the peak of a step, about: weights, what blocks keep, and the process.
+
+    As backward comes down the blocks, gradients take the place of what they kept; that of the head
+    is the first. Accumulated gradients are there from the start.
+    """
     s: Any = settings
-    kept = s.batch * config.n_positions * config.n_embd * 4 * FLOATS_PER_FEATURE
-    blocks = kept * (2 if settings.recompute else config.n_layer + 1)
+    feature = s.batch * config.n_positions * config.n_embd * 4
+    kept = config.n_layer * FLOATS_PER_FEATURE
+    if settings.recompute:
+        kept = config.n_layer + FLOATS_PER_FEATURE
+    blocks, work = feature * kept, feature * FLOATS_IN_WORK
     if ops.scaled_dot_product_attention.kernels(kernels.active_cpu)[1] is None:
-        blocks += s.batch * config.n_head * config.n_positions**2 * 4 * FLOATS_PER_SCORE
-    return PROCESS_BYTES + LOGITS_BYTES + BYTES_PER_WEIGHT * config.parameter_count + blocks
+        work += feature * FLOATS_IN_REFERENCE
+        work += s.batch * config.n_head * config.n_positions**2 * 4 * FLOATS_PER_SCORE
+    weights = 4 * config.parameter_count
+    head = 4 * config.vocab_size * config.n_embd
+    growing = blocks + weights if s.accumulate > 1 else max(blocks + head, weights)
+    return PROCESS_BYTES + LOGITS_BYTES + 3 * weights + growing + work  # with two moments
 
 
 def require_memory(needed: int, available: int | None) -> None:
