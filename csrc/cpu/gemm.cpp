@@ -40,21 +40,26 @@ int64_t share(int64_t units, int64_t most, bool serial) {
     return serial ? units : smaller(most, ceil_div(units, 4 * thread_count()));
 }
 
-RowBlock rows_of(const Matrix& a, float* memory) {
-    return a.col_stride == 1 ? rows_in_place(a) : pack_rows(a, memory);
+// Packing rows that lie along memory pays where many panels read them.
+bool packs(const Matrix& a, int64_t cols) { return a.col_stride != 1 || cols >= 256; }
+
+RowBlock rows_of(const Matrix& a, bool pack, float* memory) {
+    return pack ? pack_rows(a, memory) : rows_in_place(a);
 }
 
 void multiply_few_rows(const Product& p) {
     const int64_t cols = share(ceil_div(p.b.cols, NR), p.b.cols, p.serial) * NR;
     parallel_for(ceil_div(p.b.cols, cols), [&](int64_t task) {
         const int64_t col = task * cols;
-        const Scratch memory(p.slice * NR), row_memory(p.a.col_stride == 1 ? 0 : p.slice * 4 * MR);
+        const bool pack = p.a.col_stride != 1;
+        const Scratch memory(p.slice * NR), row_memory(pack ? p.slice * 4 * MR : 0);
         for (int64_t k = 0; k < p.a.cols; k += p.slice) {
             const Matrix b = part(p.b, k, p.depth_from(k), col, smaller(cols, p.b.cols - col));
             const Panels panels = panels_in_place(b, memory);
             for (int64_t row = 0; row < p.a.rows; row += 4 * MR) {
                 const int64_t rows = smaller(4 * MR, p.a.rows - row);
-                p.add(rows_of(part(p.a, row, rows, k, b.rows), row_memory), row, panels, col, k);
+                p.add(rows_of(part(p.a, row, rows, k, b.rows), pack, row_memory), row, panels, col,
+                      k);
             }
         }
     });
@@ -76,9 +81,11 @@ void multiply_by_rows(const Product& p) {
         });
         parallel_for(ceil_div(p.a.rows, rows), [&](int64_t task) {
             const int64_t row = task * rows, count = smaller(rows, p.a.rows - row);
-            const Scratch memory(p.a.col_stride == 1 ? 0 : p.slice * rows);
+            const bool pack = packs(p.a, p.b.cols);
+            const Scratch memory(pack ? p.slice * rows : 0);
             for (int64_t k = 0; k < depth; k += p.slice) {
-                const RowBlock block = rows_of(part(p.a, row, count, k, p.depth_from(k)), memory);
+                const RowBlock block =
+                    rows_of(part(p.a, row, count, k, p.depth_from(k)), pack, memory);
                 p.add(block, row, {shared + k * padded, block.depth, cols}, col, k);
             }
         });
@@ -88,7 +95,7 @@ void multiply_by_rows(const Product& p) {
 // A is shared.
 void multiply_by_columns(const Product& p) {
     const int64_t depth = p.a.cols, slices = ceil_div(depth, p.slice);
-    const bool pack = p.a.col_stride != 1;
+    const bool pack = packs(p.a, p.b.cols);
     const int64_t height =
         pack ? smaller(p.a.rows, larger(1, shared_floats / (depth * MR)) * MR) : p.a.rows;
     const int64_t cols = share(ceil_div(p.b.cols, NR), most_panels, p.serial) * NR;

@@ -73,7 +73,41 @@ Panels panels_in_place(const Matrix& b, float* memory) {
     return {memory, b.rows, b.cols, b.data, b.row_stride};
 }
 
-RowBlock pack_rows(const Matrix& a, float* memory) {
+namespace {
+
+INLINE void store_some(float* to, vf v, int64_t count) {
+    if (count == W)
+        store(to, v);
+    else
+        store(to, v, First{count});
+}
+
+// Rows lie along memory: squares of W columns are transposed, up to W rows of a tile at a time.
+void pack_rows_along(const Matrix& a, float* memory) {
+    for (int64_t row = 0; row < a.rows; row += MR) {
+        float* tile = memory + row * a.cols;
+        for (int64_t k = 0; k < a.cols; k += W) {
+            const int64_t depth = smaller(W, a.cols - k);
+            for (int64_t part = 0; part < smaller(MR, a.rows - row); part += W) {
+                const int64_t rows = smaller(smaller(W, MR - part), a.rows - row - part);
+                vf square[W];
+                for (int64_t i = 0; i < W; i++) {
+                    const float* from = a.data + (row + part + i) * a.row_stride + k;
+                    if (i >= rows)
+                        square[i] = vf{};
+                    else
+                        square[i] = depth == W ? load(from) : load(from, First{depth});
+                }
+                transpose(square);
+                for (int64_t i = 0; i < depth; i++)
+                    store_some(tile + (k + i) * MR + part, square[i], smaller(W, MR - part));
+            }
+        }
+    }
+}
+
+// Columns lie along memory: a run of each is copied.
+void pack_rows_across(const Matrix& a, float* memory) {
     for (int64_t first = 0; first < a.cols; first += lines_together) {
         const int64_t end = smaller(a.cols, first + lines_together);
         const int64_t next = smaller(a.cols, end + lines_together);
@@ -92,6 +126,12 @@ RowBlock pack_rows(const Matrix& a, float* memory) {
             }
         }
     }
+}
+
+}  // namespace
+
+RowBlock pack_rows(const Matrix& a, float* memory) {
+    (a.col_stride == 1 ? pack_rows_along : pack_rows_across)(a, memory);
     return {memory, a.rows, a.cols, a.cols, MR, false};
 }
 
