@@ -3,15 +3,14 @@
 // to the next, and a row's maximum and sum are final unless there are more blocks; only then are
 // they corrected as better maxima turn up (Milakov and Gimelshein, 2018, arXiv:1805.02867; Dao et
 // al., "FlashAttention", 2022, arXiv:2205.14135).
-#include "attention.h"
-
-#include "../scratch.h"
+#include "attention_tiles.h"
 #include "declare.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
 
 constexpr int64_t block_k = 32 * W;  // keys of a block
+constexpr int64_t tallest = tile_strip > MR ? tile_strip : MR;  // strip
 constexpr int64_t few_rows = 4;      // queries below which keys and values are not worth packing
 
 // -inf from element `seen` on. Whole vectors, as the product stored them: others would have to wait
@@ -40,10 +39,12 @@ struct Task {
     float* lse;  // holds the running maxima meanwhile
     const int64_t batch, kv_head, first, end;
     const int64_t group = a.heads / a.kv_heads;
-    const bool pack = a.q_rows * group >= few_rows;
+    const bool tiles = wants_tiles(a), pack = tiles || a.q_rows * group >= few_rows;
+    const int64_t height = tiles ? tile_strip : MR;  // of a strip
     const int64_t keys = visible(a, end - 1, 0, a.k_rows);  // that any of these queries sees
     const int64_t span = smaller(block_k, keys), stride = round_up(span, NR) + W;
-    const Scratch scores{MR * stride}, queries{MR * a.d};
+    const Scratch scores{height * stride}, queries{height * a.d};
+    const Scratch strip{tiles ? height * round_up(larger(span, a.d), tile_depth) / 2 : 0};
     const Scratch sums{group * (end - first)};  // of weights, by query
     const Scratch key_memory{pack ? panel_floats(a.d, span) : 0};
     const Scratch value_memory{panel_floats(span, pack ? a.value_d : NR)};
@@ -54,7 +55,10 @@ struct Task {
                     const Panels& values, Ahead& ahead) const;
     void find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
                      Ahead& ahead) const;
-    void weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width) const;
+    void weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
+               Ahead& ahead) const;
+    void weigh_values(const RowBlock& weights, const Panels& values, const Output& to,
+                      Ahead& ahead) const;
     void correct(int64_t head, int64_t row, float factor) const;
     void finish(int64_t head, int64_t row) const;
     Ahead after(int64_t head) const;
@@ -71,9 +75,10 @@ struct Task {
 // Turns a strip of scores into weights under each row's maximum so far, and corrects what was summed
 // before. One step for all rows, then the next: each waits long for its results. Of a row, what the
 // query sees counts; weights are written up to `width`, a multiple of W.
-void Task::weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width) const {
-    float shifts[MR];
-    vf fresh[MR];
+void Task::weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
+                 Ahead& ahead) const {
+    float shifts[tallest];
+    vf fresh[tallest];
     for (int64_t i = 0; i < rows; i++) {
         const int64_t seen = visible(a, row + i, first_k, smaller(width, keys - first_k));
         float* line = scores + i * stride;
@@ -97,6 +102,7 @@ void Task::weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64
             store(line + j, weight);
             return weight;
         });
+        if (tiles) ahead.step();
     }
     for (int64_t i = 0; i < rows; i++) sum_of(head, row + i) += sum(fresh[i]);
 }
@@ -120,6 +126,14 @@ void Task::find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k,
             store(to + d, load(from + d, lanes) * a.scale, lanes);
         });
     }
+#if MINILLM_AMX
+    if (tiles) {
+        pack_tile_rows({queries, rows, a.d, a.d, 1}, numbers(strip));
+        return multiply_tiles({numbers(strip), round_up(rows, tile_lines), a.d},
+                              {numbers(key_memory), round_up(width, tile_lines), a.d},
+                              Output{scores, stride, {}});
+    }
+#endif
     for (int64_t j = 0; pack && j < ceil_div(width, NR); j++) {
         multiply_block({queries, rows, a.d, a.d, a.d, true},
                        {key_memory, a.d, round_up(width, W)}, j, j + 1, {}, scores, stride);
@@ -136,6 +150,20 @@ void Task::find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k,
     }
 }
 
+void Task::weigh_values(const RowBlock& weights, const Panels& values, const Output& to,
+                        Ahead& ahead) const {
+#if MINILLM_AMX
+    if (tiles)
+        return multiply_part(pack_tile_rows({weights.data, weights.rows, weights.depth, stride, 1},
+                                            numbers(strip)),
+                             {numbers(value_memory), a.value_d, values.rows}, 0, to);
+#endif
+    for (int64_t j = 0; j < values.count(); j++) {
+        multiply_block(weights, values, j, j + 1, to);
+        ahead.step(2);
+    }
+}
+
 void Task::finish(int64_t head, int64_t row) const {
     float* result = at(out, batch, head, row);
     const float total = sum_of(head, row), scale = total == 0 ? 0 : 1 / total;
@@ -148,18 +176,15 @@ void Task::finish(int64_t head, int64_t row) const {
 // A strip of queries from `row` on against `cols` keys.
 void Task::meet_strip(int64_t head, int64_t row, int64_t first_k, int64_t cols,
                       const Panels& values, Ahead& ahead) const {
-    const int64_t rows = smaller(MR, end - row), last = row + rows - 1;
+    const int64_t rows = smaller(height, end - row), last = row + rows - 1;
     const int64_t width = visible(a, last, first_k, cols);
     if (width > 0) {
         find_scores(head, row, rows, first_k, width, ahead);
-        weigh(head, row, rows, first_k, round_up(width, W));
+        weigh(head, row, rows, first_k, round_up(width, W), ahead);
         float* result = at(out, batch, head, row);
         const Strided start = first_k > 0 ? Strided{result, out.row_stride} : Strided{};
-        for (int64_t j = 0; j < values.count(); j++) {
-            multiply_block({scores, rows, width, stride, stride, true}, values, j, j + 1, start,
-                           result, out.row_stride);
-            ahead.step(2);
-        }
+        weigh_values({scores, rows, width, stride, stride, true}, values,
+                     Output{result, out.row_stride, start}, ahead);
     }
     if (first_k + cols == keys)
         for (int64_t i = 0; i < rows; i++) finish(head, row + i);
@@ -181,12 +206,23 @@ Ahead Task::after(int64_t head) const {
 // All queries of the task against `cols` keys.
 void Task::meet_keys(int64_t first_k, int64_t cols) const {
     const Matrix v = rows_of(a.v, batch, kv_head, first_k, cols, a.value_d);
-    if (pack)
-        pack_panels(transposed(rows_of(a.k, batch, kv_head, first_k, cols, a.d)), key_memory);
-    const Panels values = pack ? pack_panels(v, value_memory) : panels_in_place(v, value_memory);
+    const Matrix k_columns = transposed(rows_of(a.k, batch, kv_head, first_k, cols, a.d));
+    Panels values{value_memory, cols, a.value_d};
+#if MINILLM_AMX
+    if (tiles) {
+        pack_tile_columns(k_columns, numbers(key_memory));
+        pack_tile_columns(v, numbers(value_memory));
+    }
+#endif
+    if (!pack) {
+        values = panels_in_place(v, value_memory);
+    } else if (!tiles) {
+        pack_panels(k_columns, key_memory);
+        pack_panels(v, value_memory);
+    }
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
         Ahead ahead = first_k == 0 ? after(head) : Ahead{};
-        for (int64_t row = first; row < end; row += MR)
+        for (int64_t row = first; row < end; row += height)
             meet_strip(head, row, first_k, cols, values, ahead);
     }
 }
@@ -230,14 +266,21 @@ void mask_scores(const Attention& a, int64_t batch, int64_t head, int64_t row, i
 void attention_forward(const Attention& a, const Heads<float>& out, float* lse) {
     if (a.q_rows == 0) return;
     // Enough tasks for all threads; a row's result does not depend on the task it falls into.
-    const int64_t pairs = a.batch * a.kv_heads, strips = ceil_div(a.q_rows, MR);
+    const int64_t pairs = a.batch * a.kv_heads, strip = wants_tiles(a) ? tile_strip : MR;
+    const int64_t strips = ceil_div(a.q_rows, strip);
     const int64_t wanted = ceil_div(4 * thread_count(), larger(1, pairs));
-    const int64_t each = ceil_div(strips, smaller(strips, wanted)) * MR;
+    const int64_t each = ceil_div(strips, smaller(strips, wanted)) * strip;
     const int64_t pieces = ceil_div(a.q_rows, each);
     parallel_for(pairs * pieces, [&](int64_t i) {
         const int64_t pair = i / pieces, first = i % pieces * each;
         const int64_t batch = pair / a.kv_heads, kv_head = pair % a.kv_heads;
-        Task{a, out, lse, batch, kv_head, first, smaller(a.q_rows, first + each)}.run();
+        const Task task{a, out, lse, batch, kv_head, first, smaller(a.q_rows, first + each)};
+        if (task.tiles) {
+            const TileScope scope;
+            task.run();
+        } else {
+            task.run();
+        }
     });
 }
 

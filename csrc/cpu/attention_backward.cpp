@@ -4,13 +4,13 @@
 // meets all queries of a block, so that lse and delta are vectors along the strip, and the strips
 // of P^T and dS^T are read by rows, still in the first cache, by the products that give dV and dK.
 // The strips of dS^T gather into a block that gives dQ.
-#include "../scratch.h"
-#include "attention.h"
+#include "attention_tiles.h"
 #include "declare.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
 
+// Whole strips, of either kind where there are two, and whole tiles.
 constexpr int64_t block_q = 16 * W, block_k = 16 * MR;
 
 // The arguments of attention_backward.
@@ -34,14 +34,24 @@ struct BackwardTask : Given {
     const int64_t query_floats = larger(panel_floats(a.d, span_q), panel_floats(span_q, a.d));
     const int64_t grad_floats =
         larger(panel_floats(a.value_d, span_q), panel_floats(span_q, a.value_d));
-    const Scratch weights{MR * stride}, dscores{span_k * stride};  // strip of P^T, block of dS^T
+    const bool tiles = wants_tiles(a);
+    const int64_t height = tiles ? tile_strip : MR;  // of a strip
+    const Scratch weights{height * stride};          // strip of P^T
+    const Scratch dscores{round_up(span_k, height) * stride};  // block of dS^T
     const Scratch lse_memory{blocks * span_q}, delta_memory{blocks * span_q};
     const Scratch queries{2 * blocks * query_floats}, grads{2 * blocks * grad_floats};
     const Scratch keys{panel_floats(span_k, a.d)};
+    const Scratch strip{tiles ? height * larger(larger(span_q, span_k), larger(a.d, a.value_d)) : 0};
 
     void run() const;
+    void pack_columns(const Matrix& b, float* memory) const;
+    void pack_scaled(const Matrix& q, float* memory) const;
     void prepare_head(int64_t head) const;
     Ahead after(int64_t head) const;
+    void meet_turned(const Matrix& keys, const float* turned, int64_t start, int64_t end, float* to,
+                     Ahead& ahead) const;
+    void add_product(const RowBlock& lines, const float* right, int64_t deep, int64_t first,
+                     int64_t cols, bool add, float* to, int64_t to_stride, Ahead& ahead) const;
     void meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols,
                     Ahead& ahead) const;
     void meet_strip(int64_t head, int64_t block, int64_t key, int64_t rows, float* ds,
@@ -63,6 +73,27 @@ void clear_rows(const Heads<float>& heads, int64_t batch, int64_t head, int64_t 
         memset(at(heads, batch, head, row), 0, sizeof(float) * cols);
 }
 
+// A right operand.
+void BackwardTask::pack_columns(const Matrix& b, float* memory) const {
+#if MINILLM_AMX
+    if (tiles) return void(pack_tile_columns(b, numbers(memory)));
+#endif
+    pack_panels(b, memory);
+}
+
+// Queries, transposed, as they meet keys.
+void BackwardTask::pack_scaled(const Matrix& q, float* memory) const {
+    const Scratch scaled{q.rows * q.cols};
+    for (int64_t i = 0; i < q.rows; i++) {
+        const float* from = q.data + i * q.row_stride;
+        float* to = scaled + i * q.cols;
+        over_vectors(0, q.cols, [=](int64_t d, auto lanes) {
+            store(to + d, load(from + d, lanes) * a.scale, lanes);
+        });
+    }
+    pack_columns(transposed(row_major(scaled, q.rows, q.cols)), memory);
+}
+
 // Packs the queries, scaled where they meet keys, and the gradients; finds delta.
 void BackwardTask::prepare_head(int64_t head) const {
     for (int64_t block = 0; block < blocks; block++) {
@@ -71,14 +102,10 @@ void BackwardTask::prepare_head(int64_t head) const {
         const Matrix g = rows_of(grad, batch, head, first, rows, a.value_d);
         const Turned q_panels = turned(queries, query_floats, block);
         const Turned g_panels = turned(grads, grad_floats, block);
-        pack_panels(transposed(q), q_panels.by_column);
-        float* scores_of = q_panels.by_column;
-        over_vectors(0, panel_floats(a.d, rows), [=](int64_t i, auto lanes) {
-            store(scores_of + i, load(scores_of + i, lanes) * a.scale, lanes);
-        });
-        pack_panels(q, q_panels.by_row);
-        pack_panels(transposed(g), g_panels.by_column);
-        pack_panels(g, g_panels.by_row);
+        pack_scaled(q, q_panels.by_column);
+        pack_columns(q, q_panels.by_row);
+        pack_columns(transposed(g), g_panels.by_column);
+        pack_columns(g, g_panels.by_row);
         float *shifts = lse_memory + block * span_q, *deltas = delta_memory + block * span_q;
         memset(shifts, 0, sizeof(float) * span_q);
         memset(deltas, 0, sizeof(float) * span_q);
@@ -113,14 +140,45 @@ void BackwardTask::find_line(int64_t head, int64_t block, int64_t key, int64_t s
     for (; i < end; i += W) find(i, ~vi{});
 }
 
-// to[., start ... end) = `rows` keys or values times turned queries or gradients.
-INLINE void multiply_turned(const RowBlock& keys, const float* turned, int64_t start, int64_t end,
-                            float* to, int64_t stride, Ahead& ahead) {
+// to[., start ... end) = `keys`, rows of k or v, times turned queries or gradients.
+void BackwardTask::meet_turned(const Matrix& keys, const float* turned, int64_t start, int64_t end,
+                               float* to, Ahead& ahead) const {
+#if MINILLM_AMX
+    if (tiles) {
+        const TileBlock left = pack_tile_rows(keys, numbers(strip));
+        const TileBlock right{reinterpret_cast<const uint16_t*>(turned), end, keys.cols};
+        return multiply_tiles({left.data, round_up(left.lines, tile_lines), left.depth},
+                              {right[start / tile_lines], end - start, right.depth},
+                              Output{to + start, stride, {}});
+    }
+#endif
     for (int64_t j = start; j < end; j = (j / NR + 1) * NR) {
         const int64_t inside = j % NR;
-        multiply_block(keys, {turned + (j - inside) * keys.depth + inside, keys.depth,
-                              smaller(NR - inside, end - j)},
+        multiply_block(rows_in_place(keys), {turned + (j - inside) * keys.cols + inside, keys.cols,
+                                             smaller(NR - inside, end - j)},
                        0, 1, {}, to + j, stride);
+        ahead.step();
+    }
+}
+
+// to (+)= lines · right, of which `deep` rows are packed: from row `first` on they meet the elements
+// of lines, which lie by row or by column.
+void BackwardTask::add_product(const RowBlock& lines, const float* right, int64_t deep,
+                               int64_t first, int64_t cols, bool add, float* to, int64_t to_stride,
+                               Ahead& ahead) const {
+    const Output output{to, to_stride, add ? Strided{to, to_stride} : Strided{}};
+#if MINILLM_AMX
+    if (tiles) {
+        const Matrix left{lines.data, lines.rows, lines.depth, lines.by_rows ? lines.stride : 1,
+                          lines.by_rows ? 1 : lines.stride};
+        return multiply_part(pack_tile_rows(left, numbers(strip)),
+                             {reinterpret_cast<const uint16_t*>(right), cols, deep},
+                             first / tile_depth, output);
+    }
+#endif
+    for (int64_t j = 0; j < cols; j += NR) {
+        const Panels panel{right + j * deep + first * NR, lines.depth, smaller(NR, cols - j)};
+        multiply_block(lines, panel, 0, 1, part(output, 0, j));
         ahead.step();
     }
 }
@@ -146,56 +204,44 @@ Ahead BackwardTask::after(int64_t head) const {
 // `rows` keys from `key` on, whose lines of dS^T begin at ds, against a block of queries.
 void BackwardTask::meet_strip(int64_t head, int64_t block, int64_t key, int64_t rows, float* ds,
                               Ahead& ahead) const {
-    const int64_t first = block * block_q, count = rows_in(block), end = round_up(count, W);
-    const int64_t seeing = larger(0, first_seeing(a, key) - first);
-    const int64_t start = seeing / W * W;
+    const int64_t count = rows_in(block), end = round_up(count, W);
+    const int64_t seeing = larger(0, first_seeing(a, key) - block * block_q);
     if (seeing >= count) return;
+    const int64_t start = seeing / (tiles ? tile_depth : W) * (tiles ? tile_depth : W);
     const Turned q = turned(queries, query_floats, block), g = turned(grads, grad_floats, block);
-    const Matrix k = rows_of(a.k, batch, kv_head, key, rows, a.d);
-    const Matrix v = rows_of(a.v, batch, kv_head, key, rows, a.value_d);
-    multiply_turned(rows_in_place(k), q.by_column, start, end, weights, stride, ahead);
-    multiply_turned(rows_in_place(v), g.by_column, start, end, ds, stride, ahead);
-    for (int64_t i = 0; i < rows; i++)
+    meet_turned(rows_of(a.k, batch, kv_head, key, rows, a.d), q.by_column, start, end, weights,
+                ahead);
+    meet_turned(rows_of(a.v, batch, kv_head, key, rows, a.value_d), g.by_column, start, end, ds,
+                ahead);
+    for (int64_t i = 0; i < rows; i++) {
         find_line(head, block, key + i, start, end, weights + i * stride, ds + i * stride);
-    const bool begin = head == kv_head * group && block == first_seeing(a, key) / block_q;
-    const auto add = [&](const float* strip, const float* panels, int64_t cols,
-                         const Heads<float>& to) {
-        float* result = at(to, batch, kv_head, key);
-        for (int64_t j = 0; j < ceil_div(cols, NR); j++) {
-            ahead.step();
-            multiply_block({strip + seeing, rows, count - seeing, stride, stride, true},
-                           {panels + (j * count + seeing) * NR, count - seeing,
-                            smaller(NR, cols - j * NR)},
-                           0, 1, begin ? Strided{} : Strided{result + j * NR, to.row_stride},
-                           result + j * NR, to.row_stride);
-        }
-    };
-    add(weights, g.by_row, a.value_d, dv);
-    add(ds, q.by_row, a.d, dk);
+        if (tiles) ahead.step();
+    }
+    const bool add = head > kv_head * group || block > first_seeing(a, key) / block_q;
+    const int64_t first = tiles ? start : seeing, deep = count - first;
+    add_product({weights + first, rows, deep, stride, stride, true}, g.by_row, count, first,
+                a.value_d, add, at(dv, batch, kv_head, key), dv.row_stride, ahead);
+    add_product({ds + first, rows, deep, stride, stride, true}, q.by_row, count, first, a.d, add,
+                at(dk, batch, kv_head, key), dk.row_stride, ahead);
 }
 
 // dQ += dS · K for a block of queries and `cols` keys from first_k on.
 void BackwardTask::add_to_queries(int64_t head, int64_t block, int64_t first_k, int64_t cols,
                                   Ahead& ahead) const {
     const int64_t first = block * block_q, count = rows_in(block);
-    for (int64_t i = 0; i < count; i += MR) {
-        const int64_t rows = smaller(MR, count - i);
+    for (int64_t i = 0; i < count; i += height) {
+        const int64_t rows = smaller(height, count - i);
         const int64_t depth = visible(a, first + i + rows - 1, first_k, cols);
-        if (depth == 0) continue;
-        float* result = at(dq, batch, head, first + i);
-        for (int64_t j = 0; j < ceil_div(a.d, NR); j++) {
-            multiply_block({dscores + i, rows, depth, 1, stride, false}, {keys, cols, a.d}, j,
-                           j + 1, first_k > 0 ? Strided{result, dq.row_stride} : Strided{}, result,
-                           dq.row_stride);
-            ahead.step();
-        }
+        if (depth > 0)
+            add_product({dscores + i, rows, depth, 1, stride, false}, keys, cols, 0, a.d,
+                        first_k > 0, at(dq, batch, head, first + i), dq.row_stride, ahead);
     }
 }
 
 void BackwardTask::meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols,
                               Ahead& ahead) const {
-    for (int64_t i = 0; i < cols; i += MR)
-        meet_strip(head, block, first_k + i, smaller(MR, cols - i), dscores + i * stride, ahead);
+    for (int64_t i = 0; i < cols; i += height)
+        meet_strip(head, block, first_k + i, smaller(height, cols - i), dscores + i * stride, ahead);
     add_to_queries(head, block, first_k, cols, ahead);
 }
 
@@ -211,7 +257,7 @@ void BackwardTask::run() const {
         Ahead ahead = after(head);
         for (int64_t first_k = 0; first_k < seen; first_k += block_k) {
             const int64_t cols = smaller(block_k, seen - first_k);
-            pack_panels(rows_of(a.k, batch, kv_head, first_k, cols, a.d), keys);
+            pack_columns(rows_of(a.k, batch, kv_head, first_k, cols, a.d), keys);
             for (int64_t i = first_seeing(a, first_k) / block_q; i < blocks; i++)
                 meet_block(head, i, first_k, cols, ahead);
         }
@@ -224,7 +270,14 @@ void attention_backward(const Attention& a, const Heads<const float>& grad,
                         const Heads<const float>& out, const float* lse, const Heads<float>& dq,
                         const Heads<float>& dk, const Heads<float>& dv) {
     parallel_for(a.batch * a.kv_heads, [&](int64_t pair) {
-        BackwardTask{{a, grad, out, lse, dq, dk, dv}, pair / a.kv_heads, pair % a.kv_heads}.run();
+        const BackwardTask task{
+            {a, grad, out, lse, dq, dk, dv}, pair / a.kv_heads, pair % a.kv_heads};
+        if (task.tiles) {
+            const TileScope scope;
+            task.run();
+        } else {
+            task.run();
+        }
     });
 }
 
