@@ -31,6 +31,15 @@ LIMITS = Limits(
 TINY = Size(layers=1, heads=2, width=8, context=16, batch=2, vocabulary=11)
 
 
+@pytest.fixture(autouse=True)
+def switches_restored():
+    """What a contender sets holds to the end of its process, which here is that of all tests."""
+    threads = kernels.threads()
+    with kernels.use("auto"), kernels.precision("f32"):
+        yield
+    kernels.set_threads(threads)
+
+
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],

@@ -108,6 +108,19 @@ def test_large_cases_give_the_same_bits_on_any_number_of_threads(case):
     assert bits[0] == bits[1] == bits[2]
 
 
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_a_norm_adds_to_the_stream_what_it_would_give_alone(name):
+    """To the bit: recomputed or not, branches meet in the same sum."""
+    op, total = registry[name], normal(50, 47, seed=3)
+    for isa in ISAS:
+        cpu.runtime.set_isa(isa)
+        _, saved = op.compute(normal(50, 47), normal(47, seed=1))
+        grad, onto = normal(50, 47, seed=2), total.copy()
+        alone = op.run_backward(grad, saved, {})[0]
+        assert op.run_backward(grad, saved, {}, [onto, None])[0] is onto
+        assert np.array_equal(onto, alone + total)
+
+
 # Elementary functions, against the standard library in double precision.
 
 

@@ -55,7 +55,7 @@ void norm_row_backward(const float* grad, const float* x, const float* weight, f
     const float mean_grad = centered ? sums[0] / size : 0;
     over_vectors(0, cols, [&](int64_t i, auto lanes) {
         vf d = (scaled(i, lanes) - mean_grad - normal(i, lanes) * mean_product) * rstd;
-        if (dx.add) d += load(dx.data + i, lanes);
+        if (dx.add) d = rounded(d) + load(dx.data + i, lanes);  // as if added apart
         store(dx.data + i, d, lanes);
     });
 }

@@ -32,6 +32,18 @@ INLINE void store(float* to, vf v) { *reinterpret_cast<vf_unaligned*>(to) = v; }
 INLINE vf splat(float x) { return x - vf{}; }
 INLINE vi splat(int32_t x) { return x - vi{}; }
 
+// Keeps a product from melting into the addition that follows, which would give other bits.
+INLINE vf rounded(vf product) {
+#if defined(__SSE2__)
+    __asm__("" : "+x"(product));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(product));
+#else
+    __asm__("" : "+m"(product));
+#endif
+    return product;
+}
+
 INLINE float infinity() { return __builtin_inff(); }
 
 // Part of a vector at the end of a row: the first `count` lanes, 0 < count < W.

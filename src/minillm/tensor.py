@@ -322,15 +322,15 @@ def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
     """Walk the tape from `root` against the order of recording, each node once."""
     upstream = _upstream(root, gradient)
     if root._node is None:
-        _accumulate(root, upstream, owned=gradient is None)
+        _accumulate(root, upstream, owned=True)
         return
-    pending: dict[Node, tuple[Array, bool]] = {root._node: (upstream, gradient is None)}
+    pending: dict[Node, tuple[Array, bool]] = {root._node: (upstream, True)}
     for node in _reachable(root._node):
         if node not in pending:
             continue
         grad, grad_owned = pending.pop(node)
         node.check_unmodified()
-        totals = _totals(node, pending, grad, grad_owned) if node.op.accumulates else ()
+        totals = _totals(node, pending) if node.op.accumulates else ()
         gradients = node.op.run_backward(grad, node.saved, node.params, totals)
         for place, (parent, part) in enumerate(zip(node.parents, gradients)):
             if parent is None or part is None:
@@ -356,6 +356,7 @@ def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
 
 
 def _upstream(root: Tensor, gradient: Any) -> Array:
+    """The gradient to start from, in an array of its own: the tape may add to it."""
     if gradient is None:
         if root.size != 1:
             raise RuntimeError(
@@ -371,7 +372,7 @@ def _upstream(root: Tensor, gradient: Any) -> Array:
         gradient = numpy.asarray(gradient, root.dtype)
     if gradient.shape != root.shape:
         raise ValueError(f"backward: gradient of shape {gradient.shape} given, {root.shape} needed")
-    return gradient.astype(root.dtype, copy=False)
+    return gradient.astype(root.dtype, order="C")
 
 
 def _reachable(root: Node) -> list[Node]:
@@ -393,12 +394,10 @@ def _reachable(root: Node) -> list[Node]:
     return nodes
 
 
-def _totals(
-    node: Node, pending: dict[Node, tuple[Array, bool]], grad: Array, grad_owned: bool
-) -> list[Array | None]:
+def _totals(node: Node, pending: dict[Node, tuple[Array, bool]]) -> list[Array | None]:
     """For each parent the array that collects its gradient, where `node` may add to it in place.
 
-    That is where nobody else sees the array: no other input of `node`, not `grad`, nothing saved.
+    That is where nobody else sees the array: no other input of `node`, nothing saved.
     """
     totals: list[Array | None] = [None] * len(node.parents)
     for place in node.op.accumulates[: len(totals)]:
@@ -415,7 +414,6 @@ def _totals(
             and type(total) is ndarray
             and total.dtype == parent.dtype
             and total.flags.carray
-            and (grad_owned or not _overlap(grad, total))
             and sum(other is parent for other in node.parents) == 1
         ):
             totals[place] = total
