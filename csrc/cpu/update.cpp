@@ -46,9 +46,11 @@ double sum_of_squares(const float* x, int64_t n) {
     constexpr int64_t lanes = 16;
     double sums[lanes] = {};
     int64_t i = 0;
-    for (; i + lanes <= n; i += lanes)
+    for (; i + lanes <= n; i += lanes) {
+        __builtin_prefetch(x + i + 512);
         for (int64_t j = 0; j < lanes; j++)
             sums[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+    }
     for (; i < n; i++) sums[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
     for (int64_t j = 1; j < lanes; j++) sums[0] += sums[j];
     return sums[0];
