@@ -3,14 +3,13 @@
 // to the next, and a row's maximum and sum are final unless there are more blocks; only then are
 // they corrected as better maxima turn up (Milakov and Gimelshein, 2018, arXiv:1805.02867; Dao et
 // al., "FlashAttention", 2022, arXiv:2205.14135).
-#include "attention_tiles.h"
+#include "attention_products.h"
 #include "declare.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
 
 constexpr int64_t block_k = 32 * W;  // keys of a block
-constexpr int64_t tallest = tile_strip > MR ? tile_strip : MR;  // strip
 constexpr int64_t few_rows = 4;      // queries below which keys and values are not worth packing
 
 // -inf from element `seen` on. Whole vectors, as the product stored them: others would have to wait
@@ -39,12 +38,12 @@ struct Task {
     float* lse;  // holds the running maxima meanwhile
     const int64_t batch, kv_head, first, end;
     const int64_t group = a.heads / a.kv_heads;
-    const bool tiles = wants_tiles(a), pack = tiles || a.q_rows * group >= few_rows;
-    const int64_t height = tiles ? tile_strip : MR;  // of a strip
     const int64_t keys = visible(a, end - 1, 0, a.k_rows);  // that any of these queries sees
     const int64_t span = smaller(block_k, keys), stride = round_up(span, NR) + W;
+    const Products products{a, larger(span, a.d)};
+    const int64_t height = products.height;
+    const bool pack = products.tiles || a.q_rows * group >= few_rows;
     const Scratch scores{height * stride}, queries{height * a.d};
-    const Scratch strip{tiles ? height * round_up(larger(span, a.d), tile_depth) / 2 : 0};
     const Scratch sums{group * (end - first)};  // of weights, by query
     const Scratch key_memory{pack ? panel_floats(a.d, span) : 0};
     const Scratch value_memory{panel_floats(span, pack ? a.value_d : NR)};
@@ -57,8 +56,6 @@ struct Task {
                      Ahead& ahead) const;
     void weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
                Ahead& ahead) const;
-    void weigh_values(const RowBlock& weights, const Panels& values, const Output& to,
-                      Ahead& ahead) const;
     void correct(int64_t head, int64_t row, float factor) const;
     void finish(int64_t head, int64_t row) const;
     Ahead after(int64_t head) const;
@@ -102,7 +99,7 @@ void Task::weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64
             store(line + j, weight);
             return weight;
         });
-        if (tiles) ahead.step();
+        if (products.tiles) ahead.step();
     }
     for (int64_t i = 0; i < rows; i++) sum_of(head, row + i) += sum(fresh[i]);
 }
@@ -126,20 +123,9 @@ void Task::find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k,
             store(to + d, load(from + d, lanes) * a.scale, lanes);
         });
     }
-#if MINILLM_AMX
-    if (tiles) {
-        pack_tile_rows({queries, rows, a.d, a.d, 1}, numbers(strip));
-        return multiply_tiles({numbers(strip), round_up(rows, tile_lines), a.d},
-                              {numbers(key_memory), round_up(width, tile_lines), a.d},
-                              Output{scores, stride, {}});
-    }
-#endif
-    for (int64_t j = 0; pack && j < ceil_div(width, NR); j++) {
-        multiply_block({queries, rows, a.d, a.d, a.d, true},
-                       {key_memory, a.d, round_up(width, W)}, j, j + 1, {}, scores, stride);
-        ahead.step(2);
-    }
-    if (pack) return;
+    if (pack)
+        return products.multiply_columns({queries, rows, a.d, a.d, a.d, true}, key_memory, 0,
+                                         round_up(width, W), Output{scores, stride, {}}, ahead);
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < width; j++) {
             const float *query = queries + i * a.d, *key = at(a.k, batch, kv_head, first_k + j);
@@ -147,20 +133,6 @@ void Task::find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k,
                 return load(query + d, lanes) * load(key + d, lanes);
             });
         }
-    }
-}
-
-void Task::weigh_values(const RowBlock& weights, const Panels& values, const Output& to,
-                        Ahead& ahead) const {
-#if MINILLM_AMX
-    if (tiles)
-        return multiply_part(pack_tile_rows({weights.data, weights.rows, weights.depth, stride, 1},
-                                            numbers(strip)),
-                             {numbers(value_memory), a.value_d, values.rows}, 0, to);
-#endif
-    for (int64_t j = 0; j < values.count(); j++) {
-        multiply_block(weights, values, j, j + 1, to);
-        ahead.step(2);
     }
 }
 
@@ -183,8 +155,12 @@ void Task::meet_strip(int64_t head, int64_t row, int64_t first_k, int64_t cols,
         weigh(head, row, rows, first_k, round_up(width, W), ahead);
         float* result = at(out, batch, head, row);
         const Strided start = first_k > 0 ? Strided{result, out.row_stride} : Strided{};
-        weigh_values({scores, rows, width, stride, stride, true}, values,
-                     Output{result, out.row_stride, start}, ahead);
+        const RowBlock weights{scores, rows, width, stride, stride, true};
+        const Output output{result, out.row_stride, start};
+        if (pack)
+            products.multiply_rows(weights, value_memory, cols, 0, a.value_d, output, ahead);
+        else
+            multiply_block(weights, values, 0, values.count(), output);
     }
     if (first_k + cols == keys)
         for (int64_t i = 0; i < rows; i++) finish(head, row + i);
@@ -192,7 +168,7 @@ void Task::meet_strip(int64_t head, int64_t row, int64_t first_k, int64_t cols,
 
 // The next head, as far as tasks cover whole heads.
 Ahead Task::after(int64_t head) const {
-    Ahead ahead;
+    Ahead ahead{2};
     const int64_t next = batch * a.heads + head + 1;
     if (end - first < a.q_rows || next == a.batch * a.heads) return ahead;
     const int64_t next_batch = next / a.heads, next_head = next % a.heads;
@@ -206,19 +182,12 @@ Ahead Task::after(int64_t head) const {
 // All queries of the task against `cols` keys.
 void Task::meet_keys(int64_t first_k, int64_t cols) const {
     const Matrix v = rows_of(a.v, batch, kv_head, first_k, cols, a.value_d);
-    const Matrix k_columns = transposed(rows_of(a.k, batch, kv_head, first_k, cols, a.d));
-    Panels values{value_memory, cols, a.value_d};
-#if MINILLM_AMX
-    if (tiles) {
-        pack_tile_columns(k_columns, numbers(key_memory));
-        pack_tile_columns(v, numbers(value_memory));
-    }
-#endif
-    if (!pack) {
+    Panels values{};
+    if (pack) {
+        products.pack(transposed(rows_of(a.k, batch, kv_head, first_k, cols, a.d)), key_memory);
+        products.pack(v, value_memory);
+    } else {
         values = panels_in_place(v, value_memory);
-    } else if (!tiles) {
-        pack_panels(k_columns, key_memory);
-        pack_panels(v, value_memory);
     }
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
         Ahead ahead = first_k == 0 ? after(head) : Ahead{};
@@ -275,12 +244,7 @@ void attention_forward(const Attention& a, const Heads<float>& out, float* lse) 
         const int64_t pair = i / pieces, first = i % pieces * each;
         const int64_t batch = pair / a.kv_heads, kv_head = pair % a.kv_heads;
         const Task task{a, out, lse, batch, kv_head, first, smaller(a.q_rows, first + each)};
-        if (task.tiles) {
-            const TileScope scope;
-            task.run();
-        } else {
-            task.run();
-        }
+        with_tiles(task.products.tiles, [&] { task.run(); });
     });
 }
 

@@ -31,22 +31,23 @@ INLINE Matrix rows_of(const Heads<const float>& heads, int64_t batch, int64_t he
 // way.
 class Ahead {
  public:
+    explicit Ahead(int64_t rows_a_step = 1) : each_(rows_a_step) {}
     template <class T>
     void add(const Heads<T>& heads, int64_t batch, int64_t head, int64_t rows, int64_t cols) {
         rows_[count_++] = {at(heads, batch, head, 0), rows, cols, heads.row_stride, 1};
     }
-    void step(int64_t rows = 1) {  // the next row of each
+    void step() {  // the next rows of each
         for (int i = 0; i < count_; i++)
-            for (int64_t row = next_; row < smaller(next_ + rows, rows_[i].rows); row++)
+            for (int64_t row = next_; row < smaller(next_ + each_, rows_[i].rows); row++)
                 for (int64_t j = 0; j < rows_[i].cols; j += 16)
                     __builtin_prefetch(rows_[i].data + row * rows_[i].row_stride + j, 0, 2);
-        next_ += rows;
+        next_ += each_;
     }
 
  private:
     Matrix rows_[8] = {};
     int count_ = 0;
-    int64_t next_ = 0;
+    int64_t each_, next_ = 0;
 };
 
 // How many of `cols` rows of k, from first_k on, a row of q may attend to for all causality says.

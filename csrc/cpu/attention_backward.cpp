@@ -4,7 +4,7 @@
 // meets all queries of a block, so that lse and delta are vectors along the strip, and the strips
 // of P^T and dS^T are read by rows, still in the first cache, by the products that give dV and dK.
 // The strips of dS^T gather into a block that gives dQ.
-#include "attention_tiles.h"
+#include "attention_products.h"
 #include "declare.h"
 
 namespace minillm::MINILLM_ISA {
@@ -34,24 +34,18 @@ struct BackwardTask : Given {
     const int64_t query_floats = larger(panel_floats(a.d, span_q), panel_floats(span_q, a.d));
     const int64_t grad_floats =
         larger(panel_floats(a.value_d, span_q), panel_floats(span_q, a.value_d));
-    const bool tiles = wants_tiles(a);
-    const int64_t height = tiles ? tile_strip : MR;  // of a strip
-    const Scratch weights{height * stride};          // strip of P^T
+    const Products products{a, larger(larger(span_q, span_k), larger(a.d, a.value_d))};
+    const int64_t height = products.height;
+    const Scratch weights{height * stride};  // strip of P^T
     const Scratch dscores{round_up(span_k, height) * stride};  // block of dS^T
     const Scratch lse_memory{blocks * span_q}, delta_memory{blocks * span_q};
     const Scratch queries{2 * blocks * query_floats}, grads{2 * blocks * grad_floats};
     const Scratch keys{panel_floats(span_k, a.d)};
-    const Scratch strip{tiles ? height * larger(larger(span_q, span_k), larger(a.d, a.value_d)) : 0};
 
     void run() const;
-    void pack_columns(const Matrix& b, float* memory) const;
     void pack_scaled(const Matrix& q, float* memory) const;
     void prepare_head(int64_t head) const;
     Ahead after(int64_t head) const;
-    void meet_turned(const Matrix& keys, const float* turned, int64_t start, int64_t end, float* to,
-                     Ahead& ahead) const;
-    void add_product(const RowBlock& lines, const float* right, int64_t deep, int64_t first,
-                     int64_t cols, bool add, float* to, int64_t to_stride, Ahead& ahead) const;
     void meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols,
                     Ahead& ahead) const;
     void meet_strip(int64_t head, int64_t block, int64_t key, int64_t rows, float* ds,
@@ -73,14 +67,6 @@ void clear_rows(const Heads<float>& heads, int64_t batch, int64_t head, int64_t 
         memset(at(heads, batch, head, row), 0, sizeof(float) * cols);
 }
 
-// A right operand.
-void BackwardTask::pack_columns(const Matrix& b, float* memory) const {
-#if MINILLM_AMX
-    if (tiles) return void(pack_tile_columns(b, numbers(memory)));
-#endif
-    pack_panels(b, memory);
-}
-
 // Queries, transposed, as they meet keys.
 void BackwardTask::pack_scaled(const Matrix& q, float* memory) const {
     const Scratch scaled{q.rows * q.cols};
@@ -91,7 +77,7 @@ void BackwardTask::pack_scaled(const Matrix& q, float* memory) const {
             store(to + d, load(from + d, lanes) * a.scale, lanes);
         });
     }
-    pack_columns(transposed(row_major(scaled, q.rows, q.cols)), memory);
+    products.pack(transposed(row_major(scaled, q.rows, q.cols)), memory);
 }
 
 // Packs the queries, scaled where they meet keys, and the gradients; finds delta.
@@ -103,9 +89,9 @@ void BackwardTask::prepare_head(int64_t head) const {
         const Turned q_panels = turned(queries, query_floats, block);
         const Turned g_panels = turned(grads, grad_floats, block);
         pack_scaled(q, q_panels.by_column);
-        pack_columns(q, q_panels.by_row);
-        pack_columns(transposed(g), g_panels.by_column);
-        pack_columns(g, g_panels.by_row);
+        products.pack(q, q_panels.by_row);
+        products.pack(transposed(g), g_panels.by_column);
+        products.pack(g, g_panels.by_row);
         float *shifts = lse_memory + block * span_q, *deltas = delta_memory + block * span_q;
         memset(shifts, 0, sizeof(float) * span_q);
         memset(deltas, 0, sizeof(float) * span_q);
@@ -140,49 +126,6 @@ void BackwardTask::find_line(int64_t head, int64_t block, int64_t key, int64_t s
     for (; i < end; i += W) find(i, ~vi{});
 }
 
-// to[., start ... end) = `keys`, rows of k or v, times turned queries or gradients.
-void BackwardTask::meet_turned(const Matrix& keys, const float* turned, int64_t start, int64_t end,
-                               float* to, Ahead& ahead) const {
-#if MINILLM_AMX
-    if (tiles) {
-        const TileBlock left = pack_tile_rows(keys, numbers(strip));
-        const TileBlock right{reinterpret_cast<const uint16_t*>(turned), end, keys.cols};
-        return multiply_tiles({left.data, round_up(left.lines, tile_lines), left.depth},
-                              {right[start / tile_lines], end - start, right.depth},
-                              Output{to + start, stride, {}});
-    }
-#endif
-    for (int64_t j = start; j < end; j = (j / NR + 1) * NR) {
-        const int64_t inside = j % NR;
-        multiply_block(rows_in_place(keys), {turned + (j - inside) * keys.cols + inside, keys.cols,
-                                             smaller(NR - inside, end - j)},
-                       0, 1, {}, to + j, stride);
-        ahead.step();
-    }
-}
-
-// to (+)= lines · right, of which `deep` rows are packed: from row `first` on they meet the elements
-// of lines, which lie by row or by column.
-void BackwardTask::add_product(const RowBlock& lines, const float* right, int64_t deep,
-                               int64_t first, int64_t cols, bool add, float* to, int64_t to_stride,
-                               Ahead& ahead) const {
-    const Output output{to, to_stride, add ? Strided{to, to_stride} : Strided{}};
-#if MINILLM_AMX
-    if (tiles) {
-        const Matrix left{lines.data, lines.rows, lines.depth, lines.by_rows ? lines.stride : 1,
-                          lines.by_rows ? 1 : lines.stride};
-        return multiply_part(pack_tile_rows(left, numbers(strip)),
-                             {reinterpret_cast<const uint16_t*>(right), cols, deep},
-                             first / tile_depth, output);
-    }
-#endif
-    for (int64_t j = 0; j < cols; j += NR) {
-        const Panels panel{right + j * deep + first * NR, lines.depth, smaller(NR, cols - j)};
-        multiply_block(lines, panel, 0, 1, part(output, 0, j));
-        ahead.step();
-    }
-}
-
 // The next head.
 Ahead BackwardTask::after(int64_t head) const {
     Ahead ahead;
@@ -207,22 +150,28 @@ void BackwardTask::meet_strip(int64_t head, int64_t block, int64_t key, int64_t 
     const int64_t count = rows_in(block), end = round_up(count, W);
     const int64_t seeing = larger(0, first_seeing(a, key) - block * block_q);
     if (seeing >= count) return;
-    const int64_t start = seeing / (tiles ? tile_depth : W) * (tiles ? tile_depth : W);
+    const int64_t start = seeing / products.grain * products.grain;
     const Turned q = turned(queries, query_floats, block), g = turned(grads, grad_floats, block);
-    meet_turned(rows_of(a.k, batch, kv_head, key, rows, a.d), q.by_column, start, end, weights,
-                ahead);
-    meet_turned(rows_of(a.v, batch, kv_head, key, rows, a.value_d), g.by_column, start, end, ds,
-                ahead);
+    products.multiply_columns(rows_in_place(rows_of(a.k, batch, kv_head, key, rows, a.d)),
+                              q.by_column, start, end, Output{weights, stride, {}}, ahead);
+    products.multiply_columns(rows_in_place(rows_of(a.v, batch, kv_head, key, rows, a.value_d)),
+                              g.by_column, start, end, Output{ds, stride, {}}, ahead);
     for (int64_t i = 0; i < rows; i++) {
         find_line(head, block, key + i, start, end, weights + i * stride, ds + i * stride);
-        if (tiles) ahead.step();
+        if (products.tiles) ahead.step();
     }
     const bool add = head > kv_head * group || block > first_seeing(a, key) / block_q;
-    const int64_t first = tiles ? start : seeing, deep = count - first;
-    add_product({weights + first, rows, deep, stride, stride, true}, g.by_row, count, first,
-                a.value_d, add, at(dv, batch, kv_head, key), dv.row_stride, ahead);
-    add_product({ds + first, rows, deep, stride, stride, true}, q.by_row, count, first, a.d, add,
-                at(dk, batch, kv_head, key), dk.row_stride, ahead);
+    const int64_t first = products.tiles ? start : seeing;
+    const auto absorb = [&](const float* lines, const float* panels, int64_t cols,
+                            const Heads<float>& to) {
+        float* result = at(to, batch, kv_head, key);
+        products.multiply_rows({lines + first, rows, count - first, stride, stride, true}, panels,
+                               count, first, cols,
+                               {result, to.row_stride, {add ? result : nullptr, to.row_stride}},
+                               ahead);
+    };
+    absorb(weights, g.by_row, a.value_d, dv);
+    absorb(ds, q.by_row, a.d, dk);
 }
 
 // dQ += dS · K for a block of queries and `cols` keys from first_k on.
@@ -232,9 +181,11 @@ void BackwardTask::add_to_queries(int64_t head, int64_t block, int64_t first_k, 
     for (int64_t i = 0; i < count; i += height) {
         const int64_t rows = smaller(height, count - i);
         const int64_t depth = visible(a, first + i + rows - 1, first_k, cols);
-        if (depth > 0)
-            add_product({dscores + i, rows, depth, 1, stride, false}, keys, cols, 0, a.d,
-                        first_k > 0, at(dq, batch, head, first + i), dq.row_stride, ahead);
+        if (depth == 0) continue;
+        float* result = at(dq, batch, head, first + i);
+        products.multiply_rows(
+            {dscores + i, rows, depth, 1, stride, false}, keys, cols, 0, a.d,
+            {result, dq.row_stride, {first_k > 0 ? result : nullptr, dq.row_stride}}, ahead);
     }
 }
 
@@ -257,7 +208,7 @@ void BackwardTask::run() const {
         Ahead ahead = after(head);
         for (int64_t first_k = 0; first_k < seen; first_k += block_k) {
             const int64_t cols = smaller(block_k, seen - first_k);
-            pack_columns(rows_of(a.k, batch, kv_head, first_k, cols, a.d), keys);
+            products.pack(rows_of(a.k, batch, kv_head, first_k, cols, a.d), keys);
             for (int64_t i = first_seeing(a, first_k) / block_q; i < blocks; i++)
                 meet_block(head, i, first_k, cols, ahead);
         }
@@ -272,12 +223,7 @@ void attention_backward(const Attention& a, const Heads<const float>& grad,
     parallel_for(a.batch * a.kv_heads, [&](int64_t pair) {
         const BackwardTask task{
             {a, grad, out, lse, dq, dk, dv}, pair / a.kv_heads, pair % a.kv_heads};
-        if (task.tiles) {
-            const TileScope scope;
-            task.run();
-        } else {
-            task.run();
-        }
+        with_tiles(task.products.tiles, [&] { task.run(); });
     });
 }
 
