@@ -3,6 +3,7 @@
 
 #include "../kernels.h"
 #include "../parallel.h"
+#include "../scratch.h"
 #include "vec.h"
 
 namespace minillm::MINILLM_ISA {
@@ -64,22 +65,40 @@ INLINE float sum_over(int64_t n, const F& f) {
     return result[0];
 }
 
-// out[j] (+)= sum of x[i][j] over i, in groups of rows, which keeps rounding errors small.
+// out[j] (+)= sum of x[i][j] over i, if it is wanted: blocks of rows, four rows at a time, then the
+// blocks, which keeps reads in long runs and rounding errors small.
 static inline void sum_rows(const float* x, int64_t rows, int64_t cols, Gradient out) {
     if (!out.data) return;
-    constexpr int64_t group = 128, each = 4 * W;
-    parallel_for(ceil_div(cols, each), [&](int64_t chunk) {
-        over_vectors(chunk * each, smaller(cols, (chunk + 1) * each), [&](int64_t j, auto lanes) {
-            vf total{};
-            for (int64_t first = 0; first < rows; first += group) {
-                vf sum{};
-                for (int64_t i = first; i < smaller(rows, first + group); i++)
-                    sum += load(x + i * cols + j, lanes);
-                total += sum;
-            }
-            if (out.add) total += load(out.data + j, lanes);
-            store(out.data + j, total, lanes);
-        });
+    constexpr int64_t block = 128, wide = 2048, together = 4;
+    const int64_t blocks = ceil_div(rows, block), strips = ceil_div(cols, wide);
+    const Scratch memory(blocks * cols);
+    float* sums = memory;
+    parallel_for(blocks * strips, [&](int64_t task) {
+        const int64_t first = task / strips * block, end = smaller(rows, first + block);
+        const int64_t col = task % strips * wide, width = smaller(wide, cols - col);
+        float* sum = sums + task / strips * cols + col;
+        memset(sum, 0, sizeof(float) * width);
+        int64_t i = first;
+        for (; i + together <= end; i += together) {
+            const float* row = x + i * cols + col;
+            over_vectors(0, width, [=](int64_t j, auto lanes) {
+                const vf low = load(row + j, lanes) + load(row + cols + j, lanes);
+                const vf high = load(row + 2 * cols + j, lanes) + load(row + 3 * cols + j, lanes);
+                store(sum + j, load(sum + j, lanes) + (low + high), lanes);
+            });
+        }
+        for (; i < end; i++) {
+            const float* row = x + i * cols + col;
+            over_vectors(0, width, [=](int64_t j, auto lanes) {
+                store(sum + j, load(sum + j, lanes) + load(row + j, lanes), lanes);
+            });
+        }
+    });
+    over_vectors(0, cols, [&](int64_t j, auto lanes) {
+        vf total{};
+        for (int64_t i = 0; i < blocks; i++) total += load(sums + i * cols + j, lanes);
+        if (out.add) total += load(out.data + j, lanes);
+        store(out.data + j, total, lanes);
     });
 }
 
