@@ -69,9 +69,9 @@ struct Task {
     }
 };
 
-// Turns a strip of scores into weights under each row's maximum so far, and corrects what was summed
-// before. One step for all rows, then the next: each waits long for its results. Of a row, what the
-// query sees counts; weights are written up to `width`, a multiple of W.
+// Turns a strip of scores into weights under each row's maximum so far, and corrects what was
+// summed before. One step for all rows, then the next: each waits long for its results. Of a row,
+// what the query sees counts; weights are written up to `width`, a multiple of W.
 void Task::weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
                  Ahead& ahead) const {
     float shifts[tallest];

@@ -11,7 +11,7 @@ namespace minillm::MINILLM_ISA {
 namespace {
 
 // Whole strips, of either kind where there are two, and whole tiles.
-constexpr int64_t block_q = 16 * W, block_k = 16 * MR;
+constexpr int64_t block_q = W < 8 ? 128 : 16 * W, block_k = 16 * MR;
 
 // The arguments of attention_backward.
 struct Given {
@@ -96,7 +96,8 @@ void BackwardTask::prepare_head(int64_t head) const {
         memset(shifts, 0, sizeof(float) * span_q);
         memset(deltas, 0, sizeof(float) * span_q);
         for (int64_t i = 0; i < rows; i++) {
-            const float *from = at(grad, batch, head, first + i), *o = at(out, batch, head, first + i);
+            const float* from = at(grad, batch, head, first + i);
+            const float* o = at(out, batch, head, first + i);
             const float end = lse[(batch * a.heads + head) * a.q_rows + first + i];
             shifts[i] = end == -infinity() ? 0 : end;
             deltas[i] = sum_over(a.value_d, [=](int64_t d, auto lanes) {
@@ -192,7 +193,8 @@ void BackwardTask::add_to_queries(int64_t head, int64_t block, int64_t first_k, 
 void BackwardTask::meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols,
                               Ahead& ahead) const {
     for (int64_t i = 0; i < cols; i += height)
-        meet_strip(head, block, first_k + i, smaller(height, cols - i), dscores + i * stride, ahead);
+        meet_strip(head, block, first_k + i, smaller(height, cols - i), dscores + i * stride,
+                   ahead);
     add_to_queries(head, block, first_k, cols, ahead);
 }
 

@@ -22,7 +22,7 @@ class Products {
     const int64_t height;  // of a strip: the lines that go through a product together
     const int64_t grain;   // elements of a line come in whole ones of these
 
-    // Packs a right operand into memory of panel_floats(rows, cols), rows and cols rounded up to NR.
+    // Packs a right operand into memory of panel_floats(rows, cols).
     void pack(const Matrix& right, float* memory) const;
 
     // lines · right for the columns [start, end) of right, whole grains, but for end any vectors.
