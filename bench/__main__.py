@@ -40,7 +40,7 @@ def build_parser() -> Parser:
         add("--threads", type=positive, default=THREADS, metavar="N", help=f"({THREADS})")
         add("--rounds", type=positive, default=rounds, metavar="N", help=f"({rounds})")
         add("--provider", nargs="+", choices=("reference", "cpu"), help="(all there are)")
-        sub.set_defaults(against=None, compile=False)
+        sub.set_defaults(against=None, compile=False, best=False)
         if name == "overhead":
             continue
         if name != "cases":
@@ -50,7 +50,8 @@ def build_parser() -> Parser:
         if name in ("ops", "cases"):
             add("--only", nargs="+", metavar="NAME", help="these ops, or kinds of cases")
         if name == "train":
-            add("--compile", action="store_true", help="torch.compile too")
+            add("--compile", action="store_true", help="torch.compile too, half a minute each")
+            add("--best", action="store_true", help="a second table, PyTorch at its best")
     return parser
 
 
@@ -64,8 +65,9 @@ def settle(options: argparse.Namespace) -> None:
         raise RuntimeError(
             "--provider: cpu needs the C++ extension, which is not installed; pip install ."
         )
-    if options.compile and not options.against:
-        raise ValueError("--compile: PyTorch does not take part, --against torch is needed")
+    for name in ("compile", "best"):
+        if getattr(options, name) and not options.against:
+            raise ValueError(f"--{name}: PyTorch does not take part, --against torch is needed")
     if options.against == "torch" and importlib.util.find_spec("torch") is None:
         print("torch: not installed, left out")
         options.against = None

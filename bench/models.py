@@ -34,6 +34,18 @@ class Size:
     context: int
     batch: int
     vocabulary: int
+    activation: str = "gelu_new"  # with tanh; "gelu" is the exact one
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the matrix products: 12 C^2 a layer, and the head."""
+        return (12 * self.layers * self.width + self.vocabulary) * self.width
+
+    @property
+    def step_flop(self) -> float:
+        """6 a weight and token, forward and backward, and attention without its causal half."""
+        attention = 12 * self.layers * self.width * self.context
+        return float(self.tokens * (6 * self.parameters + attention))
 
     @property
     def tokens(self) -> int:
@@ -65,6 +77,7 @@ def build(size: Size) -> GPT2:
             n_embd=size.width,
             n_layer=size.layers,
             n_head=size.heads,
+            activation_function=size.activation,
         )
     )
 

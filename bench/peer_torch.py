@@ -171,7 +171,8 @@ def features(p: dict[str, Any], size: Size, ids: Any, cache: Any = None, start: 
             k, v = keys[:, :, :end], values[:, :, :end]
         y = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
         x = x + linear(y.transpose(1, 2).reshape(x.shape), f"{block}.attn.c_proj")
-        inner = F.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"), approximate="tanh")
+        inner = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
+        inner = F.gelu(inner, approximate="tanh" if size.activation == "gelu_new" else "none")
         x = x + linear(inner, f"{block}.mlp.c_proj")
     return norm(x, "ln_f")
 

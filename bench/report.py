@@ -41,6 +41,7 @@ COLUMNS: dict[str, tuple[str, int, str]] = {  # key of a row: title, width, form
     "peak_rss_mb": ("peak MB", 7, ".0f"),
     "rss_mb_step_10": ("MB at step 10", 13, ".1f"),
     "rss_mb_step_1000": ("at 1000", 7, ".1f"),
+    "ratio_memory": ("x torch's", 9, ".2f"),
     "ratio_reference": ("x reference", 11, ".2f"),
     "ratio_torch": ("x torch", 7, ".2f"),
 }
@@ -85,6 +86,7 @@ class Report:
         self.path: Path | None = options.json
         self.columns = {key: COLUMNS[key] for key in columns.split()}
         self.command = f"python -m bench {shlex.join(sys.argv[1:])}"
+        self.limits = limits
         self.machine = facts(options, limits)
         self.rows: list[dict[str, Any]] = []
         self.times = processor_times()
@@ -92,7 +94,11 @@ class Report:
         self.told = self.tell(0)
         if float(self.machine.get("load", 0)) > BUSY:
             print("note: others use this machine now, the figures will be worse than it can do")
-        print()
+        self.heading("")
+
+    def heading(self, text: str) -> None:
+        """Begin a table."""
+        print(f"\n{text}\n" if text else "")
         self.show({key: title for key, (title, _, _) in self.columns.items()})
 
     def tell(self, start: int) -> int:

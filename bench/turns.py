@@ -7,6 +7,7 @@ within a round before their median is.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import statistics
 import time
@@ -61,14 +62,22 @@ class Worker:
     """A contender alone in a process of its own, so that its peak of memory is its own.
 
     worker("turn", 0.5) calls that method there. RuntimeError if it raises or the process dies.
+    `changes` are made to its environment.
     """
 
-    def __init__(self, name: str, make: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[..., Any],
+        *arguments: Any,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._line, far_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(far_end, make, arguments), daemon=True)
-        self._process.start()
+        with environment_of(changes or {}):
+            self._process.start()
         far_end.close()
 
     def __call__(self, method: str, *arguments: Any) -> Any:
@@ -106,12 +115,30 @@ def _serve(line: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> N
 
 
 @contextmanager
-def workers(makes: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Worker]]:
-    """A Worker for each name, made of (make, *arguments); all are closed in the end."""
+def environment_of(changes: Mapping[str, str]) -> Iterator[None]:
+    """Processes started in the block find `changes` in their environment."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def workers(
+    makes: Mapping[str, tuple[Any, ...]], changes: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[dict[str, Worker]]:
+    """A Worker for each name, made of (make, *arguments); all are closed in the end.
+
+    `changes`: by name, to the environment of a worker.
+    """
     started: dict[str, Worker] = {}
     try:
         for name, (make, *arguments) in makes.items():
-            started[name] = Worker(name, make, *arguments)
+            change = (changes or {}).get(name)
+            started[name] = Worker(name, make, *arguments, changes=change)
         yield started
     finally:
         for worker in started.values():

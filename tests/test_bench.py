@@ -121,6 +121,35 @@ def test_the_rival_is_the_fastest_pytorch():
     assert turns.figures(medians, "cpu")["ratio_torch"] == 2.5
 
 
+def test_the_flop_of_a_step_are_those_of_its_formula():
+    found = {name: round(size.step_flop / 1e9, 2) for name, size in SIZES.items()}
+    assert found == {"XS": 3.96, "S": 217.89, "M": 393.99}
+    assert SIZES["M"].parameters == 12 * 12 * 768**2 + 50257 * 768
+    assert steps.work_of(SIZES["XS"], "generate").read == 4 * (4 * 12 * 128**2 + 65 * 128)
+
+
+def row_of(provider, ms, peak, **more):
+    figures = {"provider": provider, "ms": ms, "peak_rss_mb": peak, "spread": 0.02}
+    return {"size": "S", "precision": "f32"} | figures | more
+
+
+def test_the_verdict_names_the_fastest_pytorch_and_compares_memory_with_it():
+    rows = [
+        row_of("reference", 4000.0, 900.0, ratio_torch=0.2),
+        row_of("cpu", 500.0, 550.0, ratio_torch=1.43),
+        row_of("torch", 800.0, 2000.0),
+        row_of("torch-compile", 715.0, 1000.0),
+    ]
+    steps.with_memory(rows)
+    assert [row["ratio_memory"] for row in rows] == [0.9, 0.55, 2.0, 1.0]
+    assert steps.verdict(rows) == (
+        "S f32: 1.43 x the best PyTorch (compile), spread 2% and 2%, memory 0.55 x"
+    )
+    rows[2]["ms"] = 600.0
+    assert "the best PyTorch (eager)" in steps.verdict(rows)
+    assert steps.verdict(rows[:2]) == "" == steps.verdict(rows[2:])
+
+
 class Lodger(turns.Contender):
     """Lives in a worker's process."""
 
@@ -134,6 +163,9 @@ class Lodger(turns.Contender):
 
     def where(self):
         return os.getpid(), self.calls
+
+    def variable(self, name):
+        return os.environ.get(name)
 
     def fail(self):
         raise ValueError("no such thing")
@@ -153,6 +185,15 @@ def test_a_worker_is_a_process_of_its_own_and_says_how_it_failed():
             lodger("fail")
         with pytest.raises(RuntimeError, match="lodger: its process ended with exit code 7"):
             lodger("die")
+
+
+def test_only_the_worker_that_is_named_gets_its_environment(monkeypatch):
+    monkeypatch.delenv("MALLOC_TOP_PAD_", raising=False)
+    both = {"keeps": (Lodger,), "plain": (Lodger,)}
+    with turns.workers(both, {"keeps": environment.KEEP_MEMORY}) as running:
+        found = {name: worker("variable", "MALLOC_TOP_PAD_") for name, worker in running.items()}
+    assert found == {"keeps": "268435456", "plain": None}
+    assert "MALLOC_TOP_PAD_" not in os.environ
 
 
 def losses_of(change):
@@ -326,6 +367,9 @@ def test_models_are_timed_each_with_its_peak_of_memory(tmp_path, command, tokens
     (row,) = rows
     assert row["tokens_per_s"] == pytest.approx(tokens / row["ms"] * 1e3)
     assert row["threads"] == 1 and row["precision"] == "f32"
+    wanted = set(steps.COLUMNS.split()) - {"ratio_torch", "ratio_memory"}
+    if kernels.cpu is not None and sys.platform == "linux":
+        assert wanted <= row.keys()
     if sys.platform == "linux":
         assert 10 < row["peak_rss_mb"] < 1000
 
@@ -348,6 +392,7 @@ def test_overhead_measures_both_modes_and_memory(monkeypatch):
     [
         (["ops", "--only", "nonsense"], "--only: no op 'nonsense', one of "),
         (["train", "--compile"], "--compile: PyTorch does not take part"),
+        (["train", "--best"], "--best: PyTorch does not take part"),
         (["ops", "--rounds", "0"], "--rounds"),
         (["ops", "--siz", "S"], "--siz; did you mean --size?"),
     ],
