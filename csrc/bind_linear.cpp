@@ -122,8 +122,7 @@ FeedForward feed_forward_of(const Arguments& args, const Array& x, const Array& 
 
 void feed_forward_forward(const Array& x, const Array& weight1, const Array& bias1,
                           const Array& weight2, const Array& bias2, const Array& residual,
-                          const std::string& activation, const Array& hidden,
-                          const Array& activated, const Array& out) {
+                          const std::string& activation, const Array& hidden, const Array& out) {
     const Arguments args("feed_forward_forward");
     const FeedForward f = feed_forward_of(args, x, weight1, weight2, activation);
     const auto* x_data = args.input(x, "x", {f.rows, f.inputs});
@@ -133,18 +132,16 @@ void feed_forward_forward(const Array& x, const Array& weight1, const Array& bia
     const auto* bias2_data = args.optional_input(bias2, "bias2", {f.outputs});
     const auto* residual_data = args.optional_input(residual, "residual", {f.rows, f.outputs});
     auto* hidden_data = args.output(hidden, "hidden", {f.rows, f.hidden});
-    auto* activated_data = args.output(activated, "activated", {f.rows, f.hidden});
     auto* out_data = args.output(out, "out", {f.rows, f.outputs});
     const Unlocked unlocked;
     kernels().feed_forward_forward(f, x_data, weight1_data, bias1_data, weight2_data, bias2_data,
-                                   residual_data, hidden_data, activated_data, out_data);
+                                   residual_data, hidden_data, out_data);
 }
 
 void feed_forward_backward(const Array& grad, const Array& x, const Array& weight1,
-                           const Array& weight2, const Array& hidden, const Array& activated,
-                           const std::string& activation, const Array& dx, const Array& dweight1,
-                           const Array& dbias1, const Array& dweight2, const Array& dbias2,
-                           std::array<bool, 5> add) {
+                           const Array& weight2, const Array& hidden, const std::string& activation,
+                           const Array& dx, const Array& dweight1, const Array& dbias1,
+                           const Array& dweight2, const Array& dbias2, std::array<bool, 5> add) {
     const Arguments args("feed_forward_backward");
     const FeedForward f = feed_forward_of(args, x, weight1, weight2, activation);
     const auto* grad_data = args.input(grad, "grad", {f.rows, f.outputs});
@@ -152,7 +149,6 @@ void feed_forward_backward(const Array& grad, const Array& x, const Array& weigh
     const auto* weight1_data = args.input(weight1, "weight1", {f.hidden, f.inputs});
     const auto* weight2_data = args.input(weight2, "weight2", {f.outputs, f.hidden});
     const auto* hidden_data = args.input(hidden, "hidden", {f.rows, f.hidden});
-    const auto* activated_data = args.input(activated, "activated", {f.rows, f.hidden});
     const Gradient to_x = args.gradient(dx, add[0], "dx", {f.rows, f.inputs});
     const Gradient to_weight1 = args.gradient(dweight1, add[1], "dweight1", {f.hidden, f.inputs});
     const Gradient to_bias1 = args.gradient(dbias1, add[2], "dbias1", {f.hidden});
@@ -160,8 +156,7 @@ void feed_forward_backward(const Array& grad, const Array& x, const Array& weigh
     const Gradient to_bias2 = args.gradient(dbias2, add[4], "dbias2", {f.outputs});
     const Unlocked unlocked;
     kernels().feed_forward_backward(f, grad_data, x_data, weight1_data, weight2_data, hidden_data,
-                                    activated_data, to_x, to_weight1, to_bias1, to_weight2,
-                                    to_bias2);
+                                    to_x, to_weight1, to_bias1, to_weight2, to_bias2);
 }
 
 }  // namespace
@@ -175,11 +170,10 @@ void bind_linear(pybind11::module_& module) {
                arg("dweight"), arg("dbias"), arg("add"));
     module.def("feed_forward_forward", feed_forward_forward, arg("x"), arg("weight1"), arg("bias1"),
                arg("weight2"), arg("bias2"), arg("residual"), arg("activation"), arg("hidden"),
-               arg("activated"), arg("out"));
+               arg("out"));
     module.def("feed_forward_backward", feed_forward_backward, arg("grad"), arg("x"),
-               arg("weight1"), arg("weight2"), arg("hidden"), arg("activated"), arg("activation"),
-               arg("dx"), arg("dweight1"), arg("dbias1"), arg("dweight2"), arg("dbias2"),
-               arg("add"));
+               arg("weight1"), arg("weight2"), arg("hidden"), arg("activation"), arg("dx"),
+               arg("dweight1"), arg("dbias1"), arg("dweight2"), arg("dbias2"), arg("add"));
 }
 
 }  // namespace minillm

@@ -76,78 +76,78 @@ struct Strides {
     const int64_t *shape, *strides;
 };
 
-#define MINILLM_KERNELS(X)                                                                        \
-    /* out[i] = a[i] b[i]; entry i of each batch starts at data + offsets[i] */                   \
-    X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,                \
-                       const int64_t* b_offsets, int64_t batch, float* out))                      \
-    /* x (n, k), weight (m, k), out (n, m); bias (m) and residual (n, m) may be null */           \
-    X(linear_forward, (const float* x, const float* weight, const float* bias,                    \
-                       const float* residual, int64_t n, int64_t m, int64_t k, float* out))       \
-    X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,        \
-                        int64_t m, int64_t k, Gradient dx, Gradient dweight, Gradient dbias))     \
-    /* biases and residual may be null; hidden before the activation, activated after it */       \
-    X(feed_forward_forward, (const FeedForward& f, const float* x, const float* weight1,          \
-                             const float* bias1, const float* weight2, const float* bias2,        \
-                             const float* residual, float* hidden, float* activated, float* out)) \
-    X(feed_forward_backward,                                                                      \
-      (const FeedForward& f, const float* grad, const float* x, const float* weight1,             \
-       const float* weight2, const float* hidden, const float* activated, Gradient dx,            \
-       Gradient dweight1, Gradient dbias1, Gradient dweight2, Gradient dbias2))                   \
-    /* rows that are -inf throughout: softmax 0, log_softmax -inf, gradient 0 */                  \
-    X(softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))                  \
-    X(softmax_backward,                                                                           \
-      (const float* grad, const float* out, int64_t rows, int64_t cols, float* dx))               \
-    X(log_softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))              \
-    X(log_softmax_backward,                                                                       \
-      (const float* grad, const float* out, int64_t rows, int64_t cols, float* dx))               \
-    /* weight and bias (cols) may be null; mean and rstd (rows); dx is wanted */                  \
-    X(layer_norm_forward, (const float* x, const float* weight, const float* bias, double eps,    \
-                           int64_t rows, int64_t cols, float* out, float* mean, float* rstd))     \
-    X(layer_norm_backward, (const float* grad, const float* x, const float* weight,               \
-                            const float* mean, const float* rstd, int64_t rows, int64_t cols,     \
-                            Gradient dx, Gradient dweight, Gradient dbias))                       \
-    X(rms_norm_forward, (const float* x, const float* weight, double eps, int64_t rows,           \
-                         int64_t cols, float* out, float* rstd))                                  \
-    X(rms_norm_backward,                                                                          \
-      (const float* grad, const float* x, const float* weight, const float* rstd, int64_t rows,   \
-       int64_t cols, Gradient dx, Gradient dweight))                                              \
-    X(gelu_forward, (const float* x, int64_t n, bool tanh, float* out))                           \
-    X(gelu_backward, (const float* grad, const float* x, int64_t n, bool tanh, float* dx))        \
-    X(silu_forward, (const float* x, int64_t n, float* out))                                      \
-    X(silu_backward, (const float* grad, const float* x, int64_t n, float* dx))                   \
-    /* lse (batch, heads, q_rows); a row without anything to attend to gives 0 and -inf */        \
-    X(attention_forward, (const Attention& a, const Heads<float>& out, float* lse))               \
-    X(attention_backward,                                                                         \
-      (const Attention& a, const Heads<const float>& grad, const Heads<const float>& out,         \
-       const float* lse, const Heads<float>& dq, const Heads<float>& dk, const Heads<float>& dv)) \
-    /* targets are ignore_index or in [0, classes); losses, lse and grad (rows) */                \
-    X(cross_entropy_forward,                                                                      \
-      (const float* logits, const int64_t* target, int64_t rows, int64_t classes,                 \
-       int64_t ignore_index, float label_smoothing, float* losses, float* lse))                   \
-    X(cross_entropy_backward, (const float* grad, const float* logits, const int64_t* target,     \
-                               const float* lse, int64_t rows, int64_t classes,                   \
-                               int64_t ignore_index, float label_smoothing, float* dlogits))      \
-    /* logits = x (rows, k) times weight (classes, k) transposed, never all in memory */          \
-    X(linear_cross_entropy_forward,                                                               \
-      (const float* x, const float* weight, const int64_t* target, int64_t rows, int64_t classes, \
-       int64_t k, int64_t ignore_index, float label_smoothing, float* losses, float* lse))        \
-    X(linear_cross_entropy_backward,                                                              \
-      (const float* grad, const float* x, const float* weight, const int64_t* target,             \
-       const float* lse, int64_t rows, int64_t classes, int64_t k, int64_t ignore_index,          \
-       float label_smoothing, Gradient dx, Gradient dweight))                                     \
-    /* ids in [0, vocabulary) */                                                                  \
-    X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,  \
-                           int64_t cols, Gradient dweight))                                       \
-    X(dropout_forward, (const float* x, int64_t n, double p, uint64_t seed, float* out))          \
-    /* of all elements of `count` arrays */                                                       \
-    X(norm_forward, (const Flat* arrays, int64_t count, float* out))                              \
-    /* param, m and v of `count` parameters are updated in place */                               \
-    X(adamw_forward, (const Moments* parameters, int64_t count, const AdamW& settings))           \
-    X(all_finite, (const Strides& x, bool* out))                                                  \
-    /* what one thread can do at most; peak_bf16 does 0 flop without tiles of bfloat16 */         \
-    X(peak_f32, (int64_t rounds, float* numbers, double* flop))                                   \
-    X(peak_bf16, (int64_t rounds, double* flop))                                                  \
-    X(read_memory, (const float* x, int64_t n, int64_t times, float* total))                      \
+#define MINILLM_KERNELS(X)                                                                         \
+    /* out[i] = a[i] b[i]; entry i of each batch starts at data + offsets[i] */                    \
+    X(matmul_forward, (const Matrix& a, const int64_t* a_offsets, const Matrix& b,                 \
+                       const int64_t* b_offsets, int64_t batch, float* out))                       \
+    /* x (n, k), weight (m, k), out (n, m); bias (m) and residual (n, m) may be null */            \
+    X(linear_forward, (const float* x, const float* weight, const float* bias,                     \
+                       const float* residual, int64_t n, int64_t m, int64_t k, float* out))        \
+    X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,         \
+                        int64_t m, int64_t k, Gradient dx, Gradient dweight, Gradient dbias))      \
+    /* biases and residual may be null; hidden is what the activation gets */                      \
+    X(feed_forward_forward, (const FeedForward& f, const float* x, const float* weight1,           \
+                             const float* bias1, const float* weight2, const float* bias2,         \
+                             const float* residual, float* hidden, float* out))                    \
+    X(feed_forward_backward,                                                                       \
+      (const FeedForward& f, const float* grad, const float* x, const float* weight1,              \
+       const float* weight2, const float* hidden, Gradient dx, Gradient dweight1, Gradient dbias1, \
+       Gradient dweight2, Gradient dbias2))                                                        \
+    /* rows that are -inf throughout: softmax 0, log_softmax -inf, gradient 0 */                   \
+    X(softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))                   \
+    X(softmax_backward,                                                                            \
+      (const float* grad, const float* out, int64_t rows, int64_t cols, float* dx))                \
+    X(log_softmax_forward, (const float* x, int64_t rows, int64_t cols, float* out))               \
+    X(log_softmax_backward,                                                                        \
+      (const float* grad, const float* out, int64_t rows, int64_t cols, float* dx))                \
+    /* weight and bias (cols) may be null; mean and rstd (rows); dx is wanted */                   \
+    X(layer_norm_forward, (const float* x, const float* weight, const float* bias, double eps,     \
+                           int64_t rows, int64_t cols, float* out, float* mean, float* rstd))      \
+    X(layer_norm_backward, (const float* grad, const float* x, const float* weight,                \
+                            const float* mean, const float* rstd, int64_t rows, int64_t cols,      \
+                            Gradient dx, Gradient dweight, Gradient dbias))                        \
+    X(rms_norm_forward, (const float* x, const float* weight, double eps, int64_t rows,            \
+                         int64_t cols, float* out, float* rstd))                                   \
+    X(rms_norm_backward,                                                                           \
+      (const float* grad, const float* x, const float* weight, const float* rstd, int64_t rows,    \
+       int64_t cols, Gradient dx, Gradient dweight))                                               \
+    X(gelu_forward, (const float* x, int64_t n, bool tanh, float* out))                            \
+    X(gelu_backward, (const float* grad, const float* x, int64_t n, bool tanh, float* dx))         \
+    X(silu_forward, (const float* x, int64_t n, float* out))                                       \
+    X(silu_backward, (const float* grad, const float* x, int64_t n, float* dx))                    \
+    /* lse (batch, heads, q_rows); a row without anything to attend to gives 0 and -inf */         \
+    X(attention_forward, (const Attention& a, const Heads<float>& out, float* lse))                \
+    X(attention_backward,                                                                          \
+      (const Attention& a, const Heads<const float>& grad, const Heads<const float>& out,          \
+       const float* lse, const Heads<float>& dq, const Heads<float>& dk, const Heads<float>& dv))  \
+    /* targets are ignore_index or in [0, classes); losses, lse and grad (rows) */                 \
+    X(cross_entropy_forward,                                                                       \
+      (const float* logits, const int64_t* target, int64_t rows, int64_t classes,                  \
+       int64_t ignore_index, float label_smoothing, float* losses, float* lse))                    \
+    X(cross_entropy_backward, (const float* grad, const float* logits, const int64_t* target,      \
+                               const float* lse, int64_t rows, int64_t classes,                    \
+                               int64_t ignore_index, float label_smoothing, float* dlogits))       \
+    /* logits = x (rows, k) times weight (classes, k) transposed, never all in memory */           \
+    X(linear_cross_entropy_forward,                                                                \
+      (const float* x, const float* weight, const int64_t* target, int64_t rows, int64_t classes,  \
+       int64_t k, int64_t ignore_index, float label_smoothing, float* losses, float* lse))         \
+    X(linear_cross_entropy_backward,                                                               \
+      (const float* grad, const float* x, const float* weight, const int64_t* target,              \
+       const float* lse, int64_t rows, int64_t classes, int64_t k, int64_t ignore_index,           \
+       float label_smoothing, Gradient dx, Gradient dweight))                                      \
+    /* ids in [0, vocabulary) */                                                                   \
+    X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,   \
+                           int64_t cols, Gradient dweight))                                        \
+    X(dropout_forward, (const float* x, int64_t n, double p, uint64_t seed, float* out))           \
+    /* of all elements of `count` arrays */                                                        \
+    X(norm_forward, (const Flat* arrays, int64_t count, float* out))                               \
+    /* param, m and v of `count` parameters are updated in place */                                \
+    X(adamw_forward, (const Moments* parameters, int64_t count, const AdamW& settings))            \
+    X(all_finite, (const Strides& x, bool* out))                                                   \
+    /* what one thread can do at most; peak_bf16 does 0 flop without tiles of bfloat16 */          \
+    X(peak_f32, (int64_t rounds, float* numbers, double* flop))                                    \
+    X(peak_bf16, (int64_t rounds, double* flop))                                                   \
+    X(read_memory, (const float* x, int64_t n, int64_t times, float* total))                       \
     X(copy_memory, (const float* x, int64_t n, int64_t times, float* out))
 
 struct Kernels {

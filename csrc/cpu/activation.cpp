@@ -16,7 +16,7 @@ void apply(const float* x, int64_t n, float* out) {
 template <class Function>
 void apply_backward(const float* grad, const float* x, int64_t n, float* dx) {
     for_each_vector(n, [=](int64_t i, auto lanes) {
-        store(dx + i, load(grad + i, lanes) * Function::slope(load(x + i, lanes)), lanes);
+        store(dx + i, load(grad + i, lanes) * Function::bend(load(x + i, lanes)).slope, lanes);
     });
 }
 

@@ -16,9 +16,14 @@ struct Sigmoid {
 
 INLINE Sigmoid sigmoid(vf x) {
     const vf power = exp(-magnitude(x));  // at most 1: no overflow
-    const vf inverse = 1.0f / (1.0f + power), small = power * inverse;
+    const vf inverse = reciprocal(1.0f + power), small = power * inverse;
     return {select(x < 0.0f, small, inverse), small * inverse};
 }
+
+// An activation and its derivative at the same place.
+struct Bend {
+    vf value, slope;
+};
 
 constexpr float root = 0.797884561f;  // of 2/pi
 
@@ -26,28 +31,29 @@ constexpr float root = 0.797884561f;  // of 2/pi
 struct GeluTanh {
     static vf argument(vf x) { return 2 * root * (x + 0.044715f * x * x * x); }
     static vf value(vf x) { return max(splat(-1e3f), x) * sigmoid(argument(x)).value; }
-    static vf slope(vf x) {
+    static Bend bend(vf x) {
         const vf y = clamp(x, 15.0f);
         const Sigmoid s = sigmoid(argument(y));
-        return s.value + y * s.slope * (2 * root * (1.0f + 3 * 0.044715f * y * y));
+        return {max(splat(-1e3f), x) * s.value,
+                s.value + y * s.slope * (2 * root * (1.0f + 3 * 0.044715f * y * y))};
     }
 };
 
 struct GeluErf {
     static vf power(vf x) { return exp(-0.5f * x * x); }
     static vf value(vf x) { return max(splat(-1e3f), x) * normal_cdf(x, power(x)); }
-    static vf slope(vf x) {
-        const vf y = clamp(x, 15.0f), p = power(y);
-        return normal_cdf(y, p) + y * p * 0.398942280f;  // 1/sqrt(2 pi)
+    static Bend bend(vf x) {
+        const vf y = clamp(x, 15.0f), p = power(y), phi = normal_cdf(y, p);
+        return {max(splat(-1e3f), x) * phi, phi + y * p * 0.398942280f};  // 1/sqrt(2 pi)
     }
 };
 
 struct Silu {
     static vf value(vf x) { return max(splat(-1e3f), x) * sigmoid(x).value; }
-    static vf slope(vf x) {
+    static Bend bend(vf x) {
         const vf y = clamp(x, 1e3f);
         const Sigmoid s = sigmoid(y);
-        return s.value + y * s.slope;
+        return {max(splat(-1e3f), x) * s.value, s.value + y * s.slope};
     }
 };
 

@@ -48,10 +48,11 @@ void Products::multiply_columns(const RowBlock& lines, const float* right, int64
 #if MINILLM_AMX
     if (tiles) {
         const TileBlock left = pack_lines(lines, strip_);
-        const TileBlock columns{numbers(right), end, lines.depth};
-        return multiply_tiles({left.data, round_up(left.lines, tile_lines), left.depth},
-                              {columns[start / tile_lines], end - start, lines.depth},
-                              part(to, 0, start));
+        const TileBlock columns{numbers(right), end, lines.depth,
+                                tiles_deep(lines.depth) * tile_numbers};
+        return multiply_tiles(
+            {left.data, round_up(left.lines, tile_lines), left.depth, left.stride},
+            part(columns, start, end - start, 0, lines.depth), part(to, 0, start));
     }
 #endif
     for (int64_t j = start; j < end; j = (j / NR + 1) * NR) {
@@ -63,15 +64,14 @@ void Products::multiply_columns(const RowBlock& lines, const float* right, int64
     }
 }
 
-void Products::multiply_rows(const RowBlock& lines, const float* right, int64_t deep,
-                             int64_t first, int64_t cols, const Output& to, Ahead& ahead) const {
+void Products::multiply_rows(const RowBlock& lines, const float* right, int64_t deep, int64_t first,
+                             int64_t cols, const Output& to, Ahead& ahead) const {
 #if MINILLM_AMX
     if (tiles) {
-        const TileBlock left = pack_lines(lines, strip_), columns{numbers(right), cols, deep};
+        const TileBlock left = pack_lines(lines, strip_);
+        const TileBlock columns{numbers(right), cols, deep, tiles_deep(deep) * tile_numbers};
         for (int64_t j = 0; j < cols; j += tile_lines)
-            multiply_tiles(left,
-                           {columns[j / tile_lines] + first / tile_depth * tile_numbers,
-                            smaller(tile_lines, cols - j), left.depth},
+            multiply_tiles(left, part(columns, j, smaller(tile_lines, cols - j), first, left.depth),
                            part(to, 0, j));
         return;
     }

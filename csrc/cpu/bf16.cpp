@@ -14,7 +14,6 @@ namespace {
 constexpr int64_t max_depth = 1024;          // of a slice
 constexpr int64_t most_lines = 256;          // of a task
 constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
-constexpr int64_t pair = 2 * tile_lines;
 
 template <int R, int C>
 INLINE void load_corner(const Output& at) {
@@ -44,41 +43,26 @@ INLINE void store_corner(const Output& at) {
 }
 
 template <int R, int C>
-void multiply_corner(const uint16_t* a, const uint16_t* b, int64_t deep, const Output& at) {
-    const int64_t next = deep * tile_numbers;
+void multiply(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, const Output& at) {
+    const uint16_t *above = a[row / tile_lines], *left = b[col / tile_lines];
     load_corner<R, C>(at);
-    for (int64_t k = 0; k < deep; k++, a += tile_numbers, b += tile_numbers) {
-        MINILLM_TILE_LOAD(6, b, 64);
-        MINILLM_TILE_LOAD(4, a, 64);
+    for (int64_t deep = tiles_deep(a.depth); deep > 0; deep--) {
+        MINILLM_TILE_LOAD(6, left, 64);
+        MINILLM_TILE_LOAD(4, above, 64);
         MINILLM_TILE_PRODUCT(0, 4, 6);
         if constexpr (C > 1) {
-            MINILLM_TILE_LOAD(7, b + next, 64);
+            MINILLM_TILE_LOAD(7, left + b.stride, 64);
             MINILLM_TILE_PRODUCT(1, 4, 7);
         }
         if constexpr (R > 1) {
-            MINILLM_TILE_LOAD(5, a + next, 64);
+            MINILLM_TILE_LOAD(5, above + a.stride, 64);
             MINILLM_TILE_PRODUCT(2, 5, 6);
         }
         if constexpr (R > 1 && C > 1) MINILLM_TILE_PRODUCT(3, 5, 7);
+        above += tile_numbers;
+        left += tile_numbers;
     }
     store_corner<R, C>(at);
-}
-
-void multiply_any_corner(const uint16_t* a, const uint16_t* b, int64_t deep, int64_t rows,
-                         int64_t cols, const Output& at) {
-    if (rows > tile_lines)
-        return cols > tile_lines ? multiply_corner<2, 2>(a, b, deep, at)
-                                 : multiply_corner<2, 1>(a, b, deep, at);
-    return cols > tile_lines ? multiply_corner<1, 2>(a, b, deep, at)
-                             : multiply_corner<1, 1>(a, b, deep, at);
-}
-
-// A corner that is no multiple of whole tiles, or is to be finished, goes through other memory.
-void multiply_and_finish(const uint16_t* a, const uint16_t* b, int64_t deep, int64_t rows,
-                         int64_t cols, const Output& at) {
-    alignas(64) float sums[pair * pair];
-    multiply_any_corner(a, b, deep, rows, cols, {sums, pair, {}});
-    finish(sums, pair, rows, cols, at);
 }
 
 struct Product {
@@ -95,10 +79,6 @@ struct Product {
     }
 };
 
-uint16_t* numbers(const Scratch& memory) {
-    return reinterpret_cast<uint16_t*>(static_cast<float*>(memory));
-}
-
 int64_t share(int64_t lines, int64_t unit) {
     return unit * smaller(most_lines / unit, ceil_div(lines, 4 * thread_count() * unit));
 }
@@ -106,8 +86,8 @@ int64_t share(int64_t lines, int64_t unit) {
 // One side, `lines` of it, is packed in common, the other in tasks. Written for both sides at once:
 // pack_shared(line, count, k, depth, memory), pack_own likewise, add(own, line, shared, line, k).
 template <class PackShared, class PackOwn, class Add>
-void multiply(const Product& p, int64_t shared_lines, int64_t own_lines,
-              const PackShared& pack_shared, const PackOwn& pack_own, const Add& add) {
+void multiply_sides(const Product& p, int64_t shared_lines, int64_t own_lines,
+                    const PackShared& pack_shared, const PackOwn& pack_own, const Add& add) {
     const int64_t padded = p.slices * p.slice;
     const int64_t height =
         smaller(shared_lines, larger(1, shared_numbers / (padded * pair)) * pair);
@@ -118,32 +98,48 @@ void multiply(const Product& p, int64_t shared_lines, int64_t own_lines,
         const int64_t whole = ceil_div(count, tile_lines) * tile_lines;
         parallel_for(p.slices * ceil_div(count, portion), [&](int64_t task) {
             const int64_t k = task % p.slices * p.slice, first = task / p.slices * portion;
-            const int64_t deep = ceil_div(p.depth_from(k), tile_depth) * tile_depth;
+            const int64_t deep = tiles_deep(p.depth_from(k)) * tile_depth;
             pack_shared(from + first, smaller(portion, count - first), k, p.depth_from(k),
-                        numbers(memory) + k * whole + first * deep);
+                        as_numbers(memory) + k * whole + first * deep);
         });
         parallel_for(ceil_div(own_lines, each), [&](int64_t task) {
             const TileScope scope;
             const int64_t first = task * each, lines = smaller(each, own_lines - first);
             const Scratch own(tile_block_floats(each, p.slice));
             for (int64_t k = 0; k < p.a.cols; k += p.slice)
-                add(pack_own(first, lines, k, p.depth_from(k), numbers(own)), first,
-                    TileBlock{numbers(memory) + k * whole, count, p.depth_from(k)}, from, k);
+                add(pack_own(first, lines, k, p.depth_from(k), as_numbers(own)), first,
+                    TileBlock{as_numbers(memory) + k * whole, count, p.depth_from(k),
+                              tiles_deep(p.depth_from(k)) * tile_numbers},
+                    from, k);
         });
     }
 }
 
 }  // namespace
 
-// The tiles of two groups of columns stay in the first cache while all rows pass.
+void multiply_corner(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col,
+                     const Output& at) {
+    const bool tall = a.lines - row > tile_lines, wide = b.lines - col > tile_lines;
+    (tall   ? wide ? multiply<2, 2> : multiply<2, 1>
+     : wide ? multiply<1, 2>
+            : multiply<1, 1>)(a, row, b, col, at);
+}
+
+// The tiles of two groups of columns stay in the first cache while all rows pass. What is no
+// multiple of whole tiles, or is to be finished, goes through other memory.
 void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
     for (int64_t j = 0; j < b.lines; j += pair) {
         for (int64_t i = 0; i < a.lines; i += pair) {
             const int64_t rows = smaller(pair, a.lines - i), cols = smaller(pair, b.lines - j);
-            const bool direct = rows % tile_lines == 0 && cols % tile_lines == 0 &&
-                                out.finish == Output::Finish::none;
-            (direct ? multiply_any_corner : multiply_and_finish)(
-                a[i / tile_lines], b[j / tile_lines], a.tiles_deep(), rows, cols, part(out, i, j));
+            const Output at = part(out, i, j);
+            if (rows % tile_lines == 0 && cols % tile_lines == 0 &&
+                out.finish == Output::Finish::none) {
+                multiply_corner(a, i, b, j, at);
+            } else {
+                alignas(64) float sums[pair * pair];
+                multiply_corner(a, i, b, j, {sums, pair, {}});
+                finish(sums, pair, rows, cols, at);
+            }
         }
     }
 }
@@ -157,13 +153,13 @@ void gemm_bf16(const Matrix& a, const Matrix& b, const Output& out) {
         return pack_tile_columns(part(b, k, depth, line, count), memory);
     };
     if (a.rows >= b.cols)
-        multiply(p, b.cols, a.rows, cols, rows,
-                 [&](const TileBlock& own, int64_t row, const TileBlock& shared, int64_t col,
-                     int64_t k) { p.add(own, row, shared, col, k); });
+        multiply_sides(p, b.cols, a.rows, cols, rows,
+                       [&](const TileBlock& own, int64_t row, const TileBlock& shared, int64_t col,
+                           int64_t k) { p.add(own, row, shared, col, k); });
     else
-        multiply(p, a.rows, b.cols, rows, cols,
-                 [&](const TileBlock& own, int64_t col, const TileBlock& shared, int64_t row,
-                     int64_t k) { p.add(shared, row, own, col, k); });
+        multiply_sides(p, a.rows, b.cols, rows, cols,
+                       [&](const TileBlock& own, int64_t col, const TileBlock& shared, int64_t row,
+                           int64_t k) { p.add(shared, row, own, col, k); });
 }
 
 #endif

@@ -14,11 +14,6 @@ struct Lines {
     int64_t lines, depth, line_stride, depth_stride;
 };
 
-// The two halves rounded to nearest even, `low` first.
-INLINE __m512i round_pair(__m512 low, __m512 high) {
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
-
 // 16 lines (up to `lines`), depth 32 (up to `depth`), by line: pairs[i] is line i.
 INLINE void read_along(const Lines& from, int64_t lines, int64_t depth, vf (&pairs)[W]) {
     const auto low = static_cast<__mmask16>(depth >= 16 ? 0xffff : (1u << depth) - 1);
@@ -36,17 +31,13 @@ INLINE void read_along(const Lines& from, int64_t lines, int64_t depth, vf (&pai
 
 // The same by pair of depth: pairs[p] holds depth 2p and 2p + 1 of all lines.
 INLINE void read_across(const Lines& from, int64_t lines, int64_t depth, vf (&pairs)[W]) {
-    const __m512i interleave =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const auto keep = static_cast<__mmask16>(lines >= 16 ? 0xffff : (1u << lines) - 1);
     for (int p = 0; p < W; p++) {
         const float* first = from.data + 2 * p * from.depth_stride;
         const auto even = static_cast<__mmask16>(2 * p < depth ? keep : 0);
         const auto odd = static_cast<__mmask16>(2 * p + 1 < depth ? keep : 0);
-        pairs[p] = (vf)_mm512_permutexvar_epi16(
-            interleave, round_pair(_mm512_maskz_loadu_ps(even, first),
-                                   _mm512_maskz_loadu_ps(odd, first + from.depth_stride)));
+        pairs[p] = round_and_pair(_mm512_maskz_loadu_ps(even, first),
+                                  _mm512_maskz_loadu_ps(odd, first + from.depth_stride));
     }
 }
 
@@ -75,29 +66,29 @@ INLINE void pack_tile(const Lines& from, int64_t lines, int64_t depth, uint16_t*
 }
 
 template <bool by_pair>
-void pack(const Lines& from, uint16_t* memory) {
-    const int64_t deep = ceil_div(from.depth, tile_depth);
+TileBlock pack(const Lines& from, uint16_t* memory, int64_t stride) {
+    const int64_t deep = tiles_deep(from.depth);
+    if (stride == 0) stride = deep * tile_numbers;
     for (int64_t k = 0; k < deep; k++) {
         for (int64_t line = 0; line < from.lines; line += tile_lines) {
             Lines part = from;
             part.data += line * from.line_stride + k * tile_depth * from.depth_stride;
             pack_tile<by_pair>(part, smaller(tile_lines, from.lines - line),
                                smaller(tile_depth, from.depth - k * tile_depth),
-                               memory + (line / tile_lines * deep + k) * tile_numbers);
+                               memory + line / tile_lines * stride + k * tile_numbers);
         }
     }
+    return {memory, from.lines, from.depth, stride};
 }
 
 }  // namespace
 
-TileBlock pack_tile_rows(const Matrix& a, uint16_t* memory) {
-    pack<false>({a.data, a.rows, a.cols, a.row_stride, a.col_stride}, memory);
-    return {memory, a.rows, a.cols};
+TileBlock pack_tile_rows(const Matrix& a, uint16_t* memory, int64_t stride) {
+    return pack<false>({a.data, a.rows, a.cols, a.row_stride, a.col_stride}, memory, stride);
 }
 
-TileBlock pack_tile_columns(const Matrix& b, uint16_t* memory) {
-    pack<true>({b.data, b.cols, b.rows, b.col_stride, b.row_stride}, memory);
-    return {memory, b.cols, b.rows};
+TileBlock pack_tile_columns(const Matrix& b, uint16_t* memory, int64_t stride) {
+    return pack<true>({b.data, b.cols, b.rows, b.col_stride, b.row_stride}, memory, stride);
 }
 
 #endif

@@ -24,12 +24,14 @@ void activate(const float* sums, int64_t sums_stride, int64_t rows, int64_t cols
               const Output& out) {
     if (out.finish == Output::Finish::activate)
         each(sums, sums_stride, rows, cols, out, [&](int64_t offset, vf sum, auto lanes) {
-            store(out.before + offset, sum, lanes);
+            store(out.beside + offset, sum, lanes);
             store(out.c + offset, Function::value(sum), lanes);
         });
     else
         each(sums, sums_stride, rows, cols, out, [&](int64_t offset, vf sum, auto lanes) {
-            store(out.c + offset, sum * Function::slope(load(out.slope_at + offset, lanes)), lanes);
+            const Bend bend = Function::bend(load(out.bend_at + offset, lanes));
+            store(out.beside + offset, bend.value, lanes);
+            store(out.c + offset, sum * bend.slope, lanes);
         });
 }
 

@@ -27,10 +27,10 @@ INLINE Strided part(Strided s, int64_t row, int64_t col) {
 }
 
 // Where a product goes, and what becomes of it on the way: with s = start + product + bias,
-// c = s, or c = f(s) and `before` keeps s, or c = s f'(slope_at). All three lie alike: contiguous
-// rows, `stride` apart.
+// c = s, or c = f(s) and `beside` keeps s, or c = s f'(bend_at) and `beside` gets f(bend_at). All
+// lie alike: contiguous rows, `stride` apart.
 struct Output {
-    enum class Finish { none, add_bias, activate, slope };
+    enum class Finish { none, add_bias, activate, bend };
 
     float* c;
     int64_t stride;
@@ -38,8 +38,8 @@ struct Output {
     Finish finish = Finish::none;
     Activation activation = Activation::gelu;
     const float* bias = nullptr;  // of columns; null: 0
-    float* before = nullptr;
-    const float* slope_at = nullptr;
+    float* beside = nullptr;
+    const float* bend_at = nullptr;
 };
 
 INLINE Output part(Output out, int64_t row, int64_t col) {
@@ -47,8 +47,8 @@ INLINE Output part(Output out, int64_t row, int64_t col) {
     out.c += offset;
     out.start = part(out.start, row, col);
     if (out.bias) out.bias += col;
-    if (out.before) out.before += offset;
-    if (out.slope_at) out.slope_at += offset;
+    if (out.beside) out.beside += offset;
+    if (out.bend_at) out.bend_at += offset;
     return out;
 }
 

@@ -107,6 +107,15 @@ INLINE vf square_root(vf a) {
     return a;
 }
 #endif
+// 1 / a within 1 ulp, for a normal and not huge.
+INLINE vf reciprocal(vf a) {
+#if defined(__AVX512F__)
+    const vf guess = _mm512_maskz_rcp14_ps(all_lanes, a);  // one step of Newton's is enough
+    return guess + guess * (1.0f - a * guess);
+#else
+    return 1.0f / a;
+#endif
+}
 INLINE vf magnitude(vf a) { return (vf)((vi)a & 0x7fffffff); }
 
 // Shuffles, written once for every width.

@@ -19,19 +19,21 @@ def feed_forward_forward(
     """activation(x @ weight1.T + bias1) @ weight2.T + bias2 + residual
 
     x (..., in), weight1 (hidden, in), bias1 (hidden) or None, weight2 (out, hidden), bias2 (out)
-    or None, residual (..., out); the activation is "gelu_tanh", "gelu" or "silu".
+    or None, residual (..., out); the activation is "gelu_tanh", "gelu" or "silu". Its result is not
+    kept: the backward pass finds it again.
     """
     activate, _, params = ACTIVATIONS[activation]
     hidden, _ = linear_forward(xp, x, weight1, bias1)
     activated, _ = activate(xp, hidden, **params)
     out, _ = linear_forward(xp, activated, weight2, bias2, residual)
     given = bias1 is not None, bias2 is not None, residual is not None
-    return out, (x, weight1, weight2, hidden, activated, given)
+    return out, (x, weight1, weight2, hidden, given)
 
 
 def feed_forward_backward(xp, grad, saved, *, activation="gelu_tanh"):
-    x, weight1, weight2, hidden, activated, (has_bias1, has_bias2, has_residual) = saved
-    _, activate_backward, params = ACTIVATIONS[activation]
+    x, weight1, weight2, hidden, (has_bias1, has_bias2, has_residual) = saved
+    activate, activate_backward, params = ACTIVATIONS[activation]
+    activated, _ = activate(xp, hidden, **params)
     dactivated, dweight2, dbias2, dresidual = linear_backward(
         xp, grad, (activated, weight2, has_bias2, has_residual)
     )
@@ -67,7 +69,6 @@ def feed_forward_kernel_forward(
     if any(array.dtype != xp.float32 for array in (x, weight1, weight2)):
         return NotImplemented
     hidden = xp.empty((*x.shape[:-1], weight1.shape[0]), x.dtype)
-    activated = xp.empty(hidden.shape, x.dtype)
     out = xp.empty((*x.shape[:-1], weight2.shape[0]), x.dtype)
     lib.feed_forward_forward(
         rows_of(xp, x),
@@ -78,15 +79,14 @@ def feed_forward_kernel_forward(
         None if residual is None else rows_of(xp, residual),
         activation,
         rows_of(xp, hidden),
-        rows_of(xp, activated),
         rows_of(xp, out),
     )
     given = bias1 is not None, bias2 is not None, residual is not None
-    return out, (x, weight1, weight2, hidden, activated, given)
+    return out, (x, weight1, weight2, hidden, given)
 
 
 def feed_forward_kernel_backward(lib, xp, grad, saved, totals, *, activation="gelu_tanh"):
-    x, weight1, weight2, hidden, activated, (has_bias1, has_bias2, has_residual) = saved
+    x, weight1, weight2, hidden, (has_bias1, has_bias2, has_residual) = saved
     if any(array.dtype != xp.float32 for array in (x, weight1, weight2)):
         return NotImplemented
     (dx, dweight1, dbias1, dweight2, dbias2), add = targets(
@@ -104,7 +104,6 @@ def feed_forward_kernel_backward(lib, xp, grad, saved, totals, *, activation="ge
         xp.ascontiguousarray(weight1),
         xp.ascontiguousarray(weight2),
         rows_of(xp, hidden),
-        rows_of(xp, activated),
         activation,
         rows_of(xp, dx),
         dweight1,
