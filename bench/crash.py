@@ -27,7 +27,8 @@ from minillm.training import metrics
 SAVE_EVERY = 2
 OPTIONS = (
     "--layers 1 --heads 2 --width 32 --context 32 --batch 4 --accumulate 2 --dropout 0.1 "
-    f"--tokenizer char --eval-every 7 --save-every {SAVE_EVERY} --sample-tokens 8 --threads 1"
+    f"--tokenizer char --eval-every 7 --save-every {SAVE_EVERY} --sample-tokens 8 --threads 1 "
+    "--precision f32"
 ).split()
 SHARE = 1 / 3  # of the training, the longest that a process trains before it is killed
 MOST_SAVES = 20  # that a process may begin before it is killed in one

@@ -17,7 +17,15 @@ from minillm.training import metrics, preflight
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
 
-SMALL = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch": 4, "tokenizer": "char"}
+SMALL = {
+    "layers": 1,
+    "heads": 2,
+    "width": 16,
+    "context": 16,
+    "batch": 4,
+    "tokenizer": "char",
+    "precision": "f32",  # left open it would depend on the machine, and on its load
+}
 BRIEF = {"steps": 12, "eval_every": 4, "save_every": 4, "sample_tokens": 8}
 CUT_RUN = {  # every kind of state: dropout, accumulation, a best model, saves between evaluations
     "steps": 16,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minillm import kernels
+from minillm.cli.doctor import _product_rate
 from minillm.ops import registry
 from small_runs import command, environment, minillm
 
@@ -27,6 +28,11 @@ def library(**functions):
         available_isas=lambda: ["plain"],
         threads=lambda: 1,
         set_threads=lambda count: None,
+        set_bf16=lambda wanted: None,
+        peak_f32=lambda: 100.0,
+        peak_bf16=lambda: 0.0,
+        peak_read=lambda size: 30.0 if size > 1e8 else 300.0,
+        peak_copy=lambda size: 20.0 if size > 1e8 else 200.0,
     )
     for name, function in functions.items():
         setattr(found, name, function)
@@ -76,6 +82,28 @@ def test_a_library_that_is_right_is_shown(doctor):
     assert code == 0
     assert "cpu 0." in line_of(lines, "softmax")
     assert "cpu" not in line_of(lines, "gelu")
+
+
+def test_the_speed_of_the_machine_is_shown(doctor, monkeypatch):
+    monkeypatch.setattr("minillm.cli.doctor._product_rate", lambda precision: 80.0)
+    lib = library(softmax_forward=softmax)
+    _, lines = doctor(lib, ops=("softmax",))
+    peak = "peak f32     100 GFLOP/s on 1 thread, 100 on 1; a product of 1024 square reaches 80%"
+    assert peak in lines
+    assert "memory       30 GB/s read, 20 copied (256 MB)" in lines
+    assert "cache        300 GB/s read, 200 copied (1 MB)" in lines
+    assert not any(line.startswith("peak bf16") for line in lines)
+    lib.runtime.peak_bf16 = lambda: 1000.0
+    _, lines = doctor(lib, ops=("softmax",))
+    assert any(line.startswith("peak bf16    1,000 GFLOP/s on 1 thread") for line in lines)
+    assert not any("peak" in line for line in doctor(None, ops=("softmax",))[1])
+
+
+def test_the_rate_of_a_product_is_its_flop_by_its_time(monkeypatch):
+    ticks = iter([0.0, 0.0, 1.0, 3.0, 9.0])  # begins, is asked, two ends of one product, stops
+    monkeypatch.setattr("minillm.cli.doctor.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("minillm.cli.doctor.PRODUCT", 100)
+    assert _product_rate("f32") == pytest.approx(2 * 100**3 / 2 / 1e9)
 
 
 def slightly_off(x, out):

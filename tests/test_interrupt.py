@@ -19,8 +19,9 @@ from minillm.cli.main import main
 from minillm.training.trainer import Trainer
 evaluate = Trainer.evaluate
 def waiting(run, *arguments):
-    print("evaluating", flush=True)
-    sys.stdin.read()
+    if run.counters.step:  # before, the time of a validation is measured
+        print("evaluating", flush=True)
+        sys.stdin.read()
     return evaluate(run, *arguments)
 Trainer.evaluate = waiting
 raise SystemExit(main(sys.argv[1:]))

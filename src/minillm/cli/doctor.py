@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 CASES = 12
 SEARCHED = 30  # further cases, until a library serves one
+PRODUCT, PRODUCT_SECONDS = 1024, 0.1
+MEMORY_BYTES, CACHE_BYTES = 1 << 28, 1 << 20
 PACKAGES = ("numpy", "safetensors", "tqdm", "tokenizers", "cupy")
 
 
@@ -59,9 +62,50 @@ def _show_environment() -> None:
         runtime = kernels.cpu.runtime
         print(
             f"extension    C++ for {runtime.isa()} (this machine runs "
-            f"{', '.join(runtime.available_isas())}), {runtime.threads()} threads"
+            f"{', '.join(runtime.available_isas())}), {_threads(runtime.threads())}"
         )
-    print(f"bf16         {'yes' if kernels.has_bf16() else 'no, float32 is used instead'}\n")
+    print(f"bf16         {'yes' if kernels.has_bf16() else 'no, float32 is used instead'}")
+    if kernels.cpu is not None:
+        _show_speed(kernels.cpu.runtime)
+    print()
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def _show_speed(runtime: Any) -> None:
+    """What the machine does at best, and how near a matrix product comes to it."""
+    most = runtime.threads()
+    peaks = {"f32": runtime.peak_f32(), "bf16": runtime.peak_bf16()}
+    runtime.set_threads(1)
+    single = {"f32": runtime.peak_f32(), "bf16": runtime.peak_bf16()}
+    runtime.set_threads(most)
+    for name, peak in peaks.items():
+        if peak:
+            print(
+                f"{f'peak {name}':12} {peak:,.0f} GFLOP/s on {_threads(most)}, "
+                f"{single[name]:,.0f} on 1; a product of {PRODUCT} square reaches "
+                f"{_product_rate(name) / peak:.0%}"
+            )
+    for name, size in (("memory", MEMORY_BYTES), ("cache", CACHE_BYTES)):
+        read, copy = runtime.peak_read(size), runtime.peak_copy(size)
+        print(f"{name:12} {read:.0f} GB/s read, {copy:.0f} copied ({size >> 20} MB)")
+
+
+def _product_rate(precision: Any) -> float:
+    """GFLOP/s of the best of some square matrix products."""
+    from minillm import kernels, ops
+    from minillm.arrays import new_generator
+
+    a, b = new_generator(0).standard_normal((2, PRODUCT, PRODUCT), dtype="float32")
+    best, end = math.inf, time.perf_counter() + PRODUCT_SECONDS
+    with kernels.precision(precision):
+        while time.perf_counter() < end or best == math.inf:
+            begin = time.perf_counter()
+            ops.matmul.compute(a, b)
+            best = min(best, time.perf_counter() - begin)
+    return 2 * PRODUCT**3 / best / 1e9
 
 
 def _version(name: str) -> str:

@@ -67,7 +67,8 @@ def _text(folder: Path) -> Path:
 def _train(out: Path, text: Path, steps: int, threads: int, stop_after: int | None = None) -> Path:
     options = (
         f"--layers 2 --heads 2 --width 32 --context {CONTEXT} --batch {BATCH} "
-        f"--accumulate {ACCUMULATE} --dropout 0.1 --tokenizer char --eval-every 5 --save-every 5"
+        f"--accumulate {ACCUMULATE} --dropout 0.1 --tokenizer char --eval-every 5 --save-every 5 "
+        "--precision f32"
     ).split()
     options += ["--out", str(out), "--steps", str(steps), "--threads", str(threads)]
     stop = ["--stop-after", str(stop_after)] if stop_after else []

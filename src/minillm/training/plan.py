@@ -10,7 +10,7 @@ from minillm import kernels, ops
 from minillm.data import Dataset, Facts
 from minillm.models import GPT2, GPT2Config
 from minillm.tokenizers import Tokenizer
-from minillm.training.quantities import size
+from minillm.training.quantities import duration, size
 from minillm.training.settings import Settings
 
 SHORT_TEXT = 60_000  # bytes; below, too few words repeat for word pieces to pay
@@ -131,7 +131,7 @@ def choose_length(
     steps = s.steps
     if s.time is not None:
         expected = max(1, int(s.time / step_seconds))
-        reason = f"about {expected:,} steps in the time given"
+        reason = f"about {expected:,} steps in the {duration(s.time)} given"
     elif steps is None:
         wanted = min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * len(dataset.train) // per_step))
         affordable = max(LEAST_STEPS, int(PATIENCE / step_seconds))

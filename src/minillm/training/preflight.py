@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +12,17 @@ from typing import Any
 from minillm import data, kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.tokenizers import Tokenizer
-from minillm.training import plan
+from minillm.training import plan, speed
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.machine import available_memory
-from minillm.training.quantities import count, duration, size
+from minillm.training.quantities import count, size
+from minillm.training.run import sample_text
 from minillm.training.run_folder import INNER, Say, new_folder, write_description
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
 
 TOKENIZER_SAMPLE = 20_000_000  # characters a tokenizer learns from at most
+SAMPLE_TIMED = 16  # tokens
 
 
 def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> Trainer:
@@ -60,16 +64,13 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     )
     plan.require_memory(needed, available_memory())
     check_prompt(settings, tokenizer)
-    settings = _settle_machine(settings, say)
     model = plan.model_of(settings, config)
-    short = replace(settings, steps=1, time=None, warmup=0)
-    trainer = Trainer(model, tokenizer, dataset, short, folder)
-    seconds = trainer.rehearse()
-    settings, reason = plan.choose_length(settings, dataset, seconds)
-    trainer.settings = settings
-    say(_forecast(trainer, seconds, reason))
+    rehearsal = replace(settings, steps=settings.steps or plan.LEAST_STEPS, time=None, warmup=0)
+    trainer = Trainer(model, tokenizer, dataset, rehearsal, folder)
+    settings = _settle_machine(trainer, settings, say)
+    trainer.settings, reason = plan.choose_length(settings, dataset, trainer.step_seconds)
     write_description(trainer, files, facts)
-    trainer.save()
+    say(_forecast(trainer, _costs(trainer), reason, time.time()))
     return trainer
 
 
@@ -144,31 +145,68 @@ def check_prompt(settings: Settings, tokenizer: Tokenizer) -> None:
         )
 
 
-def _settle_machine(settings: Settings, say: Say) -> Settings:
-    """Threads and precision that this machine has."""
-    if settings.threads is not None:
-        kernels.set_threads(settings.threads)
-    settings = replace(settings, threads=kernels.threads())
+def _settle_machine(trainer: Trainer, settings: Settings, say: Say) -> Settings:
+    """Threads and precision: as given, else by the time that a step of this model takes with each.
+
+    The trainer is left as it was but for its settings and the time of a step.
+    """
     if settings.precision == "bf16" and not kernels.has_bf16():
         say("precision: no bfloat16 matrix product on this machine, running in float32")
         settings = replace(settings, precision="f32")
+    threads = [settings.threads or kernels.threads()]
+    if settings.threads is None and not os.environ.get("MINILLM_THREADS"):
+        threads = speed.thread_counts(kernels.threads())
+    if settings.precision is None:
+        precisions = ["f32", "bf16"] if kernels.has_bf16() else ["f32"]
+    else:
+        precisions = [settings.precision]
+
+    def step(count: int, precision: str) -> float:
+        kernels.set_threads(count)
+        trainer.settings = replace(trainer.settings, threads=count, precision=precision)
+        return trainer.rehearse()
+
+    seconds = speed.measure(step, threads, precisions)
+    chosen = speed.choose(seconds)
+    kernels.set_threads(chosen[0])
+    trainer.step_seconds = seconds[chosen]
+    settings = replace(settings, threads=chosen[0], precision=chosen[1])
     how = "NumPy alone (no C++ extension)"
     if kernels.cpu is not None:
-        how = f"C++ extension for {kernels.cpu.runtime.isa()}, {settings.threads} threads"
-    say(f"engine: {how}, {settings.precision}")
+        plural = "s" * (chosen[0] > 1)
+        how = f"C++ extension for {kernels.cpu.runtime.isa()}, {chosen[0]} thread{plural}"
+    say(f"engine: {how}, {settings.precision}{speed.described(seconds)}")
     return settings
 
 
-def _forecast(trainer: Trainer, seconds: float, reason: str) -> str:
+def _costs(trainer: Trainer) -> speed.Costs:
+    """What validating, sampling and saving take; saves the state before the first step."""
     s = trainer.settings
-    per_second = trainer.tokens_per_step / seconds
+    begin = time.perf_counter()
+    trainer.save()
+    save = time.perf_counter() - begin
+    sampled = min(SAMPLE_TIMED, s.sample_tokens)
+    begin = time.perf_counter()
+    if sampled:
+        sample_text(trainer, sampled)
+    sample = (time.perf_counter() - begin) * s.sample_tokens / max(1, sampled)
+    return speed.Costs(trainer.step_seconds, trainer.rehearse_evaluation(), sample, save)
+
+
+def _forecast(trainer: Trainer, costs: speed.Costs, reason: str, now: float) -> str:
+    s = trainer.settings
+    rate = f"{count(trainer.tokens_per_step / costs.step)} tokens/s"
     if s.time is not None:
-        return f"training: for {duration(s.time)}, {reason} ({count(per_second)} tokens/s)"
-    assert s.steps is not None
-    evaluations = (s.steps // (s.eval_every or 1)) * trainer.evaluation_tokens / 3
-    whole = 0 if trainer.dataset.val is None else len(trainer.dataset.val) / 3
-    total = seconds * s.steps + (evaluations + whole) / per_second
+        return f"training: {reason}, {rate}, {speed.finish(s.time, now)}"
+    seconds = speed.whole_run(
+        costs,
+        steps=s.steps,
+        eval_every=s.eval_every,
+        save_every=s.save_every,
+        eval_tokens=trainer.evaluation_tokens,
+        val_tokens=0 if trainer.dataset.val is None else len(trainer.dataset.val),
+    )
     return (
         f"training: {s.steps:,} steps of {trainer.tokens_per_step:,} tokens ({reason}), "
-        f"{count(per_second)} tokens/s, done in about {duration(total)}"
+        f"{rate}, {speed.finish(seconds, now)}"
     )

@@ -154,17 +154,8 @@ class Run:
         s, trainer = self.trainer.settings, self.trainer
         if not s.sample_tokens:
             return
-        prompt = sample_prompt(trainer)
         try:
-            text = generate(
-                trainer.model,
-                trainer.tokenizer,
-                prompt,
-                max_tokens=s.sample_tokens,
-                temperature=0.8,
-                top_k=50,
-                seed=s.seed,
-            )
+            prompt, text = sample_text(trainer, s.sample_tokens)
         except ValueError as error:  # weights that overflowed give no probabilities
             progress.message(f"step {trainer.counters.step}: no sample ({error})")
             return
@@ -211,6 +202,21 @@ class Run:
             "model kept from step": self.trainer.counters.best_step or self.trainer.counters.step,
         }
         hf.write_json(path, content)
+
+
+def sample_text(trainer: Trainer, tokens: int) -> tuple[str, str]:
+    """The prompt, and what the model writes after it; ValueError if its weights overflowed."""
+    prompt = sample_prompt(trainer)
+    text = generate(
+        trainer.model,
+        trainer.tokenizer,
+        prompt,
+        max_tokens=tokens,
+        temperature=0.8,
+        top_k=50,
+        seed=trainer.settings.seed,
+    )
+    return prompt, text
 
 
 def sample_prompt(trainer: Trainer) -> str:

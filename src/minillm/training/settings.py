@@ -67,9 +67,11 @@ class Settings:
     save_every: int | None = _option(None, "steps between saves", low=1)
     prompt: str | None = _option(None, "what samples begin with", str)
     sample_tokens: int = _option(96, "length of the samples shown, 0 for none", low=0)
-    precision: str = _option("f32", "operands of matrix products", str, choices=PRECISIONS)
+    precision: str | None = _option(
+        None, "operands of matrix products (bf16 if clearly faster here)", str, choices=PRECISIONS
+    )
     recompute: bool = _option(False, "keep less and compute each block twice: less memory", bool)
-    threads: int | None = _option(None, "threads of the extension", low=1)
+    threads: int | None = _option(None, "threads of the extension (the fastest here)", low=1)
     on_nan: str = _option("skip", "at a non-finite loss or gradient", str, choices=ON_NAN)
     max_skips: int = _option(5, "skipped steps in a row that end the run", low=1)
     encoding: str = _option("utf-8", "encoding of the text", str)

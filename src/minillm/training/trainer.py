@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from minillm.training.state import Counters, State
 LN2 = math.log(2)
 IGNORED = -100
 TEXT_SHOWN = 80
+REHEARSED, REHEARSED_SECONDS = 3, 0.5  # steps; more of a long run, but not for longer
 TIMED_WARMUP = 0.05  # share of a run with a time budget
 
 
@@ -159,24 +161,39 @@ class Trainer:
     def rehearse(self) -> float:
         """Seconds of one step, measured on the first batch without changing a bit."""
         with self.arena.step():
-            return self._rehearse()
+            self._rehearsed_step()  # warms caches and allocators
+            spent = [self._rehearsed_step()]
+            wanted = max(REHEARSED, (self.settings.steps or 0) // 50)
+            while len(spent) < wanted and sum(spent) < REHEARSED_SECONDS:
+                spent.append(self._rehearsed_step())
+        self.optimizer.zero_grad()
+        self.step_seconds = statistics.median(spent)
+        return self.step_seconds
 
-    def _rehearse(self) -> float:
+    def _rehearsed_step(self) -> float:
+        """Seconds of a step whose gradients are set to 0 and whose learning rate is 0."""
         s = self.settings
+        begin = time.perf_counter()
         batches = [self.windows.batch(0, s.batch)]
-        for _ in range(2):  # the first warms caches and allocators
-            begin = time.perf_counter()
-            self._gradients(batches, lambda: False)
-            gradients = time.perf_counter() - begin
+        self._gradients(batches, lambda: False)
+        gradients = time.perf_counter() - begin
         for parameter in self.model.parameters():
             parameter.grad.data[...] = 0
         begin = time.perf_counter()
         self._update(0.0, 0.0)
         update = time.perf_counter() - begin
         self.optimizer.steps = 0
-        self.optimizer.zero_grad()
-        self.step_seconds = gradients * s.accumulate + update
-        return self.step_seconds
+        return gradients * s.accumulate + update
+
+    def rehearse_evaluation(self) -> float:
+        """Seconds for each token of a validation; 0 without one."""
+        limit = min(self.evaluation_tokens, self.settings.batch * self.model.config.context)
+        if not limit:
+            return 0.0
+        self.evaluate(limit)
+        begin = time.perf_counter()
+        self.evaluate(limit)
+        return (time.perf_counter() - begin) / limit
 
     def evaluate(self, limit_tokens: int | None = None) -> tuple[float, float] | None:
         """Validation loss in nats per token and in bits per byte; None without validation text."""
