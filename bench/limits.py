@@ -158,6 +158,8 @@ def distinct(arrays: Sequence[Any], known: Sequence[Any] = ()) -> list[numpy.nda
     """The arrays among `arrays` that share no memory with each other or with `known`."""
     found: list[numpy.ndarray] = []
     for array in arrays:
+        if isinstance(array, numpy.generic):
+            array = numpy.asarray(array)
         if isinstance(array, numpy.ndarray) and not any(
             numpy.may_share_memory(array, other) for other in (*known, *found)
         ):

@@ -285,6 +285,8 @@ def test_bytes_are_inputs_read_and_outputs_written_once():
     assert works_of("add")["forward"] == [Work(0, 2 * row, row)]
     assert works_of("add")["backward"] == [Work()]  # passes the gradient on
     ids = 2 * 16 * 8
+    scalar = works_of("cross_entropy")["forward"]
+    assert scalar == [Work(0, 2 * 16 * 11 * 4 + 2 * 16 * 8, 4)]  # logits, targets; the mean
     assert works_of("embedding")["forward"] == [Work(0, ids + row, row)]
     assert works_of("embedding")["backward"] == [Work(0, ids + row, table)]
     three = 3 * row  # parameters
