@@ -17,6 +17,7 @@ constexpr int64_t max_depth = 384;          // of a slice; deep ones pass over C
 constexpr int64_t most_tiles = 24;          // rows of a task, in tiles
 constexpr int64_t most_panels = 6;          // columns of a task, in panels
 constexpr int64_t shared_floats = 1 << 20;  // packed at a time
+constexpr int64_t few_rows = W;             // too few to pack B for
 constexpr int64_t serial_work = 1 << 19;    // multiplications below which threads do not pay
 
 struct Product {
@@ -159,6 +160,9 @@ void gemm(const Matrix& a, const Matrix& b, const Output& out) {
 #if MINILLM_AMX
     if (bf16_products() && suits_tiles(rows, cols, depth)) return gemm_bf16(a, b, out);
 #endif
+
+    if (rows <= few_rows && a.col_stride == 1 && b.row_stride == 1 && b.col_stride != 1)
+        return multiply_few_rows_along(a, b, out);
 
     const Product product{a, b, out};
     if (b.col_stride == 1 && (rows <= 4 * MR || depth * cols <= 16384))

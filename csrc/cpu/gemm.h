@@ -77,6 +77,10 @@ INLINE void gemm(const Matrix& a, const Matrix& b, Gradient c) {
 // out = start + x · v. Runs on the pool.
 void gemv(const Matrix& x, Strided v, Strided start, float* out, int64_t out_stride);
 
+// out = a · b where the rows of a and the columns of b are contiguous: b is read once and not
+// copied, which pays for a few rows only. Runs on the pool.
+void multiply_few_rows_along(const Matrix& a, const Matrix& b, const Output& out);
+
 // A block of B as the tiles read it: panels of NR columns, each with its rows one after another and
 // the last filled up with zeros; or rows where they lie but for a last panel of broken width.
 struct Panels {

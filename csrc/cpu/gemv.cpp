@@ -1,4 +1,5 @@
-// Matrix times vector: every element of the matrix is read once, so memory sets the pace.
+// Matrix times vector, or times a few: every element of the matrix is read once, so memory sets the
+// pace.
 #include "../parallel.h"
 #include "../scratch.h"
 #include "gemm.h"
@@ -83,6 +84,69 @@ void gemv(const Matrix& x, Strided v, Strided start, float* out, int64_t out_str
         dot_products(x, vector, products);
     for (int64_t i = 0; i < x.rows && !direct; i++)
         out[i * out_stride] = start.data ? start.data[i * start.stride] + products[i] : products[i];
+}
+
+namespace {
+
+constexpr int64_t rows_at_once = W / together;
+
+// The dot products of `together` lines with R rows, summed across lanes by one transposition. The
+// lines that come next are `ahead` elements further on.
+template <int R>
+void dot_lines(const float* const (&lines)[together], int64_t ahead, const float* x,
+               int64_t x_stride, int64_t n, float* dots) {
+    vf acc[W] = {};
+    const auto add = [&](int64_t k, auto lanes) {
+        vf line[together];
+        for (int i = 0; i < together; i++) {
+            line[i] = load(lines[i] + k, lanes);
+            __builtin_prefetch(lines[i] + ahead + k);
+        }
+        for (int r = 0; r < R; r++) {
+            const vf row = load(x + r * x_stride + k, lanes);
+            for (int i = 0; i < together; i++) acc[r * together + i] += row * line[i];
+        }
+    };
+    over_vectors(0, n, add);
+    transpose(acc);
+    vf total = acc[0];
+    for (int i = 1; i < W; i++) total += acc[i];
+    store(dots, total);
+}
+
+using DotLines = void (*)(const float* const (&)[together], int64_t, const float*, int64_t, int64_t,
+                          float*);
+
+template <int R = rows_at_once>
+DotLines dot_lines_of(int64_t rows) {
+    if constexpr (R > 1)
+        if (rows < R) return dot_lines_of<R - 1>(rows);
+    return dot_lines<R>;
+}
+
+}  // namespace
+
+void multiply_few_rows_along(const Matrix& a, const Matrix& b, const Output& out) {
+    const int64_t each = larger(1, chunk_floats / a.cols / together) * together;
+    parallel_for(ceil_div(b.cols, each), [&](int64_t chunk) {
+        const int64_t first = chunk * each, cols = smaller(each, b.cols - first);
+        const Scratch sums(a.rows * each);
+        for (int64_t j = 0; j < cols; j += together) {
+            const float* lines[together];
+            for (int64_t i = 0; i < together; i++)
+                lines[i] = b.data + (first + smaller(j + i, cols - 1)) * b.col_stride;
+            for (int64_t row = 0; row < a.rows; row += rows_at_once) {
+                const int64_t rows = smaller(rows_at_once, a.rows - row);
+                float dots[W];
+                dot_lines_of(rows)(lines, together * b.col_stride, a.data + row * a.row_stride,
+                                   a.row_stride, a.cols, dots);
+                for (int64_t r = 0; r < rows; r++)
+                    memcpy(sums + (row + r) * each + j, dots + r * together,
+                           sizeof(float) * together);
+            }
+        }
+        finish(sums, each, a.rows, cols, part(out, 0, first));
+    });
 }
 
 }  // namespace minillm::MINILLM_ISA
