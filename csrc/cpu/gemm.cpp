@@ -17,6 +17,7 @@ constexpr int64_t max_depth = 384;          // of a slice; deep ones pass over C
 constexpr int64_t most_tiles = 24;          // rows of a task, in tiles
 constexpr int64_t most_panels = 6;          // columns of a task, in panels
 constexpr int64_t shared_floats = 1 << 20;  // packed at a time
+constexpr int64_t packed_together = 16384;  // floats of it, by a task
 constexpr int64_t few_rows = W;             // too few to pack B for
 constexpr int64_t serial_work = 1 << 19;    // multiplications below which threads do not pay
 
@@ -36,10 +37,22 @@ struct Product {
     }
 };
 
-// How many units of `size` each task gets: at most `most`, and about four tasks for each thread.
-int64_t share(int64_t units, int64_t most, bool serial) {
-    return serial ? units : smaller(most, ceil_div(units, 4 * thread_count()));
-}
+// `units` of `size` elements, `end` in all, cut into tasks of nearly equal size: at most `most`
+// units each, about four for each thread, and as many for one thread as for the others.
+struct Tasks {
+    int64_t units, size, end, count;
+
+    Tasks(int64_t end, int64_t size, int64_t most, bool serial)
+        : units(ceil_div(end, size)), size(size), end(end), count(1) {
+        if (serial) return;
+        const int64_t threads = thread_count();
+        const int64_t each = smaller(larger(1, most), ceil_div(units, 4 * threads));
+        count = smaller(units, ceil_div(ceil_div(units, each), threads) * threads);
+    }
+    int64_t begin(int64_t task) const { return smaller(end, units * task / count * size); }
+    int64_t length(int64_t task) const { return begin(task + 1) - begin(task); }
+    int64_t longest() const { return ceil_div(units, count) * size; }
+};
 
 // Packing rows that lie along memory pays where many panels read them.
 bool packs(const Matrix& a, int64_t cols) { return a.col_stride != 1 || cols >= 256; }
@@ -49,13 +62,13 @@ RowBlock rows_of(const Matrix& a, bool pack, float* memory) {
 }
 
 void multiply_few_rows(const Product& p) {
-    const int64_t cols = share(ceil_div(p.b.cols, NR), p.b.cols, p.serial) * NR;
-    parallel_for(ceil_div(p.b.cols, cols), [&](int64_t task) {
-        const int64_t col = task * cols;
+    const Tasks tasks(p.b.cols, NR, p.b.cols, p.serial);
+    parallel_for(tasks.count, [&](int64_t task) {
+        const int64_t col = tasks.begin(task);
         const bool pack = p.a.col_stride != 1;
         const Scratch memory(p.slice * NR), row_memory(pack ? p.slice * 4 * MR : 0);
         for (int64_t k = 0; k < p.a.cols; k += p.slice) {
-            const Matrix b = part(p.b, k, p.depth_from(k), col, smaller(cols, p.b.cols - col));
+            const Matrix b = part(p.b, k, p.depth_from(k), col, tasks.length(task));
             const Panels panels = panels_in_place(b, memory);
             for (int64_t row = 0; row < p.a.rows; row += 4 * MR) {
                 const int64_t rows = smaller(4 * MR, p.a.rows - row);
@@ -70,23 +83,24 @@ void multiply_few_rows(const Product& p) {
 void multiply_by_rows(const Product& p) {
     const int64_t depth = p.a.cols, slices = ceil_div(depth, p.slice);
     const int64_t width = smaller(p.b.cols, larger(1, shared_floats / (depth * NR)) * NR);
-    const int64_t rows = share(ceil_div(p.a.rows, MR), most_tiles, p.serial) * MR;
-    const int64_t pack = share(ceil_div(width, NR), larger(1, 16384 / (depth * NR)), p.serial) * NR;
+    const Tasks tasks(p.a.rows, MR, most_tiles, p.serial);
+    const bool pack = packs(p.a, p.b.cols);
     const Scratch shared(panel_floats(depth, width));
     for (int64_t col = 0; col < p.b.cols; col += width) {
         const int64_t cols = smaller(width, p.b.cols - col), padded = panel_floats(1, cols);
-        parallel_for(slices * ceil_div(cols, pack), [&](int64_t task) {
-            const int64_t k = task % slices * p.slice, first = task / slices * pack;
-            pack_panels(part(p.b, k, p.depth_from(k), col + first, smaller(pack, cols - first)),
+        const Tasks packing(cols, NR, packed_together / (depth * NR), p.serial);
+        parallel_for(slices * packing.count, [&](int64_t task) {
+            const int64_t k = task % slices * p.slice, panels = task / slices;
+            const int64_t first = packing.begin(panels);
+            pack_panels(part(p.b, k, p.depth_from(k), col + first, packing.length(panels)),
                         shared + k * padded + first * p.depth_from(k));
         });
-        parallel_for(ceil_div(p.a.rows, rows), [&](int64_t task) {
-            const int64_t row = task * rows, count = smaller(rows, p.a.rows - row);
-            const bool pack = packs(p.a, p.b.cols);
-            const Scratch memory(pack ? p.slice * rows : 0);
+        parallel_for(tasks.count, [&](int64_t task) {
+            const int64_t row = tasks.begin(task), rows = tasks.length(task);
+            const Scratch memory(pack ? p.slice * tasks.longest() : 0);
             for (int64_t k = 0; k < depth; k += p.slice) {
                 const RowBlock block =
-                    rows_of(part(p.a, row, count, k, p.depth_from(k)), pack, memory);
+                    rows_of(part(p.a, row, rows, k, p.depth_from(k)), pack, memory);
                 p.add(block, row, {shared + k * padded, block.depth, cols}, col, k);
             }
         });
@@ -99,33 +113,29 @@ void multiply_by_columns(const Product& p) {
     const bool pack = packs(p.a, p.b.cols);
     const int64_t height =
         pack ? smaller(p.a.rows, larger(1, shared_floats / (depth * MR)) * MR) : p.a.rows;
-    const int64_t cols = share(ceil_div(p.b.cols, NR), most_panels, p.serial) * NR;
+    const Tasks tasks(p.b.cols, NR, most_panels, p.serial);
     const Scratch shared(pack ? depth * ceil_div(height, MR) * MR : 0);
     for (int64_t row = 0; row < p.a.rows; row += height) {
         const int64_t rows = smaller(height, p.a.rows - row), padded = ceil_div(rows, MR) * MR;
-        const int64_t tiles = share(padded / MR, larger(1, 16384 / (p.slice * MR)), p.serial) * MR;
-        const auto block = [&](int64_t first, int64_t count, int64_t k) {
-            const Matrix a = part(p.a, row + first, count, k, p.depth_from(k));
-            return pack ? RowBlock{shared + k * padded + first * a.cols,
-                                   count,
-                                   a.cols,
-                                   a.cols,
-                                   MR,
-                                   false}
+        const auto block = [&](int64_t k) {
+            const Matrix a = part(p.a, row, rows, k, p.depth_from(k));
+            return pack ? RowBlock{shared + k * padded, rows, a.cols, a.cols, MR, false}
                         : rows_in_place(a);
         };
+        const Tasks packing(rows, MR, packed_together / (p.slice * MR), p.serial);
         if (pack)
-            parallel_for(slices * ceil_div(rows, tiles), [&](int64_t task) {
-                const int64_t k = task % slices * p.slice, first = task / slices * tiles;
-                pack_rows(part(p.a, row + first, smaller(tiles, rows - first), k, p.depth_from(k)),
+            parallel_for(slices * packing.count, [&](int64_t task) {
+                const int64_t k = task % slices * p.slice, tiles = task / slices;
+                const int64_t first = packing.begin(tiles), count = packing.length(tiles);
+                pack_rows(part(p.a, row + first, count, k, p.depth_from(k)),
                           shared + k * padded + first * p.depth_from(k));
             });
-        parallel_for(ceil_div(p.b.cols, cols), [&](int64_t task) {
-            const int64_t col = task * cols, count = smaller(cols, p.b.cols - col);
-            const Scratch memory(panel_floats(p.slice, cols));
+        parallel_for(tasks.count, [&](int64_t task) {
+            const int64_t col = tasks.begin(task), cols = tasks.length(task);
+            const Scratch memory(panel_floats(p.slice, tasks.longest()));
             for (int64_t k = 0; k < depth; k += p.slice)
-                p.add(block(0, rows, k), row,
-                      pack_panels(part(p.b, k, p.depth_from(k), col, count), memory), col, k);
+                p.add(block(k), row, pack_panels(part(p.b, k, p.depth_from(k), col, cols), memory),
+                      col, k);
         });
     }
 }
