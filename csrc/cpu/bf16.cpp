@@ -11,6 +11,7 @@ namespace minillm::MINILLM_ISA {
 
 namespace {
 
+constexpr int64_t cached_depth = 512;        // of what passes the first cache
 constexpr int64_t max_depth = 1024;          // of a slice
 constexpr int64_t most_lines = 256;          // of a task
 constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
@@ -48,14 +49,14 @@ void multiply(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, 
     load_corner<R, C>(at);
     for (int64_t deep = tiles_deep(a.depth); deep > 0; deep--) {
         MINILLM_TILE_LOAD(6, left, 64);
-        MINILLM_TILE_LOAD(4, above, 64);
+        MINILLM_TILE_STREAM(4, above, 64);
         MINILLM_TILE_PRODUCT(0, 4, 6);
         if constexpr (C > 1) {
             MINILLM_TILE_LOAD(7, left + b.stride, 64);
             MINILLM_TILE_PRODUCT(1, 4, 7);
         }
         if constexpr (R > 1) {
-            MINILLM_TILE_LOAD(5, above + a.stride, 64);
+            MINILLM_TILE_STREAM(5, above + a.stride, 64);
             MINILLM_TILE_PRODUCT(2, 5, 6);
         }
         if constexpr (R > 1 && C > 1) MINILLM_TILE_PRODUCT(3, 5, 7);
@@ -125,9 +126,10 @@ void multiply_corner(const TileBlock& a, int64_t row, const TileBlock& b, int64_
             : multiply<1, 1>)(a, row, b, col, at);
 }
 
-// The tiles of two groups of columns stay in the first cache while all rows pass. What is no
-// multiple of whole tiles, or is to be finished, goes through other memory.
-void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
+namespace {
+
+// What is no multiple of whole tiles, or is to be finished, goes through other memory.
+void multiply_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
     for (int64_t j = 0; j < b.lines; j += pair) {
         for (int64_t i = 0; i < a.lines; i += pair) {
             const int64_t rows = smaller(pair, a.lines - i), cols = smaller(pair, b.lines - j);
@@ -141,6 +143,20 @@ void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
                 finish(sums, pair, rows, cols, at);
             }
         }
+    }
+}
+
+}  // namespace
+
+// In slices of depth, so that the tiles of two groups of columns stay in the first cache while all
+// rows pass.
+void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
+    const int64_t slices = ceil_div(a.depth, cached_depth);
+    const int64_t slice = ceil_div(ceil_div(a.depth, slices), tile_depth) * tile_depth;
+    for (int64_t k = 0; k < a.depth; k += slice) {
+        const int64_t depth = smaller(slice, a.depth - k);
+        multiply_slice(part(a, 0, a.lines, k, depth), part(b, 0, b.lines, k, depth),
+                       slice_of(out, k == 0, k + depth == a.depth));
     }
 }
 
