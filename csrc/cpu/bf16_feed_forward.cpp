@@ -1,6 +1,7 @@
-// Two layers at once, in blocks of rows: what lies between them never leaves the second cache but
-// for what the gradient needs. Backward, the corners of a block become tiles at once: of the hidden
-// gradient for the products with both sides, of the activations, found again, for dweight2.
+// What lies between the two layers is rounded into tiles as it is made, a block of rows at a time.
+// The layers take turns, so that the weights of one stay in the second cache. Backward, the corners
+// of a block become tiles at once: of the hidden gradient for the products with both sides, of the
+// activations, found again, for dweight2.
 #include "../parallel.h"
 #include "../scratch.h"
 #include "activation.h"
@@ -96,12 +97,13 @@ struct Forward {
     float* hidden;
     const Output out;
     const Tiles first{f.hidden, f.inputs}, second{f.outputs, f.hidden};
+    const Tiles activated{ceil_div(f.rows, pair) * pair, f.hidden};
 
     template <class Function, bool streamed>
     void run(int64_t row) const {
         const TileScope scope;
         const int64_t rows = smaller(block_rows, f.rows - row);
-        const Tiles own(rows, f.inputs), activated(rows, f.hidden);
+        const Tiles own(rows, f.inputs);
         const TileBlock inputs = pack_tile_rows(
             part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.numbers());
         alignas(64) float sums[pair * pair];
@@ -111,10 +113,9 @@ struct Forward {
                 activate_corner<Function, streamed>(
                     sums, smaller(pair, rows - i), smaller(pair, f.hidden - j),
                     bias1 ? bias1 + j : nullptr, hidden + (row + i) * f.hidden + j, f.hidden,
-                    activated.tile(i, j), activated.block().stride);
+                    activated.tile(row + i, j), activated.block().stride);
             }
         }
-        multiply_tiles(activated.block(), second.block(), part(out, row, 0));
         if (streamed) _mm_sfence();
     }
 
@@ -125,6 +126,12 @@ struct Forward {
         parallel_for(ceil_div(f.rows, block_rows), [&](int64_t task) {
             const int64_t row = task * block_rows;
             streamed ? run<Function, true>(row) : run<Function, false>(row);
+        });
+        parallel_for(ceil_div(f.rows, block_rows), [&](int64_t task) {
+            const TileScope scope;
+            const int64_t row = task * block_rows, rows = smaller(block_rows, f.rows - row);
+            multiply_tiles(part(activated.block(), row, rows, 0, f.hidden), second.block(),
+                           part(out, row, 0));
         });
     }
 };
@@ -174,6 +181,7 @@ struct Backward {
     const int64_t tall = smaller(chunk_rows, f.rows);
     const Tiles dhidden{padded, tall}, activated{padded, tall};
     const Tiles inputs{f.inputs, tall}, grads{f.outputs, tall};
+    const Tiles by_row{ceil_div(tall, pair) * pair, f.hidden};  // dhidden for dx
     const Scratch dbias{ceil_div(f.rows, block_rows) * f.hidden};
 
     // Of the hidden rows, what the corner after the one at i, j will read.
@@ -190,7 +198,7 @@ struct Backward {
     void run(int64_t row) const {
         const TileScope scope;
         const int64_t rows = smaller(block_rows, f.rows - row);
-        const Tiles own(rows, f.outputs), by_row(ceil_div(rows, pair) * pair, f.hidden);
+        const Tiles own(rows, f.outputs);
         const TileBlock grads = pack_tile_rows(
             part(row_major(grad, f.rows, f.outputs), row, rows, 0, f.outputs), own.numbers());
         float* bias_sums = dbias + row / block_rows * f.hidden;
@@ -200,23 +208,28 @@ struct Backward {
             for (int64_t i = 0; i < rows; i += pair) {
                 prefetch_next(row, rows, i, j);
                 multiply_corner(grads, i, second.block(), j, {sums, pair, {}});
-                bend_corner<Function>(
-                    sums, smaller(pair, rows - i), smaller(pair, f.hidden - j),
-                    hidden + (row + i) * f.hidden + j, f.hidden, by_row.tile(i, j),
-                    by_row.block().stride, dhidden.tile(j, row % chunk_rows + i),
-                    activated.tile(j, row % chunk_rows + i), dhidden.block().stride, bias_sums + j);
+                bend_corner<Function>(sums, smaller(pair, rows - i), smaller(pair, f.hidden - j),
+                                      hidden + (row + i) * f.hidden + j, f.hidden,
+                                      by_row.tile(row % chunk_rows + i, j), by_row.block().stride,
+                                      dhidden.tile(j, row % chunk_rows + i),
+                                      activated.tile(j, row % chunk_rows + i),
+                                      dhidden.block().stride, bias_sums + j);
             }
         }
-        if (!dx.data) return;
-        multiply_tiles(part(by_row.block(), 0, rows, 0, f.hidden), first.block(),
-                       to(dx, row * f.inputs, f.inputs, false));
     }
 
     // Rows from a multiple of chunk_rows on.
     template <class Function>
-    void run_chunk(int64_t first, int64_t rows) const {
+    void run_chunk(int64_t first_row, int64_t rows) const {
         parallel_for(ceil_div(rows, block_rows),
-                     [&](int64_t task) { run<Function>(first + task * block_rows); });
+                     [&](int64_t task) { run<Function>(first_row + task * block_rows); });
+        if (!dx.data) return;
+        parallel_for(ceil_div(rows, block_rows), [&](int64_t task) {
+            const TileScope scope;
+            const int64_t row = task * block_rows, count = smaller(block_rows, rows - row);
+            multiply_tiles(part(by_row.block(), row, count, 0, f.hidden), first.block(),
+                           to(dx, (first_row + row) * f.inputs, f.inputs, false));
+        });
     }
 
     // What a chunk adds to dweight1 and dweight2.
