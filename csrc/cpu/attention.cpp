@@ -50,8 +50,8 @@ struct Task {
 
     void run() const;
     void meet_keys(int64_t first_k, int64_t cols) const;
-    void meet_strip(int64_t head, int64_t row, int64_t first_k, int64_t cols,
-                    const Panels& values, Ahead& ahead) const;
+    void meet_strip(int64_t head, int64_t row, int64_t first_k, int64_t cols, const Panels& values,
+                    Ahead& ahead) const;
     void find_scores(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
                      Ahead& ahead) const;
     void weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64_t width,
@@ -227,9 +227,9 @@ void mask_scores(const Attention& a, int64_t batch, int64_t head, int64_t row, i
                  int64_t count, bool by_query, float* scores) {
     const AttentionMask& m = a.mask;
     if (!m.additive && !m.allowed) return;
-    mask_line(m, batch * m.batch_stride + head * m.head_stride + row * m.row_stride +
-                     key * m.col_stride,
-              by_query ? m.row_stride : m.col_stride, count, scores);
+    mask_line(
+        m, batch * m.batch_stride + head * m.head_stride + row * m.row_stride + key * m.col_stride,
+        by_query ? m.row_stride : m.col_stride, count, scores);
 }
 
 void attention_forward(const Attention& a, const Heads<float>& out, float* lse) {

@@ -36,7 +36,7 @@ struct BackwardTask : Given {
         larger(panel_floats(a.value_d, span_q), panel_floats(span_q, a.value_d));
     const Products products{a, larger(larger(span_q, span_k), larger(a.d, a.value_d))};
     const int64_t height = products.height;
-    const Scratch weights{height * stride};  // strip of P^T
+    const Scratch weights{height * stride};                    // strip of P^T
     const Scratch dscores{round_up(span_k, height) * stride};  // block of dS^T
     const Scratch lse_memory{blocks * span_q}, delta_memory{blocks * span_q};
     const Scratch queries{2 * blocks * query_floats}, grads{2 * blocks * grad_floats};
@@ -46,8 +46,7 @@ struct BackwardTask : Given {
     void pack_scaled(const Matrix& q, float* memory) const;
     void prepare_head(int64_t head) const;
     Ahead after(int64_t head) const;
-    void meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols,
-                    Ahead& ahead) const;
+    void meet_block(int64_t head, int64_t block, int64_t first_k, int64_t cols, Ahead& ahead) const;
     void meet_strip(int64_t head, int64_t block, int64_t key, int64_t rows, float* ds,
                     Ahead& ahead) const;
     void find_line(int64_t head, int64_t block, int64_t key, int64_t start, int64_t end, float* p,
@@ -166,10 +165,9 @@ void BackwardTask::meet_strip(int64_t head, int64_t block, int64_t key, int64_t 
     const auto absorb = [&](const float* lines, const float* panels, int64_t cols,
                             const Heads<float>& to) {
         float* result = at(to, batch, kv_head, key);
-        products.multiply_rows({lines + first, rows, count - first, stride, stride, true}, panels,
-                               count, first, cols,
-                               {result, to.row_stride, {add ? result : nullptr, to.row_stride}},
-                               ahead);
+        products.multiply_rows(
+            {lines + first, rows, count - first, stride, stride, true}, panels, count, first, cols,
+            {result, to.row_stride, {add ? result : nullptr, to.row_stride}}, ahead);
     };
     absorb(weights, g.by_row, a.value_d, dv);
     absorb(ds, q.by_row, a.d, dk);

@@ -30,8 +30,8 @@ class Products {
     void multiply_columns(const RowBlock& lines, const float* right, int64_t start, int64_t end,
                           const Output& to, Ahead& ahead) const;
 
-    // lines · right for the rows of right from `first` on, a whole grain with tiles; `deep` rows and
-    // `cols` columns were packed.
+    // lines · right for the rows of right from `first` on, a whole grain with tiles; `deep` rows
+    // and `cols` columns were packed.
     void multiply_rows(const RowBlock& lines, const float* right, int64_t deep, int64_t first,
                        int64_t cols, const Output& to, Ahead& ahead) const;
 

@@ -12,8 +12,8 @@ INLINE vf polynomial(const float (&coefficients)[N], vf x) {  // highest power f
     return value;
 }
 
-// e^x within 2 ulp; 0 where e^x is not a normal number: below -87.33, or, where denormals are flushed
-// by the last instruction, just above.
+// e^x within 2 ulp; 0 where e^x is not a normal number: below -87.33, or, where denormals are
+// flushed by the last instruction, just above.
 INLINE vf exp(vf x) {
     constexpr float coefficients[] = {1.3814613e-3f, 8.3687097e-3f, 4.1668387e-2f, 0.1666652f,
                                       0.49999993f,   1.0f,          1.0f};
