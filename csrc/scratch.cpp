@@ -7,8 +7,12 @@ namespace minillm {
 namespace {
 
 constexpr std::align_val_t alignment{64};
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int64_t granule = 1, largest_kept = 0;  // every block ends where it was asked to
+#else
 constexpr int64_t granule = 16384;         // floats; sizes are rounded up so that blocks fit again
 constexpr int64_t largest_kept = 8 << 20;  // floats
+#endif
 
 struct Block {
     float* data = nullptr;
