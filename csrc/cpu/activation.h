@@ -40,11 +40,15 @@ struct GeluTanh {
 };
 
 struct GeluErf {
-    static vf power(vf x) { return exp(-0.5f * x * x); }
-    static vf value(vf x) { return max(splat(-1e3f), x) * normal_cdf(x, power(x)); }
+    static vf value(vf x) {
+        const vf t = min(splat(last_tail), magnitude(x));
+        return max(vf{}, x) - t * normal_tail(t);
+    }
     static Bend bend(vf x) {
-        const vf y = clamp(x, 15.0f), p = power(y), phi = normal_cdf(y, p);
-        return {max(splat(-1e3f), x) * phi, phi + y * p * 0.398942280f};  // 1/sqrt(2 pi)
+        const vf t = min(splat(last_tail), magnitude(x)), tail = normal_tail(t);
+        const vf far = min(splat(last_density), magnitude(x));
+        const vf fall = tail - far * normal_density(far);
+        return {max(vf{}, x) - t * tail, select(x < 0.0f, fall, 1.0f - fall)};
     }
 };
 
