@@ -47,8 +47,6 @@ void Arguments::require_rank(const Array& a, const char* name, int ndim) const {
 void Arguments::require_type(const Array& a, const char* name, Type type) const {
     if (a.type != type)
         fail(std::string(name) + " is " + name_of(a.type) + ", " + name_of(type) + " is needed");
-    if (!a.aligned)
-        fail(std::string(name) + " is not aligned in memory, an aligned copy is needed");
 }
 
 void Arguments::require_contiguous(const Array& a, const char* name) const {
@@ -58,6 +56,8 @@ void Arguments::require_contiguous(const Array& a, const char* name) const {
 
 void Arguments::require_writable(const Array& a, const char* name) const {
     if (!a.writable) fail(std::string(name) + " is read-only, a writable array is needed");
+    if (!a.aligned)
+        fail(std::string(name) + " is not aligned in memory, an aligned array is needed");
 }
 
 void Arguments::require_shape(const Array& a, const char* name, Shape shape) const {

@@ -50,9 +50,9 @@ class Arguments {
 
     void require_rank(const Array& a, const char* name, int ndim) const;
     void require_shape(const Array& a, const char* name, Shape shape) const;  // and rank
-    void require_type(const Array& a, const char* name, Type type) const;     // and alignment
+    void require_type(const Array& a, const char* name, Type type) const;
     void require_contiguous(const Array& a, const char* name) const;
-    void require_writable(const Array& a, const char* name) const;
+    void require_writable(const Array& a, const char* name) const;  // and aligned
 
  private:
     void require_flat(const Array& a, const char* name, int64_t n) const;

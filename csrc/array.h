@@ -1,4 +1,5 @@
-// An array as pybind11 hands it over. Nothing is copied and nothing converted.
+// An array as pybind11 hands it over. Nothing is converted, and only what is not aligned in memory
+// is copied: kernels may not read it where it lies.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -18,6 +19,7 @@ struct Array {
     const pybind11::ssize_t *shape = nullptr, *strides = nullptr;  // strides in bytes
     Type type = Type::other;
     bool contiguous = false, aligned = false, writable = false;
+    pybind11::object copy;  // owns the data if it is a copy, which is not aligned for the caller
 };
 
 }  // namespace minillm
@@ -31,16 +33,17 @@ struct pybind11::detail::type_caster<minillm::Array> {
         if (!isinstance<array>(source))
             throw type_error(std::string("an array or None is needed, ") +
                              Py_TYPE(source.ptr())->tp_name + " was given");
-        const auto a = reinterpret_borrow<array>(source);
+        auto a = reinterpret_borrow<array>(source);
         value.given = true;
+        value.aligned = (a.flags() & npy_api::NPY_ARRAY_ALIGNED_) != 0;
+        value.writable = a.writeable();
+        if (!value.aligned) value.copy = a = a.attr("copy")();
         value.data = const_cast<void*>(a.data());
         value.ndim = static_cast<int>(a.ndim());
         value.shape = a.shape();
         value.strides = a.strides();
         value.type = type_of(a.dtype());
         value.contiguous = (a.flags() & array::c_style) != 0;
-        value.aligned = (a.flags() & npy_api::NPY_ARRAY_ALIGNED_) != 0;
-        value.writable = a.writeable();
         return true;
     }
 

@@ -1,8 +1,11 @@
 """Matrix products on operands rounded to bfloat16, where the processor multiplies those."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from layouts import LAYOUTS
 from minillm import kernels, testing
 from minillm.arrays import new_generator
 from minillm.ops import registry
@@ -73,22 +76,59 @@ def test_providers_agree_with_the_truth_to_the_precision_of_bfloat16(op):
             testing.check_case(truth, provider, provider)
 
 
+class OneLength(testing.Draw):
+    """The axis called `name` has `length`, those of a matrix 17 or 33, others 2."""
+
+    def __init__(self, seed, name=None, length=0):
+        super().__init__(seed)
+        self.name, self.length, self.asked = name, length, set()
+
+    def size(self, name, low=0):
+        self.asked.add(name)
+        if name == self.name:
+            return max(low, self.length)
+        return 2 if name in "BH" else self.choice((17, 33))
+
+
 @pytest.mark.parametrize("op", CLAIMED, ids=lambda op: op.name)
-def test_results_do_not_depend_on_the_number_of_threads(op):
-    arrays, params = op.sample(Large(1))
-    arrays = testing.cast(arrays, "float32")
-    before = kernels.threads()
-    bits = []
-    try:
+def test_every_axis_may_have_any_length_in_any_layout(op):
+    probe = [OneLength(seed) for seed in range(8)]
+    for draw in probe:
+        op.sample(draw)
+    layouts, provider = itertools.cycle(LAYOUTS.values()), testing.providers(op)[-1]
+    for name in sorted(set().union(*(draw.asked for draw in probe))):
+        for seed, length in enumerate((0, 1, 3, 63, 65, 127)):
+            arrays, params = op.sample(OneLength(seed, name, length))
+            arrays = testing.cast(arrays, "float32")
+            truth = testing.reference(op, arrays, params, seed, testing.EPS["bf16"])
+            with kernels.precision("bf16"):
+                testing.check_case(truth, provider, provider, next(layouts))
+
+
+def feed_forward_case(rows, inner, hidden, outer):
+    shapes = (rows, inner), (hidden, inner), (hidden,), (outer, hidden), (outer,), (rows, outer)
+    rng = new_generator(rows, hidden)
+    return [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
+
+
+def test_a_feed_forward_layer_on_several_chunks_of_rows():
+    op, arrays = registry["feed_forward"], feed_forward_case(2100, 20, 50, 17)
+    truth = testing.reference(op, arrays, {}, eps=testing.EPS["bf16"])
+    provider = testing.providers(op)[-1]
+    with kernels.precision("bf16"):
+        testing.check_case(truth, provider, provider)
+
+
+def test_hidden_rows_that_bypass_the_cache_are_the_same():
+    rows, hidden, outer = 1100, 2048, 17  # enough of them, if they begin a line of memory
+    arrays = feed_forward_case(rows, 20, hidden, outer)
+    memory = np.empty(rows * hidden + 32, np.float32)
+    first = -memory.ctypes.data % 64 // 4
+    found = []
+    for start in (first, first + 1):
+        between = memory[start : start + rows * hidden].reshape(rows, hidden)
+        out = np.empty((rows, outer), np.float32)
         with kernels.precision("bf16"):
-            for count in (1, 2, 3):
-                kernels.set_threads(count)
-                provider = testing.providers(op)[-1]
-                outs, saved = testing.outputs(op, provider, arrays, params)
-                if op.backward is not None:
-                    upstream = np.ones(np.shape(outs[0]), np.float32)
-                    outs += list(provider.backward(upstream, saved, params))
-                bits.append([None if a is None else a.tobytes() for a in outs])
-    finally:
-        kernels.set_threads(before)
-    assert bits[0] == bits[1] == bits[2]
+            kernels.cpu.feed_forward_forward(*arrays, "gelu_tanh", between, out)
+        found.append([between.tobytes(), out.tobytes()])
+    assert found[0] == found[1]

@@ -315,7 +315,7 @@ def test_threads_follow_the_cores_the_process_may_use():
 
 A, B, OUT = np.ones((2, 3), np.float32), np.ones((3, 4), np.float32), np.ones((2, 4), np.float32)
 C = np.ones((3, 3), np.float32)
-MISALIGNED = np.frombuffer(b"\0" * 25, np.uint8)[1:].view(np.float32).reshape(2, 3)
+MISALIGNED = np.zeros(25, np.uint8)[1:].view(np.float32).reshape(2, 3)
 READ_ONLY = np.ones((2, 3), np.float32)
 READ_ONLY.flags.writeable = False
 
@@ -342,7 +342,7 @@ MISTAKES = {
     ),
     "batches": (ValueError, "broadcast", lambda: cpu.matmul_forward(A, np.stack([B, B]), OUT)),
     "layout": (ValueError, "contiguous", lambda: cpu.softmax_forward(A, B[:, :2].T)),
-    "alignment": (ValueError, "aligned", lambda: cpu.softmax_forward(MISALIGNED, A)),
+    "alignment": (ValueError, "aligned", lambda: cpu.softmax_forward(A, MISALIGNED)),
     "read-only output": (ValueError, "read-only", lambda: cpu.softmax_forward(A, READ_ONLY)),
     "elements": (ValueError, "3 elements, 2", lambda: cpu.silu_forward(row(2), row(3))),
     "probability": (ValueError, "p is 1.5", lambda: cpu.dropout_forward(A, 1.5, 0, A)),

@@ -1,12 +1,14 @@
 """Every operation of the registry, by every provider, against the float64 truth. No op is named."""
 
 import inspect
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from layouts import LAYOUTS
 from minillm import kernels, testing
 from minillm.ops import registry
 from minillm.tensor import Tensor
@@ -63,50 +65,6 @@ class OneLength(testing.Draw):
         return max(low, self.length) if name == self.name else self.choice((2, 3))
 
 
-class Large(testing.Draw):
-    """Lengths that give several threads something to do."""
-
-    def size(self, name, low=0):
-        return {"B": 6, "H": 6, "T": 90, "C": 70, "D": 40, "V": 400, "N": 170}[name]
-
-
-def in_a_row(array, step, start=0):
-    """The same values in every `step`-th place of a longer buffer."""
-    buffer = np.full((*array.shape, step), 7, array.dtype)
-    buffer[..., start] = array
-    return buffer[..., start]
-
-
-def read_only(array):
-    array = array.copy()
-    array.setflags(write=False)
-    return array
-
-
-def reversed_axes(array):
-    back = (..., *(slice(None, None, -1),) * array.ndim)
-    return array[back].copy()[back]
-
-
-def offset(array):
-    buffer = np.full(array.size + 3, 7, array.dtype)
-    buffer[3:] = array.reshape(-1)
-    return buffer[3:].reshape(array.shape)
-
-
-LAYOUTS = {
-    "contiguous": lambda array: array,
-    "transposed": lambda array: array.T.copy().T,
-    "swapped": lambda array: (
-        array.swapaxes(-1, -2).copy().swapaxes(-1, -2) if array.ndim > 1 else array
-    ),
-    "strided": lambda array: in_a_row(array, 2),
-    "reversed": reversed_axes,
-    "offset": offset,
-    "read-only": read_only,
-}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_keep_the_values(layout):
     for shape in ((), (0, 3), (5,), (2, 3, 4)):
@@ -142,12 +100,13 @@ def cases_of_each_length(op):
 
 @each_op
 def test_every_axis_may_have_any_length(op):
+    layouts = itertools.cycle(LAYOUTS.values())
     for truth in cases_of_each_length(op):
         reference, *libraries = testing.providers(op)
-        testing.check_case(truth, reference, reference)
+        testing.check_case(truth, reference, reference, next(layouts))
         for isa in ISAS if libraries else ():
             with instruction_set(isa):
-                testing.check_case(truth, libraries[0], libraries[0])
+                testing.check_case(truth, libraries[0], libraries[0], next(layouts))
 
 
 class instruction_set:
@@ -300,46 +259,6 @@ def parameters(function):
         else:
             positional.append(name)
     return positional, keywords
-
-
-@needs_extension
-@pytest.mark.parametrize("op", CLAIMED, ids=lambda op: op.name)
-def test_results_do_not_depend_on_the_number_of_threads(op):
-    found = [(testing.cast(arrays, "float32"), params) for arrays, params in large_cases(op)]
-    assert max(sum(np.size(a) for a in arrays) for arrays, _ in found) > 1 << 15
-    before = kernels.threads()
-    try:
-        bits = []
-        for count in (1, 2):
-            kernels.set_threads(count)
-            bits.append([everything(op, arrays, params) for arrays, params in found])
-    finally:
-        kernels.set_threads(before)
-    assert bits[0] == bits[1]
-
-
-def large_cases(op):
-    """The largest of some random cases, but none of absurd size."""
-    drawn = [op.sample(Large(seed)) for seed in range(24)]
-    sizes = [sum(np.size(a) for a in arrays) for arrays, _ in drawn]
-    largest = sorted(range(24), key=lambda place: (sizes[place] > 1 << 22, -sizes[place]))
-    return [drawn[place] for place in largest[:2]]
-
-
-def everything(op, arrays, params):
-    """The bytes of all results of one op, forward and backward, by the kernels."""
-    provider = testing.providers(op)[-1]
-    outs, saved = testing.outputs(op, provider, arrays, params)
-    grads = []
-    if op.backward is not None:
-        upstream = np.ones(outs[0].shape, np.float32)
-        grads = [g for g in provider.backward(upstream, saved, params) if g is not None]
-        totals = [
-            np.ones_like(a) if place in op.accumulates and a is not None else None
-            for place, a in enumerate(arrays)
-        ]
-        grads += [g for g in provider.backward(upstream, saved, params, totals) if g is not None]
-    return [np.asarray(array).tobytes() for array in (*outs, *grads)]
 
 
 @needs_extension
