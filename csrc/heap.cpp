@@ -16,13 +16,6 @@ constexpr uint64_t steps_kept = 4;
 
 size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
-// Sizes of a class share their power of two and the three bits after it.
-int class_of(size_t pages) {
-    int shift = 0;
-    while (pages >> shift >= 16) shift++;
-    return 8 * shift + static_cast<int>(pages >> shift);
-}
-
 struct Chunk {
     uint32_t blocks = 0;  // that lie in it, wholly or in part
     bool resident = false;
@@ -39,8 +32,7 @@ struct Heap::Block {
     Region* region;
     size_t first, pages;
     bool is_free = true;
-    Block *before = nullptr, *after = nullptr;   // neighbours
-    Block *previous = nullptr, *next = nullptr;  // in its list
+    Block *before = nullptr, *after = nullptr;  // neighbours
 };
 
 struct Heap::Region {
@@ -73,7 +65,6 @@ void* Heap::allocate(size_t bytes) {
     Block* block = find(pages);
     if (!block) block = grow(pages);
     split(block, pages);
-    unlist(block);
     block->is_free = false;
     block->region->blocks[block->first / granule_pages] = block;
     touch(*block, 1);
@@ -88,16 +79,8 @@ void Heap::free(void* data) {
     touch(*block, -1);
     block->region->blocks[block->first / granule_pages] = nullptr;
     block->is_free = true;
-    if (block->after && block->after->is_free) {
-        unlist(block->after);
-        absorb_next(block);
-    }
-    if (block->before && block->before->is_free) {
-        block = block->before;
-        unlist(block);
-        absorb_next(block);
-    }
-    list(block);
+    if (block->after && block->after->is_free) absorb_next(block);
+    if (block->before && block->before->is_free) absorb_next(block->before);
 }
 
 size_t Heap::capacity(const void* data) const {
@@ -114,20 +97,17 @@ void Heap::trim() {
     release(UINT64_MAX);
     for (size_t i = regions_.size(); i-- > 0;) {
         if (!regions_[i]->unused()) continue;
-        unlist(regions_[i]->head.get());
         for (const Chunk& chunk : regions_[i]->chunks) resident_ -= chunk.resident ? huge_page : 0;
         regions_.erase(regions_.begin() + static_cast<std::ptrdiff_t>(i));
     }
 }
 
-// The smallest block of the class that is large enough, else one of the next class that has any.
+// The first in the order of addresses: what was written before is used again before what never was.
 Heap::Block* Heap::find(size_t pages) const {
-    int place = class_of(pages);
-    Block* best = nullptr;
-    for (Block* block = free_[place]; block; block = block->next)
-        if (block->pages >= pages && (!best || block->pages < best->pages)) best = block;
-    while (!best && ++place < classes) best = free_[place];
-    return best;
+    for (const auto& region : regions_)
+        for (Block* block = region->head.get(); block; block = block->after)
+            if (block->is_free && block->pages >= pages) return block;
+    return nullptr;
 }
 
 // As much as there is already, so that there are few regions; what is needed if that is refused.
@@ -149,7 +129,6 @@ Heap::Block* Heap::add_region(size_t pages) {
     const auto begin = reinterpret_cast<uintptr_t>(region.data);
     low_ = std::min<uintptr_t>(low_, begin);
     high_ = std::max<uintptr_t>(high_, begin + pages * page);
-    list(region.head.get());
     return region.head.get();
 }
 
@@ -166,12 +145,9 @@ void Heap::split(Block* block, size_t pages) {
     if (block->pages == pages) return;
     auto* const rest = new Block{block->region, block->first + pages, block->pages - pages, true,
                                  block,         block->after};
-    unlist(block);
     block->pages = pages;
-    list(block);
     if (block->after) block->after->before = rest;
     block->after = rest;
-    list(rest);
 }
 
 void Heap::absorb_next(Block* block) {
@@ -180,19 +156,6 @@ void Heap::absorb_next(Block* block) {
     block->after = gone->after;
     if (block->after) block->after->before = block;
     delete gone;
-}
-
-void Heap::list(Block* block) {
-    Block*& first = free_[class_of(block->pages)];
-    block->previous = nullptr;
-    block->next = first;
-    if (first) first->previous = block;
-    first = block;
-}
-
-void Heap::unlist(Block* block) {
-    (block->previous ? block->previous->next : free_[class_of(block->pages)]) = block->next;
-    if (block->next) block->next->previous = block->previous;
 }
 
 // Counts blocks in or out of the chunks that this one lies in.

@@ -40,7 +40,6 @@ class Heap {
  private:
     struct Block;
     struct Region;
-    static constexpr int classes = 400;
 
     Block* find(size_t pages) const;
     Block* grow(size_t pages);
@@ -48,13 +47,10 @@ class Heap {
     Block* block_at(const void* data) const;
     void split(Block* block, size_t pages);
     void absorb_next(Block* block);
-    void list(Block* block);
-    void unlist(Block* block);
     void touch(const Block& block, int blocks);
     void release(uint64_t before);
 
     std::vector<std::unique_ptr<Region>> regions_;
-    Block* free_[classes] = {};  // lists of blocks of similar size
     uint64_t step_ = 0;
     size_t in_use_ = 0, resident_ = 0, peak_ = 0;
     std::atomic<uintptr_t> low_{UINTPTR_MAX}, high_{0};  // of all regions there ever were

@@ -321,6 +321,16 @@ class TestKept:
             np.ones(7 * CHUNK + 12345, np.uint8)
             assert stats() == held
 
+    @pytest.mark.parametrize("chunks", [1, 20, 60, 99])
+    def test_what_was_used_is_used_again_before_what_never_was(self, arena, chunks):
+        with arena.step():
+            first, wall = np.empty(100 * CHUNK, np.uint8), np.empty(CHUNK, np.uint8)
+            del first
+            held = stats()["peak"]
+            again = np.empty(chunks * CHUNK, np.uint8)
+            assert stats()["peak"] == held
+        del wall, again
+
     @linux_only
     def test_what_steps_do_not_use_is_returned(self, arena):
         begin = stats()
