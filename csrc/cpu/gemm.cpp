@@ -13,10 +13,10 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-constexpr int64_t max_depth = 384;          // of a slice; deep ones pass over C less often
-constexpr int64_t most_tiles = 24;          // rows of a task, in tiles
-constexpr int64_t most_panels = 6;          // columns of a task, in panels
-constexpr int64_t shared_floats = 1 << 20;  // packed at a time
+constexpr int64_t max_depth = 512;          // of a slice; deep ones pass over C less often
+constexpr int64_t most_tiles = 42;          // rows of a task, in tiles
+constexpr int64_t most_panels = 12;          // columns of a task, in panels
+constexpr int64_t shared_floats = 1 << 22;  // packed at a time
 constexpr int64_t packed_together = 16384;  // floats of it, by a task
 constexpr int64_t few_rows = W;             // too few to pack B for
 constexpr int64_t serial_work = 1 << 19;    // multiplications below which threads do not pay
@@ -38,7 +38,7 @@ struct Product {
 };
 
 // `units` of `size` elements, `end` in all, cut into tasks of nearly equal size: at most `most`
-// units each, about four for each thread, and as many for one thread as for the others.
+// units each, about two for each thread, and as many for one thread as for the others.
 struct Tasks {
     int64_t units, size, end, count;
 
@@ -46,7 +46,7 @@ struct Tasks {
         : units(ceil_div(end, size)), size(size), end(end), count(1) {
         if (serial) return;
         const int64_t threads = thread_count();
-        const int64_t each = smaller(larger(1, most), ceil_div(units, 4 * threads));
+        const int64_t each = smaller(larger(1, most), ceil_div(units, 2 * threads));
         count = smaller(units, ceil_div(ceil_div(units, each), threads) * threads);
     }
     int64_t begin(int64_t task) const { return smaller(end, units * task / count * size); }
