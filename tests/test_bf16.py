@@ -119,6 +119,19 @@ def test_a_feed_forward_layer_on_several_chunks_of_rows():
         testing.check_case(truth, provider, provider)
 
 
+def test_the_loss_of_several_chunks_of_tokens_and_of_classes():
+    rows, classes, width = 1030, 2110, 33
+    rng = new_generator(2)
+    target = rng.integers(0, classes, rows)
+    target[::7] = -100
+    arrays = [*(rng.standard_normal((n, width), dtype=np.float32) for n in (rows, classes)), target]
+    op, params = registry["linear_cross_entropy"], {"label_smoothing": 0.1}
+    truth = testing.reference(op, arrays, params, eps=testing.EPS["bf16"])
+    provider = testing.providers(op)[-1]
+    with kernels.precision("bf16"):
+        testing.check_case(truth, provider, provider)
+
+
 def test_hidden_rows_that_bypass_the_cache_are_the_same():
     rows, hidden, outer = 1100, 2048, 17  # enough of them, if they begin a line of memory
     arrays = feed_forward_case(rows, 20, hidden, outer)

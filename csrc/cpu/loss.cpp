@@ -1,26 +1,16 @@
+#include "loss.h"
+
+#include "../precision.h"
 #include "../scratch.h"
+#include "bf16.h"
 #include "declare.h"
-#include "gemm.h"
-#include "math.h"
 #include "rows.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
 
-struct Target {
-    const int64_t* ids;
-    int64_t ignore_index, classes;
-    float smoothing;
-};
-
-// What must be known of a row of logits; those of its parts can be joined in order. The greatest
-// logit is kept out of the sum of powers: where it has nearly all the probability, the loss of
-// choosing it is what the others add to 1, which a sum with that 1 in it would round away.
-struct RowState {
-    float greatest = -infinity(), ties = 0;  // the greatest logit, and how often it occurs
-    float others = 0;                        // sum of exp(logit - greatest) over smaller ones
-    float total = 0, at_target = 0;          // sum of logits, logit of the target
-
+// The sums of a row whose parts come in order.
+struct RowState : RowSums {
     void add(const float* logits, int64_t first, int64_t count, int64_t target) {
         const float now = row_max(logits, count);
         if (now > greatest) {
@@ -41,27 +31,17 @@ struct RowState {
         total += sums[2];
         if (target >= first && target < first + count) at_target = logits[target - first];
     }
-
-    float above() const { return __builtin_log1pf(others + (ties - 1)); }  // lse - greatest
-
-    float lse() const { return greatest + above(); }
-
-    float loss(const Target& t) const {
-        const float mean = total / static_cast<float>(t.classes);
-        const float smooth = t.smoothing > 0 ? t.smoothing * (greatest - mean + above()) : 0;
-        return (1 - t.smoothing) * (greatest - at_target + above()) + smooth;
-    }
 };
 
 // Turns part of a row of logits into part of its gradient.
 void logits_to_gradient(const float* logits, int64_t first, int64_t count, int64_t row, float grad,
                         float lse, const Target& t, float* out) {
     const int64_t target = t.ids[row];
-    if (target == t.ignore_index) {
+    if (t.ignored(row)) {
         memset(out, 0, sizeof(float) * count);
         return;
     }
-    const float floor = t.smoothing / static_cast<float>(t.classes);
+    const float floor = t.floor();
     over_vectors(0, count, [&](int64_t i, auto lanes) {
         store(out + i, (exp(load(logits + i, lanes) - lse) - floor) * grad, lanes);
     });
@@ -87,7 +67,7 @@ void cross_entropy_forward(const float* logits, const int64_t* target, int64_t r
         RowState state;
         state.add(logits + row * classes, 0, classes, target[row]);
         lse[row] = state.lse();
-        losses[row] = target[row] == ignore_index ? 0 : state.loss(t);
+        losses[row] = t.ignored(row) ? 0 : state.loss(t);
     });
 }
 
@@ -106,6 +86,11 @@ void linear_cross_entropy_forward(const float* x, const float* weight, const int
                                   float label_smoothing, float* losses, float* lse) {
     const Target t{target, ignore_index, classes, label_smoothing};
     if (rows == 0 || classes == 0) return;
+#if MINILLM_AMX
+    if (bf16_products() && suits_tiles(rows, classes, k))
+        return linear_cross_entropy_bf16(row_major(x, rows, k), row_major(weight, classes, k), t,
+                                         losses, lse);
+#endif
     const Tiles tiles(rows, classes);
     const Scratch logits(tiles.rows * tiles.cols), memory(tiles.rows * sizeof(RowState) / 4);
     auto* states = reinterpret_cast<RowState*>(static_cast<float*>(memory));
@@ -122,7 +107,7 @@ void linear_cross_entropy_forward(const float* x, const float* weight, const int
         }
         for (int64_t i = 0; i < count; i++) {
             lse[row + i] = states[i].lse();
-            losses[row + i] = target[row + i] == ignore_index ? 0 : states[i].loss(t);
+            losses[row + i] = t.ignored(row + i) ? 0 : states[i].loss(t);
         }
     }
 }
@@ -137,6 +122,11 @@ void linear_cross_entropy_backward(const float* grad, const float* x, const floa
         if (dweight.data && !dweight.add) memset(dweight.data, 0, sizeof(float) * classes * k);
         return;
     }
+#if MINILLM_AMX
+    if (bf16_products() && suits_tiles(rows, classes, k))
+        return linear_cross_entropy_backward_bf16(
+            grad, row_major(x, rows, k), row_major(weight, classes, k), t, lse, dx, dweight);
+#endif
     const Tiles tiles(rows, classes);
     const Scratch logits(tiles.rows * tiles.cols);
     for (int64_t col = 0; col < classes; col += tiles.cols) {
