@@ -1,9 +1,8 @@
-// The product of packed tiles: 32 x 32 elements of the result at a time, so that each tile that is
-// loaded is used twice. The smaller operand is packed by all threads, the larger by the tasks.
-#include "bf16.h"
-
+// The product of packed tiles. The smaller operand is packed by all threads, the larger by the
+// tasks.
 #include "../parallel.h"
 #include "../scratch.h"
+#include "bf16_corner.h"
 
 namespace minillm::MINILLM_ISA {
 
@@ -17,53 +16,8 @@ constexpr int64_t most_lines = 256;          // of a task
 constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
 
 template <int R, int C>
-INLINE void load_corner(const Output& at) {
-    if (!at.start.data) {
-        MINILLM_TILE_ZERO(0);
-        if constexpr (C > 1) MINILLM_TILE_ZERO(1);
-        if constexpr (R > 1) MINILLM_TILE_ZERO(2);
-        if constexpr (R > 1 && C > 1) MINILLM_TILE_ZERO(3);
-        return;
-    }
-    const int64_t stride = 4 * at.start.stride;
-    const float* below = at.start.data + tile_lines * at.start.stride;
-    MINILLM_TILE_LOAD(0, at.start.data, stride);
-    if constexpr (C > 1) MINILLM_TILE_LOAD(1, at.start.data + tile_lines, stride);
-    if constexpr (R > 1) MINILLM_TILE_LOAD(2, below, stride);
-    if constexpr (R > 1 && C > 1) MINILLM_TILE_LOAD(3, below + tile_lines, stride);
-}
-
-template <int R, int C>
-INLINE void store_corner(const Output& at) {
-    const int64_t stride = 4 * at.stride;
-    float* below = at.c + tile_lines * at.stride;
-    MINILLM_TILE_STORE(0, at.c, stride);
-    if constexpr (C > 1) MINILLM_TILE_STORE(1, at.c + tile_lines, stride);
-    if constexpr (R > 1) MINILLM_TILE_STORE(2, below, stride);
-    if constexpr (R > 1 && C > 1) MINILLM_TILE_STORE(3, below + tile_lines, stride);
-}
-
-template <int R, int C>
 void multiply(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, const Output& at) {
-    const uint16_t *above = a[row / tile_lines], *left = b[col / tile_lines];
-    load_corner<R, C>(at);
-    for (int64_t deep = tiles_deep(a.depth); deep > 0; deep--) {
-        MINILLM_TILE_LOAD(6, left, 64);
-        MINILLM_TILE_STREAM(4, above, 64);
-        MINILLM_TILE_PRODUCT(0, 4, 6);
-        if constexpr (C > 1) {
-            MINILLM_TILE_LOAD(7, left + b.stride, 64);
-            MINILLM_TILE_PRODUCT(1, 4, 7);
-        }
-        if constexpr (R > 1) {
-            MINILLM_TILE_STREAM(5, above + a.stride, 64);
-            MINILLM_TILE_PRODUCT(2, 5, 6);
-        }
-        if constexpr (R > 1 && C > 1) MINILLM_TILE_PRODUCT(3, 5, 7);
-        above += tile_numbers;
-        left += tile_numbers;
-    }
-    store_corner<R, C>(at);
+    multiply_corner_of<R, C>(a, row, b, col, at, [](int64_t) {});
 }
 
 struct Product {

@@ -1,11 +1,11 @@
 // What lies between the two layers is rounded into tiles as it is made, a block of rows at a time.
-// The layers take turns, so that the weights of one stay in the second cache. Backward, the corners
-// of a block become tiles at once: of the hidden gradient for the products with both sides, of the
-// activations, found again, for dweight2.
+// The layers take turns, so that the weights of one stay in the second cache. Backward, a task has
+// some hidden features: corners of their gradient and of their activations, found again, become
+// tiles that stay in the second cache until the weights' gradients have been made of them.
 #include "../parallel.h"
 #include "../scratch.h"
 #include "activation.h"
-#include "bf16.h"
+#include "bf16_corner.h"
 #include "declare.h"
 #include "rows.h"
 
@@ -16,7 +16,7 @@ namespace minillm::MINILLM_ISA {
 namespace {
 
 constexpr int64_t block_rows = 128;           // of a task
-constexpr int64_t block_lines = 128;          // of hidden features, of a task for dweight
+constexpr int64_t slab_lines = 256;           // hidden features of a task, backward
 constexpr int64_t chunk_rows = 1024;          // of backward, whose tiles stay in the third cache
 constexpr int64_t streamed_floats = 2 << 20;  // hidden rows from this size on bypass the cache
 
@@ -57,39 +57,18 @@ void pack_rows_together(const Matrix& a, const Tiles& to) {
     });
 }
 
-// Calls f(j, lanes) for those of the two vectors of a row of a corner that have columns left.
-template <class F>
-INLINE void both_halves(int64_t cols, const F& f) {
-    for (int64_t j = 0; j < smaller(cols, pair); j += W) {
-        if (j + W <= cols)
-            f(j, Whole{});
-        else
-            f(j, First{cols - j});
+// Which lanes of the two vectors of a corner's row have columns.
+struct Columns {
+    explicit Columns(int64_t cols) : lanes{lanes_of(cols), lanes_of(larger(0, cols - W))} {}
+    static __mmask16 lanes_of(int64_t count) {
+        return static_cast<__mmask16>(count >= W ? 0xffff : (1u << count) - 1);
     }
+    const __mmask16 lanes[2];
+};
+INLINE vf load_some(const float* from, __mmask16 lanes) {
+    return _mm512_maskz_loadu_ps(lanes, from);
 }
-
-INLINE void stream(float* to, vf v, Whole) { _mm512_stream_ps(to, v); }
-INLINE void stream(float* to, vf v, First lanes) { store(to, v, lanes); }
-
-// Rows of sums: hidden = sums + bias, and its activations, rounded, as rows of tiles of a.
-template <class Function, bool streamed>
-void activate_corner(const float* sums, int64_t rows, int64_t cols, const float* bias,
-                     float* hidden, int64_t stride, uint16_t* tile, int64_t tile_stride) {
-    for (int64_t i = 0; i < rows; i++) {
-        vf activated[2] = {};
-        both_halves(cols, [&](int64_t j, auto lanes) {
-            vf sum = load(sums + i * pair + j);
-            if (bias) sum += load(bias + j, lanes);
-            if (streamed)
-                stream(hidden + i * stride + j, sum, lanes);
-            else
-                store(hidden + i * stride + j, sum, lanes);
-            activated[j / W] = Function::value(sum);
-        });
-        uint16_t* to = tile + i / tile_lines * tile_stride + i % tile_lines * tile_depth;
-        _mm512_store_si512(to, round_pair(activated[0], activated[1]));
-    }
-}
+INLINE void store_some(float* to, vf v, __mmask16 lanes) { _mm512_mask_storeu_ps(to, lanes, v); }
 
 struct Forward {
     const FeedForward& f;
@@ -99,6 +78,37 @@ struct Forward {
     const Tiles first{f.hidden, f.inputs}, second{f.outputs, f.hidden};
     const Tiles activated{ceil_div(f.rows, pair) * pair, f.hidden};
 
+    // Of a block from `row` on: hidden = sums + bias, and its activations, rounded, in tiles.
+    template <class Function, bool streamed>
+    struct Activate {
+        const Forward& forward;
+        const int64_t row, count;
+
+        void rows(const float* sums, int64_t i, int64_t j, int64_t first) const {
+            for (int64_t k = first; k < smaller(first + 2, count - i); k++)
+                activate(sums + k * pair, i + k, j);
+        }
+        void activate(const float* sums, int64_t i, int64_t j) const {
+            const int64_t cols = forward.f.hidden;
+            const Columns columns(cols - j);
+            vf activated[2];
+            for (int half = 0; half < 2; half++) {
+                const __mmask16 lanes = columns.lanes[half];
+                vf sum = load(sums + half * W);
+                if (forward.bias1) sum += load_some(forward.bias1 + j + half * W, lanes);
+                float* to = forward.hidden + (row + i) * cols + j + half * W;
+                if (!streamed)
+                    store_some(to, sum, lanes);
+                else if (lanes)
+                    _mm512_stream_ps(to, sum);
+                activated[half] = _mm512_maskz_mov_ps(lanes, Function::value(sum));
+            }
+            uint16_t* to = forward.activated.tile(row + i, j) + i % tile_lines * tile_depth;
+            _mm512_store_si512(to, round_pair(activated[0], activated[1]));
+        }
+        void end(int64_t, int64_t) const {}
+    };
+
     template <class Function, bool streamed>
     void run(int64_t row) const {
         const TileScope scope;
@@ -106,16 +116,11 @@ struct Forward {
         const Tiles own(rows, f.inputs);
         const TileBlock inputs = pack_tile_rows(
             part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.numbers());
-        alignas(64) float sums[pair * pair];
-        for (int64_t j = 0; j < f.hidden; j += pair) {
-            for (int64_t i = 0; i < rows; i += pair) {
-                multiply_corner(inputs, i, first.block(), j, {sums, pair, {}});
-                activate_corner<Function, streamed>(
-                    sums, smaller(pair, rows - i), smaller(pair, f.hidden - j),
-                    bias1 ? bias1 + j : nullptr, hidden + (row + i) * f.hidden + j, f.hidden,
-                    activated.tile(row + i, j), activated.block().stride);
-            }
-        }
+        const Activate<Function, streamed> activate{*this, row, rows};
+        Corners corners(inputs, first.block(), activate);
+        for (int64_t j = 0; j < f.hidden; j += pair)
+            for (int64_t i = 0; i < rows; i += pair) corners.multiply(i, j);
+        corners.end();
         if (streamed) _mm_sfence();
     }
 
@@ -136,120 +141,112 @@ struct Forward {
     }
 };
 
-// From the gradient of the activations to that of the hidden rows, dhidden. Both it and the
-// activations go to tiles whose depth are the rows (of a and of b), dhidden also to tiles by row.
-template <class Function>
-void bend_corner(const float* sums, int64_t rows, int64_t cols, const float* hidden, int64_t stride,
-                 uint16_t* by_row, int64_t by_row_stride, uint16_t* turned, uint16_t* activated,
-                 int64_t deep_stride, float* dbias) {
-    vf pairs[2][W], bias_sums[2] = {};
-    for (int64_t i = 0; i < pair; i += 2) {
-        vf dhidden[2][2] = {}, value[2][2] = {};
-        for (int64_t odd = 0; odd < 2; odd++) {
-            both_halves(i + odd < rows ? cols : 0, [&](int64_t j, auto lanes) {
-                const Bend bend = Function::bend(load(hidden + (i + odd) * stride + j, lanes));
-                dhidden[odd][j / W] = load(sums + (i + odd) * pair + j, lanes) * bend.slope;
-                value[odd][j / W] = bend.value;
-                bias_sums[j / W] += dhidden[odd][j / W];
-            });
-            uint16_t* to =
-                by_row + i / tile_lines * by_row_stride + (i % tile_lines + odd) * tile_depth;
-            _mm512_store_si512(to, round_pair(dhidden[odd][0], dhidden[odd][1]));
-        }
-        for (int64_t half = 0; half < 2; half++) {
-            pairs[half][i / 2] = round_and_pair(dhidden[0][half], dhidden[1][half]);
-            store(reinterpret_cast<float*>(activated + half * deep_stride) + i / 2 * W,
-                  round_and_pair(value[0][half], value[1][half]));
-        }
-    }
-    for (int64_t half = 0; half < 2; half++) {
-        transpose(pairs[half]);
-        for (int i = 0; i < W; i++)
-            store(reinterpret_cast<float*>(turned + half * deep_stride) + i * W, pairs[half][i]);
-    }
-    both_halves(cols, [&](int64_t j, auto lanes) {
-        store(dbias + j, load(dbias + j, lanes) + bias_sums[j / W], lanes);
-    });
-}
-
 struct Backward {
     const FeedForward& f;
     const float *grad, *x, *hidden;
-    const Gradient dx;
-    const int64_t padded = ceil_div(f.hidden, pair) * pair;  // corners are written whole
+    const Gradient dx, dweight1, dweight2;
     const Tiles first{f.inputs, f.hidden}, second{f.hidden, f.outputs};  // weights
     const int64_t tall = smaller(chunk_rows, f.rows);
-    const Tiles dhidden{padded, tall}, activated{padded, tall};
-    const Tiles inputs{f.inputs, tall}, grads{f.outputs, tall};
-    const Tiles by_row{ceil_div(tall, pair) * pair, f.hidden};  // dhidden for dx
-    const Scratch dbias{ceil_div(f.rows, block_rows) * f.hidden};
+    const Tiles inputs{f.inputs, tall}, grads{f.outputs, tall}, grads_by_row{tall, f.outputs};
+    const Tiles by_row{ceil_div(tall, pair) * pair, f.hidden};  // the hidden gradient, for dx
+    const Scratch dbias{ceil_div(f.rows, chunk_rows) * f.hidden};
 
-    // Of the hidden rows, what the corner after the one at i, j will read.
-    void prefetch_next(int64_t row, int64_t rows, int64_t i, int64_t j) const {
-        const bool below = i + pair < rows;
-        const int64_t first = row + (below ? i + pair : 0), col = below ? j : j + pair;
-        if (col >= f.hidden) return;
-        for (int64_t k = first; k < smaller(first + pair, row + rows); k++)
-            for (int64_t l = 0; l < pair; l += 16)
-                __builtin_prefetch(hidden + k * f.hidden + col + l, 0, 2);
-    }
-
+    // From the gradient of the activations to that of the hidden rows, dhidden. Both it and the
+    // activations go to tiles whose depth are the rows (of a and of b), dhidden also to `by_row`.
     template <class Function>
-    void run(int64_t row) const {
-        const TileScope scope;
-        const int64_t rows = smaller(block_rows, f.rows - row);
-        const Tiles own(rows, f.outputs);
-        const TileBlock grads = pack_tile_rows(
-            part(row_major(grad, f.rows, f.outputs), row, rows, 0, f.outputs), own.numbers());
-        float* bias_sums = dbias + row / block_rows * f.hidden;
-        memset(bias_sums, 0, sizeof(float) * f.hidden);
-        alignas(64) float sums[pair * pair];
-        for (int64_t j = 0; j < f.hidden; j += pair) {
-            for (int64_t i = 0; i < rows; i += pair) {
-                prefetch_next(row, rows, i, j);
-                multiply_corner(grads, i, second.block(), j, {sums, pair, {}});
-                bend_corner<Function>(sums, smaller(pair, rows - i), smaller(pair, f.hidden - j),
-                                      hidden + (row + i) * f.hidden + j, f.hidden,
-                                      by_row.tile(row % chunk_rows + i, j), by_row.block().stride,
-                                      dhidden.tile(j, row % chunk_rows + i),
-                                      activated.tile(j, row % chunk_rows + i),
-                                      dhidden.block().stride, bias_sums + j);
+    struct Turn {
+        const Backward& backward;
+        const int64_t row, count, line, lines;  // of a chunk and of a slab
+        const Tiles &dhidden, &activated;
+
+        const float* hidden_at(int64_t i, int64_t j) const {
+            return backward.hidden + (row + i) * backward.f.hidden + line + j;
+        }
+        void rows(const float* sums, int64_t i, int64_t j, int64_t first) const {
+            const Columns columns(lines - j);
+            vf slopes[2][2] = {}, values[2][2] = {};
+            for (int64_t odd = 0; odd < 2; odd++) {
+                const int64_t k = i + first + odd;
+                if (k >= count) break;
+                const float *from = hidden_at(k, j), *sum = sums + (first + odd) * pair;
+                if (k + pair < count) {
+                    __builtin_prefetch(from + pair * backward.f.hidden, 0, 2);
+                    __builtin_prefetch(from + pair * backward.f.hidden + W, 0, 2);
+                }
+                for (int half = 0; half < 2; half++) {
+                    const __mmask16 lanes = columns.lanes[half];
+                    const Bend bend = Function::bend(load_some(from + half * W, lanes));
+                    slopes[odd][half] = load_some(sum + half * W, lanes) * bend.slope;
+                    values[odd][half] = bend.value;
+                }
+            }
+            float* bias = backward.dbias + row / chunk_rows * backward.f.hidden + line + j;
+            for (int half = 0; half < 2; half++) {
+                const __mmask16 lanes = columns.lanes[half];
+                store_some(bias + half * W,
+                           load_some(bias + half * W, lanes) + (slopes[0][half] + slopes[1][half]),
+                           lanes);
+                put(dhidden, i, j + half * W, first, slopes[0][half], slopes[1][half]);
+                put(activated, i, j + half * W, first, values[0][half], values[1][half]);
+            }
+            uint16_t* to =
+                backward.by_row.tile(i + first, line + j) + first % tile_lines * tile_depth;
+            _mm512_store_si512(to, round_pair(slopes[0][0], slopes[0][1]));
+            _mm512_store_si512(to + tile_depth, round_pair(slopes[1][0], slopes[1][1]));
+        }
+        static void put(const Tiles& to, int64_t i, int64_t j, int64_t first, vf even, vf odd) {
+            store(reinterpret_cast<float*>(to.tile(j, i)) + first / 2 * W,
+                  round_and_pair(even, odd));
+        }
+        void end(int64_t i, int64_t j) const {
+            for (int half = 0; half < 2; half++) {
+                auto* tile = reinterpret_cast<float*>(dhidden.tile(j + half * W, i));
+                vf pairs[W];
+                for (int k = 0; k < W; k++) pairs[k] = load(tile + k * W);
+                transpose(pairs);
+                for (int k = 0; k < W; k++) store(tile + k * W, pairs[k]);
             }
         }
+    };
+
+    template <class Function>
+    void run(int64_t row, int64_t rows, int64_t line) const {
+        const TileScope scope;
+        const int64_t lines = smaller(slab_lines, f.hidden - line);
+        const int64_t padded = ceil_div(lines, pair) * pair;  // corners are written whole
+        const Tiles dhidden(padded, rows), activated(padded, rows);
+        memset(dbias + row / chunk_rows * f.hidden + line, 0, sizeof(float) * lines);
+        const Turn<Function> turn{*this, row, rows, line, lines, dhidden, activated};
+        Corners corners(part(grads_by_row.block(), 0, rows, 0, f.outputs),
+                        part(second.block(), line, lines, 0, f.outputs), turn);
+        for (int64_t i = 0; i < rows; i += pair)
+            for (int64_t j = 0; j < lines; j += pair) corners.multiply(i, j);
+        corners.end();
+        if (dweight1.data)
+            multiply_tiles(part(dhidden.block(), 0, lines, 0, rows),
+                           part(inputs.block(), 0, f.inputs, 0, rows),
+                           to(dweight1, line * f.inputs, f.inputs, row > 0));
+        if (dweight2.data)
+            multiply_tiles(part(grads.block(), 0, f.outputs, 0, rows),
+                           part(activated.block(), 0, lines, 0, rows),
+                           to(dweight2, line, f.hidden, row > 0));
     }
 
     // Rows from a multiple of chunk_rows on.
     template <class Function>
-    void run_chunk(int64_t first_row, int64_t rows) const {
-        parallel_for(ceil_div(rows, block_rows),
-                     [&](int64_t task) { run<Function>(first_row + task * block_rows); });
+    void run_chunk(int64_t row, int64_t rows) const {
+        const Matrix g = part(row_major(grad, f.rows, f.outputs), row, rows, 0, f.outputs);
+        pack_columns_together(part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), inputs);
+        pack_rows_together(transposed(g), grads);
+        pack_rows_together(g, grads_by_row);
+        parallel_for(ceil_div(f.hidden, slab_lines),
+                     [&](int64_t task) { run<Function>(row, rows, task * slab_lines); });
         if (!dx.data) return;
         parallel_for(ceil_div(rows, block_rows), [&](int64_t task) {
             const TileScope scope;
-            const int64_t row = task * block_rows, count = smaller(block_rows, rows - row);
-            multiply_tiles(part(by_row.block(), row, count, 0, f.hidden), first.block(),
-                           to(dx, (first_row + row) * f.inputs, f.inputs, false));
-        });
-    }
-
-    // What a chunk adds to dweight1 and dweight2.
-    void add_to_weights(int64_t first, int64_t rows, Gradient dweight1, Gradient dweight2) const {
-        const Matrix x_rows = part(row_major(x, f.rows, f.inputs), first, rows, 0, f.inputs);
-        const Matrix g_rows = part(row_major(grad, f.rows, f.outputs), first, rows, 0, f.outputs);
-        pack_columns_together(x_rows, inputs);
-        pack_rows_together(transposed(g_rows), grads);
-        parallel_for(2 * ceil_div(f.hidden, block_lines), [&](int64_t task) {
-            const TileScope scope;
-            const int64_t line = task / 2 * block_lines;
-            const int64_t lines = smaller(block_lines, f.hidden - line);
-            if (task % 2 == 0 && dweight1.data)
-                multiply_tiles(part(dhidden.block(), line, lines, 0, rows),
-                               part(inputs.block(), 0, f.inputs, 0, rows),
-                               to(dweight1, line * f.inputs, f.inputs, first > 0));
-            if (task % 2 == 1 && dweight2.data)
-                multiply_tiles(part(grads.block(), 0, f.outputs, 0, rows),
-                               part(activated.block(), line, lines, 0, rows),
-                               to(dweight2, line, f.hidden, first > 0));
+            const int64_t from = task * block_rows, count = smaller(block_rows, rows - from);
+            multiply_tiles(part(by_row.block(), from, count, 0, f.hidden), first.block(),
+                           to(dx, (row + from) * f.inputs, f.inputs, false));
         });
     }
 
@@ -291,16 +288,15 @@ void feed_forward_backward_bf16(const FeedForward& f, const float* grad, const f
                                 const float* weight1, const float* weight2, const float* hidden,
                                 Gradient dx, Gradient dweight1, Gradient dbias1, Gradient dweight2,
                                 Gradient dbias2) {
-    const Backward backward{f, grad, x, hidden, dx};
+    const Backward backward{f, grad, x, hidden, dx, dweight1, dweight2};
     pack_columns_together(row_major(weight2, f.outputs, f.hidden), backward.second);
     if (dx.data) pack_columns_together(row_major(weight1, f.hidden, f.inputs), backward.first);
     for (int64_t row = 0; row < f.rows; row += chunk_rows) {
         const int64_t rows = smaller(chunk_rows, f.rows - row);
         dispatch(f.activation,
                  [&](auto function) { backward.run_chunk<decltype(function)>(row, rows); });
-        backward.add_to_weights(row, rows, dweight1, dweight2);
     }
-    sum_rows(backward.dbias, ceil_div(f.rows, block_rows), f.hidden, dbias1);
+    sum_rows(backward.dbias, ceil_div(f.rows, chunk_rows), f.hidden, dbias1);
     sum_rows(grad, f.rows, f.outputs, dbias2);
 }
 
