@@ -36,25 +36,30 @@ struct Heap::Block {
 };
 
 struct Heap::Region {
+    // Memory first: if there is not enough, nothing may be written to keep account of it.
     explicit Region(size_t pages)
         : pages(pages),
-          blocks(pages / granule_pages),
+          data(static_cast<char*>(map_memory(pages * page))),
+          mapped(data, Unmap{pages * page}),
+          blocks(data ? pages / granule_pages : throw std::bad_alloc()),
           chunks(pages / chunk_pages),
-          head(std::make_unique<Block>(Block{this, 0, pages})),
-          data(static_cast<char*>(map_memory(pages * page))) {
-        if (!data) throw std::bad_alloc();
-    }
+          head(std::make_unique<Block>(Block{this, 0, pages})) {}
     ~Region() {
         for (Block* block = head->after; block;) delete std::exchange(block, block->after);
-        unmap_memory(data, pages * page);
     }
     bool unused() const { return head->is_free && head->pages == pages; }
 
+    struct Unmap {
+        size_t bytes;
+        void operator()(char* memory) const { unmap_memory(memory, bytes); }
+    };
+
     size_t pages;
+    char* data;
+    std::unique_ptr<char, Unmap> mapped;
     std::vector<Block*> blocks;  // those in use, by the granule in which they begin
     std::vector<Chunk> chunks;
     std::unique_ptr<Block> head;
-    char* data;
 };
 
 Heap::Heap() = default;

@@ -56,6 +56,13 @@ def array(arena, nbytes, fill=7):
         return np.full(nbytes, fill, np.uint8)
 
 
+def most_resident():
+    """The peak of this process in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
 def in_thread(act):
     """What `act()` returns or raises in another thread."""
     found = []
@@ -231,6 +238,17 @@ class TestContents:
             np.empty(1 << 60, np.uint8)
         with arena.step(), pytest.raises(MemoryError):
             np.zeros(1 << 60, np.uint8)
+
+    @linux_only
+    def test_what_is_refused_costs_no_memory(self, arena):
+        before = most_resident()
+        try:
+            with arena.step():
+                np.empty(1 << 42, np.uint8)
+        except MemoryError:
+            assert most_resident() - before < 64 << 20
+        else:
+            pytest.skip("this system grants 4 TB")
 
 
 sizes = st.one_of(
