@@ -28,7 +28,7 @@ class Patience {
         if (++spins_ % 64) return true;
         const auto now = std::chrono::steady_clock::now();
         if (spins_ == 64) start_ = now;
-        return now - start_ < std::chrono::microseconds(50);
+        return now - start_ < std::chrono::microseconds(200);
     }
 
  private:
