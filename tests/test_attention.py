@@ -269,6 +269,24 @@ def test_the_packed_future_does_not_leak_into_the_past():
     assert np.isnan(spoilt[:, 3]).all()
 
 
+@pytest.mark.parametrize("wild", [NAN, INF, -INF])
+@pytest.mark.parametrize("feature", [16, 17, 26])  # keys of both heads, a value
+@pytest.mark.parametrize("place", [0, 30, 39])
+def test_packed_heads_hide_what_the_reference_hides(provider, wild, feature, place):
+    (qkv,), (upstream,) = arrays((2, 40, 32)), arrays((2, 40, 16), seed=1)
+    np.abs(qkv[:, :, :16], out=qkv[:, :, :16])  # a key of -inf has no weight
+    qkv[1, place, feature] = wild
+    found = []
+    for served_by in (provider, "reference"):
+        (joint,) = leaves(qkv)
+        with kernels.use(served_by), np.errstate(invalid="ignore", over="ignore"):
+            out = ops.packed_attention(joint, heads=4, kv_heads=2)
+            out.backward(upstream)
+        found.append((out.data, joint.grad.data))
+    for ours, truth in zip(*found):
+        close(ours, truth)
+
+
 @pytest.mark.parametrize(
     "shape, options, message",
     [

@@ -71,7 +71,7 @@ def packed_attention_check(qkv, *, heads, kv_heads=None, causal=True, scale=None
 
 
 def packed_attention_kernel_forward(lib, xp, qkv, *, heads, kv_heads=None, causal=True, scale=None):
-    if not served(lib, xp, qkv, heads, kv_heads):
+    if qkv.dtype != xp.float32:
         return NotImplemented
     batch, length, width = qkv.shape
     size = width // (heads + 2 * (kv_heads or heads))
@@ -79,14 +79,14 @@ def packed_attention_kernel_forward(lib, xp, qkv, *, heads, kv_heads=None, causa
     lse = xp.empty((batch, heads, length), qkv.dtype)
     scale = 1 / math.sqrt(size) if scale is None else scale
     lib.packed_attention_forward(xp.ascontiguousarray(qkv), causal, scale, out, lse)
-    return out, (qkv, out, lse)
+    return (out, (qkv, out, lse)) if last_is_finite(lib, out) else NotImplemented
 
 
 def packed_attention_kernel_backward(
     lib, xp, grad, saved, *, heads, kv_heads=None, causal=True, scale=None
 ):
     qkv, out, lse = saved
-    if not served(lib, xp, qkv, heads, kv_heads):
+    if qkv.dtype != xp.float32:
         return NotImplemented
     dqkv = xp.empty(qkv.shape, qkv.dtype)
     lib.packed_attention_backward(
@@ -98,15 +98,17 @@ def packed_attention_kernel_backward(
         1 / math.sqrt(out.shape[2] // heads) if scale is None else scale,
         dqkv,
     )
-    return (dqkv,)
+    return (dqkv,) if last_is_finite(lib, dqkv[:, :, : out.shape[2]]) else NotImplemented
 
 
-def served(lib, xp, qkv, heads, kv_heads):
-    """Whether a kernel may run: float32, and no later key or value that causality has to hide."""
-    if qkv.dtype != xp.float32:
-        return False
-    queries = qkv.shape[2] // (heads + 2 * (kv_heads or heads)) * heads
-    return lib.runtime.all_finite(qkv[:, :, queries:])
+def last_is_finite(lib, rows):
+    """Whether a kernel may serve, from its result or gradient for the queries (B, T, H D).
+
+    It multiplies what causality hides by 0, which does not hide infinity and NaN. The last query
+    sees all keys and values, so they show there: in the result if in a value, in the gradient if
+    in either.
+    """
+    return lib.runtime.all_finite(rows[:, -1:])
 
 
 def packed_attention_sample(draw):
