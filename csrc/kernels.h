@@ -127,14 +127,17 @@ struct Strides {
     X(cross_entropy_backward, (const float* grad, const float* logits, const int64_t* target,      \
                                const float* lse, int64_t rows, int64_t classes,                    \
                                int64_t ignore_index, float label_smoothing, float* dlogits))       \
-    /* logits = x (rows, k) times weight (classes, k) transposed, never all in memory */           \
+    /* logits = x (rows, k) times weight (classes, k) transposed, never all in memory but for few  \
+       rows; those of the first kept_classes may be written to `kept`, which has room for them,    \
+       and are then read again */                                                                  \
     X(linear_cross_entropy_forward,                                                                \
       (const float* x, const float* weight, const int64_t* target, int64_t rows, int64_t classes,  \
-       int64_t k, int64_t ignore_index, float label_smoothing, float* losses, float* lse))         \
+       int64_t k, int64_t ignore_index, float label_smoothing, float* losses, float* lse,          \
+       float* kept, int64_t kept_classes))                                                         \
     X(linear_cross_entropy_backward,                                                               \
       (const float* grad, const float* x, const float* weight, const int64_t* target,              \
-       const float* lse, int64_t rows, int64_t classes, int64_t k, int64_t ignore_index,           \
-       float label_smoothing, Gradient dx, Gradient dweight))                                      \
+       const float* lse, const float* kept, int64_t kept_classes, int64_t rows, int64_t classes,   \
+       int64_t k, int64_t ignore_index, float label_smoothing, Gradient dx, Gradient dweight))     \
     /* ids in [0, vocabulary) */                                                                   \
     X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,   \
                            int64_t cols, Gradient dweight))                                        \

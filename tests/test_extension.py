@@ -11,7 +11,7 @@ import pytest
 
 from minillm import kernels, testing
 from minillm.arrays import new_generator
-from minillm.ops import registry
+from minillm.ops import loss, registry
 
 # With MINILLM_KERNELS=require the import of minillm.kernels above has failed already.
 pytestmark = pytest.mark.skipif(
@@ -105,6 +105,20 @@ def test_large_cases_give_the_same_bits_on_any_number_of_threads(case):
         outs, saved = testing.outputs(registry[name], provider, arrays, params)
         grads = provider.backward(np.ones_like(outs[0]), saved, params)
         bits.append([a.tobytes() for a in (*outs, *grads) if a is not None])
+    assert bits[0] == bits[1] == bits[2]
+
+
+def test_logits_kept_for_the_backward_pass_change_no_bit(monkeypatch):
+    rows, classes = 560, 2300
+    name, arrays, params = loss_of_layer(rows, classes, 8)
+    bits, kept = [], []
+    for limit in (0, rows * 2100, rows * classes):
+        monkeypatch.setattr(loss, "KEPT_ELEMENTS", limit)
+        out, saved = registry[name].compute(*arrays, **params)
+        grads = registry[name].run_backward(np.ones_like(out), saved, params)
+        bits.append([a.tobytes() for a in (out, *grads[:2])])
+        kept.append(saved[-1].shape)
+    assert kept == [(0, rows), (2048, rows), (classes, rows)]
     assert bits[0] == bits[1] == bits[2]
 
 

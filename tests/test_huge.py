@@ -215,7 +215,8 @@ def test_cross_entropy_of_a_linear_layer(huge):
     x, grad, found = whole(1, 1024, seed=1) / 64, np.ones(1, np.float32), []
     for w in (weight, last):
         loss, lse = np.empty(1, np.float32), np.empty(1, np.float32)
-        cpu.linear_cross_entropy_forward(x, w, np.array([len(w) - 1]), -100, 0.0, loss, lse)
+        target, kept = np.array([len(w) - 1]), np.empty((0, 1), np.float32)
+        cpu.linear_cross_entropy_forward(x, w, target, -100, 0.0, loss, lse, kept)
         found.append((loss, lse))
     (loss, lse), (last_loss, last_lse) = found
     assert np.allclose(lse, np.logaddexp(np.log(len(weight) - LAST), last_lse), rtol=1e-5)
@@ -224,7 +225,7 @@ def test_cross_entropy_of_a_linear_layer(huge):
     for w, dw in ((weight, dweight), (last, np.empty_like(last))):
         dx, target = np.empty_like(x), np.array([len(w) - 1])
         cpu.linear_cross_entropy_backward(
-            grad, x, w, target, lse, -100, 0.0, dx, dw, (False, False)
+            grad, x, w, target, lse, kept, -100, 0.0, dx, dw, (False, False)
         )
         found.append((dw[-LAST:],))
     assert same_bits(*found)

@@ -57,6 +57,17 @@ struct Tiles {
     }
 };
 
+// Logits that the forward pass leaves for the backward pass: those of the first classes, by tile.
+template <class T>
+struct Kept {
+    T* data;
+    int64_t classes, rows;
+
+    T* tile(int64_t row, int64_t col, int64_t width) const {  // null if it is not kept
+        return col + width <= classes ? data + col * rows + row * width : nullptr;
+    }
+};
+
 }  // namespace
 
 void cross_entropy_forward(const float* logits, const int64_t* target, int64_t rows,
@@ -83,7 +94,8 @@ void cross_entropy_backward(const float* grad, const float* logits, const int64_
 
 void linear_cross_entropy_forward(const float* x, const float* weight, const int64_t* target,
                                   int64_t rows, int64_t classes, int64_t k, int64_t ignore_index,
-                                  float label_smoothing, float* losses, float* lse) {
+                                  float label_smoothing, float* losses, float* lse,
+                                  float* kept_logits, int64_t kept_classes) {
     const Target t{target, ignore_index, classes, label_smoothing};
     if (rows == 0 || classes == 0) return;
 #if MINILLM_AMX
@@ -92,13 +104,16 @@ void linear_cross_entropy_forward(const float* x, const float* weight, const int
                                          losses, lse);
 #endif
     const Tiles tiles(rows, classes);
-    const Scratch logits(tiles.rows * tiles.cols), memory(tiles.rows * sizeof(RowState) / 4);
+    const Kept<float> kept{kept_logits, kept_classes, rows};
+    const Scratch own(tiles.rows * tiles.cols), memory(tiles.rows * sizeof(RowState) / 4);
     auto* states = reinterpret_cast<RowState*>(static_cast<float*>(memory));
     for (int64_t row = 0; row < rows; row += tiles.rows) {
         const int64_t count = smaller(tiles.rows, rows - row);
         for (int64_t i = 0; i < count; i++) states[i] = RowState{};
         for (int64_t col = 0; col < classes; col += tiles.cols) {
             const int64_t width = smaller(tiles.cols, classes - col);
+            float* to_keep = kept.tile(row, col, width);
+            float* logits = to_keep ? to_keep : own;
             gemm(row_major(x + row * k, count, k),
                  transposed(row_major(weight + col * k, width, k)), {}, logits, width);
             for_each_row(count, width, [&](int64_t i) {
@@ -113,7 +128,8 @@ void linear_cross_entropy_forward(const float* x, const float* weight, const int
 }
 
 void linear_cross_entropy_backward(const float* grad, const float* x, const float* weight,
-                                   const int64_t* target, const float* lse, int64_t rows,
+                                   const int64_t* target, const float* lse,
+                                   const float* kept_logits, int64_t kept_classes, int64_t rows,
                                    int64_t classes, int64_t k, int64_t ignore_index,
                                    float label_smoothing, Gradient dx, Gradient dweight) {
     const Target t{target, ignore_index, classes, label_smoothing};
@@ -128,19 +144,24 @@ void linear_cross_entropy_backward(const float* grad, const float* x, const floa
             grad, row_major(x, rows, k), row_major(weight, classes, k), t, lse, dx, dweight);
 #endif
     const Tiles tiles(rows, classes);
-    const Scratch logits(tiles.rows * tiles.cols);
+    const Kept<const float> kept{kept_logits, kept_classes, rows};
+    const Scratch dlogits(tiles.rows * tiles.cols);
     for (int64_t col = 0; col < classes; col += tiles.cols) {
         const int64_t width = smaller(tiles.cols, classes - col);
         const Matrix w = row_major(weight + col * k, width, k);
         for (int64_t row = 0; row < rows; row += tiles.rows) {
             const int64_t count = smaller(tiles.rows, rows - row);
             const Matrix inputs = row_major(x + row * k, count, k);
-            gemm(inputs, transposed(w), {}, logits, width);
+            const float* logits = kept.tile(row, col, width);
+            if (!logits) {
+                gemm(inputs, transposed(w), {}, dlogits, width);
+                logits = dlogits;
+            }
             for_each_row(count, width, [&](int64_t i) {
-                float* part = logits + i * width;
-                logits_to_gradient(part, col, width, row + i, grad[row + i], lse[row + i], t, part);
+                logits_to_gradient(logits + i * width, col, width, row + i, grad[row + i],
+                                   lse[row + i], t, dlogits + i * width);
             });
-            const Matrix d = row_major(logits, count, width);
+            const Matrix d = row_major(dlogits, count, width);
             if (dx.data) gemm(d, w, Gradient{dx.data + row * k, dx.add || col > 0});
             if (dweight.data)
                 gemm(transposed(d), inputs,

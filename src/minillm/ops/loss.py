@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from minillm import kernels
 from minillm.op import Op, targets
 from minillm.ops.linear import check_ids
 from minillm.ops.softmax import peak
+from minillm.tensor import grad_mode
 
 IGNORE_INDEX = -100
 CHUNK_ELEMENTS = 1 << 20  # logits held at once by linear_cross_entropy, about
+KEPT_ELEMENTS = 1 << 24  # logits that a library may keep for its backward pass, at most
+CLASSES_TOGETHER = 2048  # it keeps them for so many classes at a time, or for all
 
 
 def row_losses(xp, logits, target, ignore_index, label_smoothing):
@@ -173,20 +177,21 @@ def linear_cross_entropy_forward(
     """cross_entropy(x @ weight.T, target), a chunk of rows at a time
 
     x (..., C), weight (V, C), target (...); about CHUNK_ELEMENTS logits exist at once. The backward
-    pass computes them again.
+    pass computes them again, except those that a library kept: the last array it saves.
     """
     rows, flat = x.reshape(-1, x.shape[-1]), target.reshape(-1)
     losses, lse = xp.empty(flat.shape, x.dtype), xp.empty(flat.shape, x.dtype)
     for part in chunks(flat.size, weight.shape[0]):
         logits = xp.matmul(rows[part], weight.T)
         losses[part], lse[part] = row_losses(xp, logits, flat[part], ignore_index, label_smoothing)
-    return finished(xp, losses, target, ignore_index, reduction), (x, weight, target, lse)
+    kept = xp.empty((0, flat.size), x.dtype)
+    return finished(xp, losses, target, ignore_index, reduction), (x, weight, target, lse, kept)
 
 
 def linear_cross_entropy_backward(
     xp, grad, saved, *, ignore_index=IGNORE_INDEX, label_smoothing=0.0, reduction="mean"
 ):
-    x, weight, target, lse = saved
+    x, weight, target, lse, _ = saved
     scale = row_upstream(xp, grad, target, ignore_index, reduction)
     rows, flat = x.reshape(-1, x.shape[-1]), target.reshape(-1)
     dx, dweight = xp.empty(rows.shape, x.dtype), xp.zeros(weight.shape, x.dtype)
@@ -224,6 +229,7 @@ def linear_cross_entropy_kernel_forward(
     if x.dtype != xp.float32 or weight.dtype != xp.float32 or not target.size:
         return NotImplemented
     losses, lse = xp.empty(target.size, xp.float32), xp.empty(target.size, xp.float32)
+    kept = xp.empty((kept_classes(target.size, weight.shape[0]), target.size), xp.float32)
     lib.linear_cross_entropy_forward(
         xp.ascontiguousarray(x).reshape(-1, x.shape[-1]),
         xp.ascontiguousarray(weight),
@@ -232,8 +238,18 @@ def linear_cross_entropy_kernel_forward(
         label_smoothing,
         losses,
         lse,
+        kept,
     )
-    return finished(xp, losses, target, ignore_index, reduction), (x, weight, target, lse)
+    return finished(xp, losses, target, ignore_index, reduction), (x, weight, target, lse, kept)
+
+
+def kept_classes(rows, classes):
+    """For how many classes the logits of `rows` are kept: in bfloat16 that would not pay."""
+    if not grad_mode.enabled or kernels.active_precision != "f32":
+        return 0
+    if rows * classes <= KEPT_ELEMENTS:
+        return classes
+    return KEPT_ELEMENTS // rows // CLASSES_TOGETHER * CLASSES_TOGETHER
 
 
 def linear_cross_entropy_kernel_backward(
@@ -247,7 +263,7 @@ def linear_cross_entropy_kernel_backward(
     label_smoothing=0.0,
     reduction="mean",
 ):
-    x, weight, target, lse = saved
+    x, weight, target, lse, kept = saved
     if x.dtype != xp.float32 or weight.dtype != xp.float32 or not target.size:
         return NotImplemented
     (dx, dweight), add = targets(xp, totals, x.shape, weight.shape)
@@ -257,6 +273,7 @@ def linear_cross_entropy_kernel_backward(
         xp.ascontiguousarray(weight),
         xp.ascontiguousarray(target, dtype=xp.int64).reshape(-1),
         lse,
+        kept,
         ignore_index,
         label_smoothing,
         dx.reshape(-1, x.shape[-1]),
