@@ -122,5 +122,30 @@ def test_cases_are_large_enough_for_several_threads():
             assert max(sum(np.size(a) for a in arrays) for arrays, _ in large_cases(op)) > 1 << 15
 
 
+def bits_of_each_instruction_set(op):
+    runtime, found = kernels.cpu.runtime, {}
+    before = runtime.isa()
+    try:
+        for isa in runtime.available_isas():
+            runtime.set_isa(isa)
+            found[isa] = digest(a for case in large_cases(op) for a in results(op, *case))
+    finally:
+        runtime.set_isa(before)
+    return found
+
+
+def test_instruction_sets_share_bits_where_the_readme_says_so():
+    shared = []
+    for op in registry.values():
+        if any(op.kernels(kernels.cpu)):
+            found = bits_of_each_instruction_set(op)
+            if "amx" in found:
+                assert found["amx"] == found["avx512"], op.name
+            if len(set(found.values())) == 1:
+                shared.append(op.name)
+    if len(kernels.cpu.runtime.available_isas()) > 1:
+        assert sorted(shared) == ["dropout", "embedding", "norm"]
+
+
 if __name__ == "__main__":
     print(json.dumps(digests()))
