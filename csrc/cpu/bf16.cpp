@@ -30,7 +30,7 @@ struct Product {
 
     void add(const TileBlock& rows, int64_t row, const TileBlock& cols, int64_t col,
              int64_t k) const {
-        multiply_tiles(rows, cols, slice_of(part(out, row, col), k == 0, k + slice >= a.cols));
+        multiply_tiles_far(rows, cols, slice_of(part(out, row, col), k == 0, k + slice >= a.cols));
     }
 };
 
@@ -100,18 +100,69 @@ void multiply_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
     }
 }
 
+// Sums of corners go where they belong.
+struct Deliver {
+    const Output& out;
+    const int64_t lines, cols;
+
+    void expect(int64_t row, int64_t col, int64_t i) const {
+        for (int64_t k = row + i; k < smaller(row + i + 2, lines); k++) {
+            const char* to = reinterpret_cast<const char*>(out.c + k * out.stride + col);
+            for (int64_t j = 0; j < smaller(pair, cols - col); j += W) {
+                asm volatile("prefetchw (%0)" : : "r"(to + 4 * j));
+                if (out.start.data && out.start.stride && out.start.data != out.c)
+                    __builtin_prefetch(out.start.data + k * out.start.stride + col + j);
+            }
+        }
+    }
+    void rows(const float* sums, int64_t row, int64_t col, int64_t i) const {
+        const int64_t count = smaller(2, lines - row - i), width = smaller(pair, cols - col);
+        if (count <= 0) return;
+        const Output at = part(out, row + i, col);
+        if (width < pair || at.finish == Output::Finish::activate ||
+            at.finish == Output::Finish::bend)
+            return finish(sums + i * pair, pair, count, width, at);
+        for (int64_t k = 0; k < count; k++) {
+            for (int64_t j = 0; j < pair; j += W) {
+                vf sum = load(sums + (i + k) * pair + j);
+                if (at.start.data) sum += load(at.start.data + k * at.start.stride + j);
+                if (at.bias) sum += load(at.bias + j);
+                store(at.c + k * at.stride + j, sum);
+            }
+        }
+    }
+    void end(int64_t, int64_t) const {}
+};
+
+void deliver_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
+    const Deliver deliver{out, a.lines, b.lines};
+    Corners corners(a, b, deliver);
+    for (int64_t j = 0; j < b.lines; j += pair)
+        for (int64_t i = 0; i < a.lines; i += pair) corners.multiply(i, j);
+    corners.end();
+}
+
+template <class Multiply>
+void in_slices(const TileBlock& a, const TileBlock& b, const Output& out,
+               const Multiply& multiply) {
+    const int64_t slices = ceil_div(a.depth, cached_depth);
+    const int64_t slice = ceil_div(ceil_div(a.depth, slices), tile_depth) * tile_depth;
+    for (int64_t k = 0; k < a.depth; k += slice) {
+        const int64_t depth = smaller(slice, a.depth - k);
+        multiply(part(a, 0, a.lines, k, depth), part(b, 0, b.lines, k, depth),
+                 slice_of(out, k == 0, k + depth == a.depth));
+    }
+}
+
 }  // namespace
 
 // In slices of depth, so that the tiles of two groups of columns stay in the first cache while all
 // rows pass.
 void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
-    const int64_t slices = ceil_div(a.depth, cached_depth);
-    const int64_t slice = ceil_div(ceil_div(a.depth, slices), tile_depth) * tile_depth;
-    for (int64_t k = 0; k < a.depth; k += slice) {
-        const int64_t depth = smaller(slice, a.depth - k);
-        multiply_slice(part(a, 0, a.lines, k, depth), part(b, 0, b.lines, k, depth),
-                       slice_of(out, k == 0, k + depth == a.depth));
-    }
+    in_slices(a, b, out, multiply_slice);
+}
+void multiply_tiles_far(const TileBlock& a, const TileBlock& b, const Output& out) {
+    in_slices(a, b, out, deliver_slice);
 }
 
 void gemm_bf16(const Matrix& a, const Matrix& b, const Output& out) {

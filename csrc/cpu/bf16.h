@@ -46,6 +46,9 @@ void multiply_corner(const TileBlock& a, int64_t row, const TileBlock& b, int64_
 // The product on this thread, inside a TileScope.
 void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out);
 
+// The same for a result that lies past the first cache: it is fetched ahead and written meanwhile.
+void multiply_tiles_far(const TileBlock& a, const TileBlock& b, const Output& out);
+
 // Whether tiles pay for a product of this size.
 INLINE bool suits_tiles(int64_t rows, int64_t cols, int64_t depth) {
     return rows >= 16 && cols >= 16 && depth >= 16;

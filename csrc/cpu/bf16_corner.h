@@ -63,7 +63,8 @@ INLINE void multiply_corner_of(const TileBlock& a, int64_t row, const TileBlock&
 }
 
 // Products of corners in turn. While one is multiplied, the one before is finished:
-// finish.rows(sums, row, col, i) is called for i = 0, 2, ..., 30, then finish.end(row, col).
+// finish.expect(row, col, i), then finish.rows(sums, row, col, i), each for i = 0, 2, ..., 30, and
+// finish.end(row, col) are called.
 template <class Finish>
 class Corners {
  public:
@@ -74,9 +75,10 @@ class Corners {
         float* const sums = sums_[place_];
         if (a_.lines - row > tile_lines && b_.lines - col > tile_lines) {
             const int64_t deep = tiles_deep(a_.depth);
-            int64_t due = 0;
+            int64_t due = 0, expected = 0;
             multiply_corner_of<2, 2>(a_, row, b_, col, {sums, pair, {}}, [&](int64_t) {
                 due += pair;
+                for (; expected * deep < due; expected += 2) finish_.expect(row, col, expected);
                 for (; done_ * deep < due; done_ += 2)
                     finish_.rows(sums_[1 - place_], row_, col_, done_);
             });

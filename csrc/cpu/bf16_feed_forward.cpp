@@ -1,5 +1,5 @@
-// What lies between the two layers is rounded into tiles as it is made, a block of rows at a time.
-// The layers take turns, so that the weights of one stay in the second cache. Backward, a task has
+// What lies between the two layers is rounded into tiles as it is made, and stays in the second
+// cache until the second layer has read it, a block of rows at a time. Backward, a task has
 // some hidden features: corners of their gradient and of their activations, found again, become
 // tiles that stay in the second cache until the weights' gradients have been made of them.
 #include "../parallel.h"
@@ -15,6 +15,7 @@ namespace minillm::MINILLM_ISA {
 
 namespace {
 
+constexpr int64_t many_rows = 2048;           // enough for blocks of twice the height, forward
 constexpr int64_t block_rows = 128;           // of a task
 constexpr int64_t slab_lines = 256;           // hidden features of a task, backward
 constexpr int64_t chunk_rows = 1024;          // of backward, whose tiles stay in the third cache
@@ -76,13 +77,14 @@ struct Forward {
     float* hidden;
     const Output out;
     const Tiles first{f.hidden, f.inputs}, second{f.outputs, f.hidden};
-    const Tiles activated{ceil_div(f.rows, pair) * pair, f.hidden};
+    const int64_t block = f.rows >= many_rows ? 2 * block_rows : block_rows;
 
     // Of a block from `row` on: hidden = sums + bias, and its activations, rounded, in tiles.
     template <class Function, bool streamed>
     struct Activate {
         const Forward& forward;
         const int64_t row, count;
+        const Tiles& activated;
 
         void rows(const float* sums, int64_t i, int64_t j, int64_t first) const {
             for (int64_t k = first; k < smaller(first + 2, count - i); k++)
@@ -91,7 +93,7 @@ struct Forward {
         void activate(const float* sums, int64_t i, int64_t j) const {
             const int64_t cols = forward.f.hidden;
             const Columns columns(cols - j);
-            vf activated[2];
+            vf values[2];
             for (int half = 0; half < 2; half++) {
                 const __mmask16 lanes = columns.lanes[half];
                 vf sum = load(sums + half * W);
@@ -101,42 +103,38 @@ struct Forward {
                     store_some(to, sum, lanes);
                 else if (lanes)
                     _mm512_stream_ps(to, sum);
-                activated[half] = _mm512_maskz_mov_ps(lanes, Function::value(sum));
+                values[half] = _mm512_maskz_mov_ps(lanes, Function::value(sum));
             }
-            uint16_t* to = forward.activated.tile(row + i, j) + i % tile_lines * tile_depth;
-            _mm512_store_si512(to, round_pair(activated[0], activated[1]));
+            uint16_t* to = activated.tile(i, j) + i % tile_lines * tile_depth;
+            _mm512_store_si512(to, round_pair(values[0], values[1]));
         }
+        void expect(int64_t, int64_t, int64_t) const {}
         void end(int64_t, int64_t) const {}
     };
 
     template <class Function, bool streamed>
     void run(int64_t row) const {
         const TileScope scope;
-        const int64_t rows = smaller(block_rows, f.rows - row);
-        const Tiles own(rows, f.inputs);
+        const int64_t rows = smaller(block, f.rows - row);
+        const Tiles own(rows, f.inputs), activated(ceil_div(rows, pair) * pair, f.hidden);
         const TileBlock inputs = pack_tile_rows(
             part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.numbers());
-        const Activate<Function, streamed> activate{*this, row, rows};
+        const Activate<Function, streamed> activate{*this, row, rows, activated};
         Corners corners(inputs, first.block(), activate);
         for (int64_t j = 0; j < f.hidden; j += pair)
             for (int64_t i = 0; i < rows; i += pair) corners.multiply(i, j);
         corners.end();
         if (streamed) _mm_sfence();
+        multiply_tiles_far(part(activated.block(), 0, rows, 0, f.hidden), second.block(),
+                           part(out, row, 0));
     }
 
     template <class Function>
     void run_all() const {
         const bool streamed = f.rows * f.hidden >= streamed_floats && f.hidden % W == 0 &&
                               reinterpret_cast<uintptr_t>(hidden) % (4 * W) == 0;
-        parallel_for(ceil_div(f.rows, block_rows), [&](int64_t task) {
-            const int64_t row = task * block_rows;
-            streamed ? run<Function, true>(row) : run<Function, false>(row);
-        });
-        parallel_for(ceil_div(f.rows, block_rows), [&](int64_t task) {
-            const TileScope scope;
-            const int64_t row = task * block_rows, rows = smaller(block_rows, f.rows - row);
-            multiply_tiles(part(activated.block(), row, rows, 0, f.hidden), second.block(),
-                           part(out, row, 0));
+        parallel_for(ceil_div(f.rows, block), [&](int64_t task) {
+            streamed ? run<Function, true>(task * block) : run<Function, false>(task * block);
         });
     }
 };
@@ -162,6 +160,12 @@ struct Backward {
         const float* hidden_at(int64_t i, int64_t j) const {
             return backward.hidden + (row + i) * backward.f.hidden + line + j;
         }
+        void expect(int64_t i, int64_t j, int64_t first) const {
+            for (int64_t k = i + first; k < smaller(i + first + 2, count); k++) {
+                __builtin_prefetch(hidden_at(k, j));
+                __builtin_prefetch(hidden_at(k, j) + W);
+            }
+        }
         void rows(const float* sums, int64_t i, int64_t j, int64_t first) const {
             const Columns columns(lines - j);
             vf slopes[2][2] = {}, values[2][2] = {};
@@ -169,10 +173,6 @@ struct Backward {
                 const int64_t k = i + first + odd;
                 if (k >= count) break;
                 const float *from = hidden_at(k, j), *sum = sums + (first + odd) * pair;
-                if (k + pair < count) {
-                    __builtin_prefetch(from + pair * backward.f.hidden, 0, 2);
-                    __builtin_prefetch(from + pair * backward.f.hidden + W, 0, 2);
-                }
                 for (int half = 0; half < 2; half++) {
                     const __mmask16 lanes = columns.lanes[half];
                     const Bend bend = Function::bend(load_some(from + half * W, lanes));
@@ -223,13 +223,13 @@ struct Backward {
             for (int64_t j = 0; j < lines; j += pair) corners.multiply(i, j);
         corners.end();
         if (dweight1.data)
-            multiply_tiles(part(dhidden.block(), 0, lines, 0, rows),
-                           part(inputs.block(), 0, f.inputs, 0, rows),
-                           to(dweight1, line * f.inputs, f.inputs, row > 0));
+            multiply_tiles_far(part(dhidden.block(), 0, lines, 0, rows),
+                               part(inputs.block(), 0, f.inputs, 0, rows),
+                               to(dweight1, line * f.inputs, f.inputs, row > 0));
         if (dweight2.data)
-            multiply_tiles(part(grads.block(), 0, f.outputs, 0, rows),
-                           part(activated.block(), 0, lines, 0, rows),
-                           to(dweight2, line, f.hidden, row > 0));
+            multiply_tiles_far(part(grads.block(), 0, f.outputs, 0, rows),
+                               part(activated.block(), 0, lines, 0, rows),
+                               to(dweight2, line, f.hidden, row > 0));
     }
 
     // Rows from a multiple of chunk_rows on.
@@ -245,8 +245,8 @@ struct Backward {
         parallel_for(ceil_div(rows, block_rows), [&](int64_t task) {
             const TileScope scope;
             const int64_t from = task * block_rows, count = smaller(block_rows, rows - from);
-            multiply_tiles(part(by_row.block(), from, count, 0, f.hidden), first.block(),
-                           to(dx, (row + from) * f.inputs, f.inputs, false));
+            multiply_tiles_far(part(by_row.block(), from, count, 0, f.hidden), first.block(),
+                               to(dx, (row + from) * f.inputs, f.inputs, false));
         });
     }
 
