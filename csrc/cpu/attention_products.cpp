@@ -70,9 +70,7 @@ void Products::multiply_rows(const RowBlock& lines, const float* right, int64_t 
     if (tiles) {
         const TileBlock left = pack_lines(lines, strip_);
         const TileBlock columns{numbers(right), cols, deep, tiles_deep(deep) * tile_numbers};
-        for (int64_t j = 0; j < cols; j += tile_lines)
-            multiply_tiles(left, part(columns, j, smaller(tile_lines, cols - j), first, left.depth),
-                           part(to, 0, j));
+        multiply_tiles(left, part(columns, 0, cols, first, left.depth), to);
         return;
     }
 #endif
