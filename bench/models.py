@@ -136,7 +136,7 @@ class Training(Ours):
             self.optimizer.zero_grad()
             loss = self.model.loss(inputs, targets)
             loss.backward()
-            self.optimizer.step(clip_scale(grad_norm(self.model.parameters()), CLIP))
+            self.optimizer.step(clip_scale(grad_norm(self.optimizer.parameters()), CLIP))
             return loss.item()
 
 

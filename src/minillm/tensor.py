@@ -332,6 +332,7 @@ def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
         node.check_unmodified()
         totals = _totals(node, pending) if node.op.accumulates else ()
         gradients = node.op.run_backward(grad, node.saved, node.params, totals)
+        shared = _shared(gradients)
         for place, (parent, part) in enumerate(zip(node.parents, gradients)):
             if parent is None or part is None:
                 continue
@@ -339,9 +340,10 @@ def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
                 if isinstance(parent, Tensor) and parent.grad is not None:
                     parent.grad._version[0] += 1
                 continue
-            if not is_array(part):
+            if type(part) is not ndarray and not is_array(part):
                 part = numpy.asarray(part)
-            owned = (part is not grad or grad_owned) and _unshared(part, gradients)
+            owned = part.base is None and id(part) not in shared
+            owned = owned and (part is not grad or grad_owned)
             if isinstance(parent, Tensor):
                 _accumulate(parent, part, owned)
                 continue
@@ -424,17 +426,16 @@ def _overlap(array: object, other: object) -> bool:
     return type(array) is type(other) is ndarray and numpy.may_share_memory(array, other)
 
 
-def _unshared(part: Array, gradients: Sequence[Any]) -> bool:
-    """Whether `part` is memory of its own that no other gradient shows."""
-    if part.base is not None:
-        return False
-    seen = 0
-    for other in gradients:
-        if other is part:
-            seen += 1
-        elif getattr(other, "base", None) is part:
-            return False
-    return seen == 1
+def _shared(gradients: Sequence[Any]) -> set[int]:
+    """Ids of the arrays whose memory more than one gradient shows."""
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for part in gradients:
+        if part is not None:
+            base = getattr(part, "base", None)
+            owner = id(part if base is None else base)
+            (shared if owner in seen else seen).add(owner)
+    return shared
 
 
 def _add(total: Array, owned: bool, part: Array, part_owned: bool) -> Array:
@@ -449,11 +450,12 @@ def _add(total: Array, owned: bool, part: Array, part_owned: bool) -> Array:
 
 
 def _accumulate(leaf: Tensor, part: Array, owned: bool) -> None:
-    if part.shape != leaf.shape:
-        raise RuntimeError(f"backward: gradient of shape {part.shape} for a leaf {leaf.shape}")
+    data = leaf.data
+    if part.shape != data.shape:
+        raise RuntimeError(f"backward: gradient of shape {part.shape} for a leaf {data.shape}")
     if leaf.grad is None:
-        own = owned and part.dtype == leaf.dtype and part.flags.c_contiguous
-        leaf.grad = of(part if own else part.astype(leaf.dtype, order="C"))
+        own = owned and part.dtype == data.dtype and part.flags.c_contiguous
+        leaf.grad = of(part if own else part.astype(data.dtype, order="C"))
     else:
         leaf.grad.data += part
         leaf.grad._version[0] += 1

@@ -140,7 +140,7 @@ class Trainer:
                 loss = self.model.loss(inputs, targets, reduction="sum")
                 loss.backward(numpy.asarray(1 / count, loss.dtype))
                 losses.append(loss.item() / count)
-        return losses, grad_norm(self.model.parameters())
+        return losses, grad_norm(self.optimizer.parameters())
 
     def _update(self, lr: float, norm: float) -> None:
         for group in self.optimizer.param_groups:
