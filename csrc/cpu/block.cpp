@@ -31,6 +31,19 @@ struct TileTable {
 
 constexpr TileTable tiles;
 
+void prefetch(const float* from, int64_t stride, int64_t rows, int64_t cols) {
+    for (int64_t i = 0; from && i < rows; i++)
+        for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(from + i * stride + j);
+}
+
+// What the finish of a tile touches comes near while the tile is computed.
+void prefetch(int64_t rows, int64_t cols, const Output& out) {
+    prefetch(out.c, out.stride, rows, cols);
+    prefetch(out.beside, out.stride, rows, cols);
+    prefetch(out.bend_at, out.stride, rows, cols);
+    if (out.start.stride) prefetch(out.start.data, out.start.stride, rows, cols);
+}
+
 // A tile of `rows` x `cols`, whose last vector of columns may be partial: b must be readable there.
 void multiply_any_tile(bool by_rows, int64_t rows, int64_t cols, Tile tile, const Output& out) {
     const bool packed = tile.b_stride == NR && (by_rows || tile.a_stride == MR);
@@ -42,6 +55,7 @@ void multiply_any_tile(bool by_rows, int64_t rows, int64_t cols, Tile tile, cons
         tile.start_stride = out.start.stride;
         return function(tile);
     }
+    prefetch(rows, cols, out);
     float sums[MR * NR];
     tile.c = sums;
     tile.c_stride = NR;
