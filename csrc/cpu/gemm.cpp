@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t max_depth = 512;          // of a slice; deep ones pass over C less often
 constexpr int64_t most_tiles = 42;          // rows of a task, in tiles
-constexpr int64_t most_panels = 12;          // columns of a task, in panels
+constexpr int64_t most_panels = 12;         // columns of a task, in panels
 constexpr int64_t shared_floats = 1 << 22;  // packed at a time
 constexpr int64_t packed_together = 16384;  // floats of it, by a task
 constexpr int64_t few_rows = W;             // too few to pack B for
