@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from minillm import testing
+
 
 def in_a_row(array, step, start=0):
     """The same values in every `step`-th place of a longer buffer."""
@@ -47,3 +49,18 @@ LAYOUTS = {
     "misaligned": misaligned,
     "read-only": read_only,
 }
+
+
+class OneLength(testing.Draw):
+    """The axis called `name` has `length`, all others what `other` says; `asked` collects names."""
+
+    def __init__(self, seed, name=None, length=0):
+        super().__init__(seed)
+        self.name, self.length, self.asked = name, length, set()
+
+    def size(self, name, low=0):
+        self.asked.add(name)
+        return max(low, self.length) if name == self.name else self.other(name)
+
+    def other(self, name):
+        return self.choice((2, 3))

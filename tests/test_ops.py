@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from layouts import LAYOUTS
+from layouts import LAYOUTS, OneLength
 from minillm import kernels, testing
 from minillm.ops import registry
 from minillm.tensor import Tensor
@@ -51,18 +51,6 @@ class HypothesisDraw(testing.Draw):
         length = self.choice([length for length in lengths if length >= low])
         self.large -= length > 13
         return length
-
-
-class OneLength(testing.Draw):
-    """The axis called `name` has `length`, all others 2 or 3; `asked` collects the names."""
-
-    def __init__(self, seed, name=None, length=0):
-        super().__init__(seed)
-        self.name, self.length, self.asked = name, length, set()
-
-    def size(self, name, low=0):
-        self.asked.add(name)
-        return max(low, self.length) if name == self.name else self.choice((2, 3))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -2,10 +2,9 @@
 // cache until the second layer has read it, a block of rows at a time. Backward, a task has
 // some hidden features: corners of their gradient and of their activations, found again, become
 // tiles that stay in the second cache until the weights' gradients have been made of them.
-#include "../parallel.h"
-#include "../scratch.h"
 #include "activation.h"
 #include "bf16_corner.h"
+#include "bf16_tiles.h"
 #include "declare.h"
 #include "rows.h"
 
@@ -20,43 +19,6 @@ constexpr int64_t block_rows = 128;           // of a task
 constexpr int64_t slab_lines = 256;           // hidden features of a task, backward
 constexpr int64_t chunk_rows = 1024;          // of backward, whose tiles stay in the third cache
 constexpr int64_t streamed_floats = 2 << 20;  // hidden rows from this size on bypass the cache
-
-class Tiles {  // memory for a block
- public:
-    Tiles(int64_t lines, int64_t depth)
-        : lines_(lines), depth_(depth), memory_(tile_block_floats(lines, depth)) {}
-    TileBlock block() const {
-        return {numbers(), lines_, depth_, tiles_deep(depth_) * tile_numbers};
-    }
-    uint16_t* numbers() const { return as_numbers(memory_); }
-    uint16_t* tile(int64_t line, int64_t k) const {
-        return numbers() + (line / tile_lines * tiles_deep(depth_) + k / tile_depth) * tile_numbers;
-    }
-
- private:
-    const int64_t lines_, depth_;
-    const Scratch memory_;
-};
-
-// Packs all lines of one side of a product, many at once.
-template <class Pack>
-void pack_together(int64_t lines, const Tiles& to, const Pack& pack) {
-    constexpr int64_t each = 4 * tile_lines;
-    parallel_for(ceil_div(lines, each), [&](int64_t task) {
-        const int64_t line = task * each;
-        pack(line, smaller(each, lines - line), to.tile(line, 0));
-    });
-}
-void pack_columns_together(const Matrix& b, const Tiles& to) {
-    pack_together(b.cols, to, [&](int64_t line, int64_t lines, uint16_t* memory) {
-        pack_tile_columns(part(b, 0, b.rows, line, lines), memory, to.block().stride);
-    });
-}
-void pack_rows_together(const Matrix& a, const Tiles& to) {
-    pack_together(a.rows, to, [&](int64_t line, int64_t lines, uint16_t* memory) {
-        pack_tile_rows(part(a, line, lines, 0, a.cols), memory, to.block().stride);
-    });
-}
 
 // Which lanes of the two vectors of a corner's row have columns.
 struct Columns {
@@ -105,7 +67,7 @@ struct Forward {
                     _mm512_stream_ps(to, sum);
                 values[half] = _mm512_maskz_mov_ps(lanes, Function::value(sum));
             }
-            uint16_t* to = activated.tile(i, j) + i % tile_lines * tile_depth;
+            uint16_t* to = activated.at(i, j) + i % tile_lines * tile_depth;
             _mm512_store_si512(to, round_pair(values[0], values[1]));
         }
         void expect(int64_t, int64_t, int64_t) const {}
@@ -118,7 +80,7 @@ struct Forward {
         const int64_t rows = smaller(block, f.rows - row);
         const Tiles own(rows, f.inputs), activated(ceil_div(rows, pair) * pair, f.hidden);
         const TileBlock inputs = pack_tile_rows(
-            part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.numbers());
+            part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.at(0, 0));
         const Activate<Function, streamed> activate{*this, row, rows, activated};
         Corners corners(inputs, first.block(), activate);
         for (int64_t j = 0; j < f.hidden; j += pair)
@@ -190,17 +152,16 @@ struct Backward {
                 put(activated, i, j + half * W, first, values[0][half], values[1][half]);
             }
             uint16_t* to =
-                backward.by_row.tile(i + first, line + j) + first % tile_lines * tile_depth;
+                backward.by_row.at(i + first, line + j) + first % tile_lines * tile_depth;
             _mm512_store_si512(to, round_pair(slopes[0][0], slopes[0][1]));
             _mm512_store_si512(to + tile_depth, round_pair(slopes[1][0], slopes[1][1]));
         }
         static void put(const Tiles& to, int64_t i, int64_t j, int64_t first, vf even, vf odd) {
-            store(reinterpret_cast<float*>(to.tile(j, i)) + first / 2 * W,
-                  round_and_pair(even, odd));
+            store(reinterpret_cast<float*>(to.at(j, i)) + first / 2 * W, round_and_pair(even, odd));
         }
         void end(int64_t i, int64_t j) const {
             for (int half = 0; half < 2; half++) {
-                auto* tile = reinterpret_cast<float*>(dhidden.tile(j + half * W, i));
+                auto* tile = reinterpret_cast<float*>(dhidden.at(j + half * W, i));
                 vf pairs[W];
                 for (int k = 0; k < W; k++) pairs[k] = load(tile + k * W);
                 transpose(pairs);

@@ -1,9 +1,7 @@
 // The loss of a linear layer's logits, and its gradients, where products round to bfloat16. Logits
 // are found class by row, token by column, so that what a token needs of them adds up across
 // vectors; they exist for a few classes at a time, and their gradient becomes tiles at once.
-#include "../parallel.h"
-#include "../scratch.h"
-#include "bf16.h"
+#include "bf16_tiles.h"
 #include "loss.h"
 
 namespace minillm::MINILLM_ISA {
@@ -20,30 +18,6 @@ constexpr int64_t block_tokens = 256;   // of a task: their part of dx stays in 
 constexpr int64_t few_inputs = 64;      // columns of dweight, of a task where classes are few
 
 int64_t padded(int64_t lines) { return ceil_div(lines, pair) * pair; }
-
-class Tiles {  // memory for a block
- public:
-    Tiles(int64_t lines, int64_t depth)
-        : lines_(lines), depth_(depth), memory_(tile_block_floats(lines, depth)) {}
-    int64_t stride() const { return tiles_deep(depth_) * tile_numbers; }
-    TileBlock block() const { return {as_numbers(memory_), lines_, depth_, stride()}; }
-    uint16_t* at(int64_t line, int64_t k) const {
-        return as_numbers(memory_) + line / tile_lines * stride() + k / tile_depth * tile_numbers;
-    }
-
- private:
-    const int64_t lines_, depth_;
-    const Scratch memory_;
-};
-
-// Packs all columns of a matrix, many at once.
-void pack_columns_together(const Matrix& b, const Tiles& to) {
-    constexpr int64_t each = 4 * tile_lines;
-    parallel_for(ceil_div(b.cols, each), [&](int64_t task) {
-        const int64_t col = task * each, cols = smaller(each, b.cols - col);
-        pack_tile_columns(part(b, 0, b.rows, col, cols), to.at(col, 0), to.stride());
-    });
-}
 
 // Rows that follow each other in memory to tiles of a, filled up to whole pairs of lines. Read in
 // one run, ahead of which the caches are filled: that is twice as fast as by tile.
