@@ -11,7 +11,7 @@ import numpy
 
 from minillm import tokenizers
 from minillm.formats import hf, safetensors
-from minillm.models import FAMILIES
+from minillm.models import FAMILIES, Family
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
@@ -33,10 +33,10 @@ def logits_of(model: Any) -> Any:
 
 def save_weights(folder: str | os.PathLike[str], model: Any) -> None:
     """Write model.safetensors, with reference logits in its metadata."""
-    family = FAMILIES[model.config.to_hf()["model_type"]][0]
+    family = FAMILIES[model.config.to_hf()["model_type"]]
     hf.save_weights(
         folder,
-        family.to_files(model.state_dict()),
+        family.to_files(model.state_dict(), model.config),
         logits_of(model),
         model.config.vocab_size,
         model.config.context,
@@ -73,21 +73,21 @@ def load_model(folder: str | os.PathLike[str], *, untrained: bool = False, seed:
             f"load: model_type {kind!r} in {folder / 'config.json'} is not known, "
             f"one of {', '.join(FAMILIES)} is needed"
         )
-    family, config_class, model_class = FAMILIES[kind]
-    model = model_class(config_class.from_hf(content), seed=seed)
+    family = FAMILIES[kind]
+    model = family.model(family.config.from_hf(content), seed=seed)
     if not untrained:
         _load_weights(folder / "model.safetensors", family, model)
     return model.eval()
 
 
-def _load_weights(path: Path, family: Any, model: Any) -> None:
+def _load_weights(path: Path, family: Family, model: Any) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"load: no {path.name} in {path.parent}, the weights are needed")
     arrays, metadata = safetensors.read(path)
     if safetensors.DIGEST in metadata:  # written by minillm
         arrays, metadata = safetensors.verify(path)
     try:
-        model.load_state_dict(family.from_files(arrays))
+        model.load_state_dict(family.from_files(arrays, model.config))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     difference = hf.reference_difference(

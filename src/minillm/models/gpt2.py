@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 
 from minillm import nn, ops
 from minillm.arrays import Array, new_generator
+from minillm.models.family import Family, tie
 from minillm.nn.attention import LayerCache
 from minillm.tensor import Tensor, checkpoint
 
@@ -28,6 +28,8 @@ REFUSED = {  # settings that change the computation, with the value this file im
 @dataclass(frozen=True)
 class GPT2Config:
     """Sizes and settings; ValueError if they do not fit together."""
+
+    kind: ClassVar[str] = "decoder"
 
     vocab_size: int
     n_positions: int
@@ -245,7 +247,7 @@ class GPT2(nn.Module):
         return ops.linear_cross_entropy(x, self.wte.weight, targets, reduction=reduction)
 
 
-def to_files(state: dict[str, Array]) -> dict[str, Array]:
+def to_files(state: dict[str, Array], config: GPT2Config) -> dict[str, Array]:
     """Our names and layout to Hugging Face's: `transformer.` before, Conv1D weights transposed."""
     return {
         f"transformer.{name}": array.T if name.endswith(TRANSPOSED) else array
@@ -253,22 +255,15 @@ def to_files(state: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def from_files(arrays: dict[str, Array]) -> dict[str, Array]:
+def from_files(arrays: dict[str, Array], config: GPT2Config) -> dict[str, Array]:
     """The reverse of `to_files`; prefix optional, mask buffers and a tied head are dropped."""
     state = {}
     for name, array in arrays.items():
         name = name.removeprefix("transformer.")
         if not name.endswith(BUFFERS):
             state[name] = array.T if name.endswith(TRANSPOSED) else array
-    head = state.pop("lm_head.weight", None)
-    if head is not None and "wte.weight" in state:
-        difference = float(numpy.abs(head - state["wte.weight"]).max(initial=0.0))
-        if difference:
-            warnings.warn(
-                f"gpt2: lm_head.weight and wte.weight differ by up to {difference:.3g}, but the "
-                "configuration ties them; wte.weight is used for both",
-                stacklevel=2,
-            )
-    elif head is not None:
-        state["wte.weight"] = head
+    tie(state, "lm_head.weight", "wte.weight", "gpt2")
     return state
+
+
+FAMILY = Family((MODEL_TYPE,), GPT2Config, GPT2, from_files, to_files)

@@ -1,0 +1,63 @@
+"""What a model family is: a configuration, a module, and the names its weights have in files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy
+
+from minillm.arrays import Array
+
+Arrays = dict[str, Array]
+ROWS = 4096  # compared at a time
+
+
+class Family(NamedTuple):
+    """One architecture. Its file ends with `FAMILY = Family(...)`; `models.FAMILIES` lists it.
+
+    model_types   the values of `model_type` in config.json that it opens
+    config        frozen dataclass: from_hf(content) -> Config, to_hf() -> content of config.json;
+                  has vocab_size, context (None: unbounded), n_layer, eos_token_id,
+                  parameter_count, kind ("decoder", "encoder" or "encoder-decoder")
+    model         Model(config, seed=0), an nn.Module
+    from_files    (arrays with Hugging Face's names and layout, config) -> state_dict
+    to_files      the reverse
+    """
+
+    model_types: tuple[str, ...]
+    config: Any
+    model: Any
+    from_files: Callable[[Arrays, Any], Arrays]
+    to_files: Callable[[Arrays, Any], Arrays]
+
+
+def tie(state: Arrays, head: str, embedding: str, family: str) -> None:
+    """Keep `embedding` of two tied weights in `state`, whichever is there.
+
+    Warns, with the largest difference, where both are there and differ.
+    """
+    if head not in state:
+        return
+    twin = state.pop(head)
+    if embedding not in state:
+        state[embedding] = twin
+        return
+    kept = state[embedding]
+    if twin.shape != kept.shape:
+        raise ValueError(
+            f"{family}: {head} has shape {twin.shape}, {embedding} {kept.shape}; equal shapes are "
+            "needed, the configuration ties them"
+        )
+    difference = 0.0
+    for start in range(0, kept.shape[0], ROWS):
+        rows = slice(start, start + ROWS)
+        gap = numpy.abs(numpy.asarray(twin[rows]) - numpy.asarray(kept[rows])).max(initial=0.0)
+        difference = max(difference, float(gap))
+    if difference:
+        warnings.warn(
+            f"{family}: {head} and {embedding} differ by up to {difference:.3g}, but the "
+            f"configuration ties them; {embedding} is used for both",
+            stacklevel=2,
+        )
