@@ -57,6 +57,42 @@ class TestLayers:
         assert np.array_equal(before["state"]["counter"], after["state"]["counter"])
         assert before["buffer_pos"] == after["buffer_pos"]
 
+    def test_the_padding_row_is_read_but_not_trained(self):
+        layer = nn.Embedding(4, 2, padding_idx=1)
+        assert not layer.weight.data[1].any() and layer.weight.data[[0, 2, 3]].all()
+        with no_grad():
+            layer.weight[1] = 5
+        out = layer(np.array([[3, 1, 3]]))
+        assert np.array_equal(out.data[0], layer.weight.data[[3, 1, 3]])
+        out.sum().backward()
+        assert np.array_equal(layer.weight.grad.data, [[0, 0], [0, 0], [0, 0], [2, 2]])
+
+    @pytest.mark.parametrize("activation", nn.ACTIVATIONS)
+    def test_the_feed_forward_part_is_two_layers_and_an_activation(self, activation):
+        layer, given, residual = nn.FeedForward(3, 5, activation), x(2, 4, 3), x(2, 4, 3)
+        hidden = nn.ACTIVATIONS[activation](layer.first(given))
+        expected = layer.second(hidden).data + residual.data
+        np.testing.assert_allclose(layer(given, residual).data, expected, rtol=1e-5, atol=1e-6)
+        assert nn.FeedForward(3, 5, activation, bias=False).parameter_count() == 30
+
+    @pytest.mark.parametrize("kind", ["none", "bool", "float"])
+    def test_attention_with_dropout_is_attention_where_nothing_is_dropped(self, kind):
+        q, k, v = (Tensor(x(2, 3, 4, 5).data * n, requires_grad=True) for n in (1, 2, 3))
+        mask = np.array([[True, True, False, True], [False] * 4])[:, None, None]
+        mask = {"none": None, "bool": mask, "float": np.where(mask, F(0.5), F(-np.inf))}[kind]
+        plain = nn.attend(q, k, v, mask=mask, causal=False)
+        plain.sum().backward()
+        expected = [t.grad.data.copy() for t in (q, k, v)]
+        for t in (q, k, v):
+            t.grad = None
+        stepwise = nn.attend_dropping(q, k, v, nn.Dropout(2.0**-40), mask=mask)
+        stepwise.sum().backward()
+        np.testing.assert_allclose(stepwise.data, plain.data, rtol=1e-5, atol=1e-6)
+        for t, right in zip((q, k, v), expected):
+            np.testing.assert_allclose(t.grad.data, right, rtol=1e-4, atol=1e-5)
+        half = nn.attend_dropping(q, k, v, nn.Dropout(0.5), mask=mask)
+        assert not np.allclose(half.data, plain.data)
+
     def test_norms_start_as_the_plain_norm(self):
         given = x(4, 6)
         assert np.array_equal(nn.LayerNorm(6)(given).data, ops.layer_norm(given).data)

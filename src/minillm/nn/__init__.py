@@ -1,13 +1,26 @@
 """Modules."""
 
-from minillm.nn.attention import attend, merge_heads, split_heads
-from minillm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear, RMSNorm, normal, uniform
+from minillm.nn.attention import attend, attend_dropping, merge_heads, split_heads
+from minillm.nn.layers import (
+    ACTIVATIONS,
+    GELU,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    normal,
+    uniform,
+)
 from minillm.nn.module import Module, ModuleList, Parameter, Sequential
 
 __all__ = [
+    "ACTIVATIONS",
     "GELU",
     "Dropout",
     "Embedding",
+    "FeedForward",
     "LayerNorm",
     "Linear",
     "Module",
@@ -16,6 +29,7 @@ __all__ = [
     "RMSNorm",
     "Sequential",
     "attend",
+    "attend_dropping",
     "merge_heads",
     "normal",
     "split_heads",

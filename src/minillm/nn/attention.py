@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from minillm import ops
@@ -43,3 +45,25 @@ def attend(
         k, v = cache.update(layer, k, v)
     offset = k.shape[2] - new if causal else 0
     return ops.scaled_dot_product_attention(q, k, v, mask, causal=causal, offset=offset)
+
+
+def attend_dropping(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout: Callable[[Tensor], Tensor],
+    *,
+    mask: Any = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention with dropout on its weights, which takes the steps one by one to reach them.
+
+    q, k, v (B, H, T, D), H of them equal; `mask` is boolean (True attends) or added to the scores,
+    `scale` is 1/sqrt(D) if None.
+    """
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = (q * scale) @ k.transpose(2, 3)
+    if mask is not None:
+        hides = mask.dtype == bool
+        scores = scores.masked_fill(~mask, -math.inf) if hides else scores + mask
+    return dropout(ops.softmax(scores)) @ v

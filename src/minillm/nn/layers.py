@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -10,6 +11,7 @@ import numpy
 from minillm import ops
 from minillm.arrays import default_generator
 from minillm.nn.module import Module, Parameter
+from minillm.ops.feed_forward import ACTIVATIONS as FUSED
 from minillm.tensor import Tensor
 
 Generator = numpy.random.Generator
@@ -47,16 +49,29 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """weight[ids]; weight (num_embeddings, embedding_dim)."""
+    """weight[ids]; weight (num_embeddings, embedding_dim). The row padding_idx gets no gradient."""
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, generator: Generator | None = None
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        generator: Generator | None = None,
+        padding_idx: int | None = None,
     ) -> None:
         super().__init__()
         self.weight = normal((num_embeddings, embedding_dim), 1.0, generator)
+        self.padding_idx = padding_idx
+        if padding_idx is not None:
+            self.weight.data[padding_idx] = 0
 
     def forward(self, ids: Any) -> Tensor:
-        return ops.embedding(self.weight, ids)
+        rows = ops.embedding(self.weight, ids)
+        if self.padding_idx is None or not rows.requires_grad:
+            return rows
+        padding = ids == self.padding_idx
+        if not padding.any():
+            return rows
+        return ops.where(padding[..., None], self.weight.data[self.padding_idx], rows)
 
 
 class LayerNorm(Module):
@@ -103,6 +118,39 @@ class Dropout(Module):
             return x
         generator = self.generator or default_generator
         return ops.dropout(x, p=self.p, seed=int(generator.integers(1 << 63)))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": ops.gelu,
+    "gelu_tanh": lambda x: ops.gelu(x, approximate="tanh"),
+    "relu": ops.relu,
+    "silu": ops.silu,
+    "tanh": ops.tanh,
+}
+
+
+class FeedForward(Module):
+    """second(activation(first(x))) + residual; the activation is a name in ACTIVATIONS."""
+
+    def __init__(self, width: int, hidden: int, activation: str, bias: bool = True) -> None:
+        super().__init__()
+        self.first = Linear(width, hidden, bias)
+        self.second = Linear(hidden, width, bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        first, second = self.first, self.second
+        if self.activation not in FUSED:
+            return second(ACTIVATIONS[self.activation](first(x)), residual)
+        return ops.feed_forward(
+            x,
+            first.weight,
+            first.bias,
+            second.weight,
+            second.bias,
+            residual,
+            activation=self.activation,
+        )
 
 
 class GELU(Module):
