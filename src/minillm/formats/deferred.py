@@ -1,0 +1,97 @@
+"""Arrays that lie in a file in another form and become float32 when they are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from minillm.arrays import Array
+from minillm.formats import blocks
+
+
+class Deferred:
+    """An array of float32 known by its shape; `decode` does the work, each time it is called."""
+
+    dtype = numpy.dtype(numpy.float32)
+    kind: str
+    shape: tuple[int, ...]
+    nbytes: int  # in the file
+
+    def decode(self, out: Array | None = None) -> Array:
+        """The numbers, in `out` (contiguous float32 of this shape) if it is given.
+
+        Without `out` the array may be a read-only view of the file.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no decode")
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def T(self) -> Deferred:
+        """The transposed array, deferred."""
+        return Changed(self, self.shape[::-1], numpy.transpose)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A part of the decoded array."""
+        return self.decode()[key]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return numpy.array(self.decode(), dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kind}, shape={self.shape})"
+
+
+class Blocks(Deferred):
+    """Rows of blocks of one kind, `raw` bytes (n,) that may be memory-mapped."""
+
+    def __init__(self, raw: Array, kind: str, shape: tuple[int, ...]) -> None:
+        self.raw, self.kind, self.shape = raw, kind, shape
+        self.nbytes = raw.size
+
+    def decode(self, out: Array | None = None) -> Array:
+        if out is None:
+            if self.kind == "F32":
+                return self.raw.view(numpy.dtype("<f4")).reshape(self.shape)
+            out = numpy.empty(self.shape, numpy.float32)
+        blocks.decode(blocks.KINDS[self.kind], self.raw, out)
+        return out
+
+    def __getitem__(self, key: Any) -> Any:
+        """Only the rows of a slice are decoded."""
+        if not isinstance(key, slice) or key.step not in (None, 1):
+            return super().__getitem__(key)
+        start, stop, _ = key.indices(self.shape[0])
+        count, row = max(stop - start, 0), self.nbytes // self.shape[0]
+        raw = self.raw[start * row : (start + count) * row]
+        return Blocks(raw, self.kind, (count, *self.shape[1:])).decode()
+
+
+class Changed(Deferred):
+    """`change` of an array, which gives one of `shape`, done after decoding."""
+
+    def __init__(
+        self, source: Deferred, shape: tuple[int, ...], change: Callable[[Array], Array]
+    ) -> None:
+        self.source, self.shape, self.change = source, shape, change
+        self.kind, self.nbytes = source.kind, source.nbytes
+
+    def decode(self, out: Array | None = None) -> Array:
+        changed = self.change(self.source.decode())
+        if out is None:
+            return changed
+        out[...] = changed
+        return out
+
+    @property
+    def T(self) -> Deferred:
+        return self.source if self.change is numpy.transpose else super().T

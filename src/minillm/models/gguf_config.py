@@ -1,0 +1,224 @@
+"""Metadata of a GGUF file to the content of config.json, for the architectures known here.
+
+Source: the GGUF specification of ggml (docs/gguf.md) and what llama.cpp reads of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+Metadata = dict[str, Any]
+Content = dict[str, Any]
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gpt2")
+REQUIRED = object()
+SIZES = (  # what every architecture here has
+    "vocab_size",
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+)
+ROTARY = (
+    "attention.layer_norm_rms_epsilon",
+    "attention.key_length",
+    "attention.value_length",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+)
+NEUTRAL: Content = {  # settings that are implemented for this value only
+    "attention.causal": True,
+    "attention.max_alibi_bias": 0.0,
+    "attention.clamp_kqv": 0.0,
+    "attention.sliding_window": 0,
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "expert_shared_count": 0,
+    "logit_scale": 1.0,
+    "residual_scale": 1.0,
+    "embedding_scale": 1.0,
+    "attention.scale": 0.0,
+    "rope.scaling.attn_factor": 1.0,
+    "rope.scaling.finetuned": None,  # a remark
+    "tensor_data_layout": None,
+    "use_parallel_residual": True,
+}
+# Llama 3's scaling is stored as factors alone; these are what every published model made them with.
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3_CONTEXT = 8192
+
+
+def to_content(
+    metadata: Metadata, vocab_size: int, tied: bool, biases: dict[str, bool], factors: Any = None
+) -> Content:
+    """The content of config.json.
+
+    `tied` says that there is no head of its own, `biases` where there are biases ("attention",
+    "mlp"); `factors` are those by which the file divides rotary frequencies, or None.
+    ValueError names what is missing, of a wrong kind, or not implemented.
+    """
+    arch = architecture(metadata)
+    reader = _Keys(metadata, arch)
+    reader.refuse_unknown(
+        (*SIZES, "attention.layer_norm_epsilon") if arch == "gpt2" else (*SIZES, *ROTARY)
+    )
+    content: Content = {
+        "model_type": arch,
+        "vocab_size": vocab_size,
+        "tie_word_embeddings": tied,
+        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": _ends(metadata),
+        "torch_dtype": "float32",
+    }
+    content |= _gpt2(reader) if arch == "gpt2" else _rotary(reader, factors)
+    if arch == "llama":
+        content |= {f"{part}_bias": biases[part] for part in ("attention", "mlp")}
+    return content
+
+
+def architecture(metadata: Metadata) -> str:
+    """`general.architecture`; ValueError if it is missing or not one of ARCHITECTURES."""
+    arch = metadata.get("general.architecture")
+    if arch not in ARCHITECTURES:
+        raise ValueError(
+            f"gguf: architecture {arch!r} is not supported, one of {', '.join(ARCHITECTURES)} "
+            "is needed"
+        )
+    return arch
+
+
+class _Keys:
+    """The metadata of one architecture, checked when they are read."""
+
+    def __init__(self, metadata: Metadata, arch: str) -> None:
+        self.metadata, self.arch = metadata, arch
+
+    def refuse_unknown(self, known: tuple[str, ...]) -> None:
+        for key, value in self.metadata.items():
+            name = key.removeprefix(f"{self.arch}.")
+            if name == key or name in known:
+                continue
+            if name not in NEUTRAL or NEUTRAL[name] not in (None, value):
+                raise ValueError(f"gguf: {key}={value!r} is not implemented")
+
+    def get(self, name: str, kind: type, default: Any = REQUIRED) -> Any:
+        key = f"{self.arch}.{name}"
+        if key not in self.metadata:
+            if default is REQUIRED:
+                raise ValueError(f"gguf: metadata {key} is missing, it is needed")
+            return default
+        value = self.metadata[key]
+        if isinstance(value, numpy.ndarray) and value.size and (value == value[0]).all():
+            value = value[0].item()  # one for each layer, all the same
+        if kind is float and type(value) in (int, float):
+            return float(str(numpy.float32(value)))  # 1e-05 was meant, not 9.999999747378752e-06
+        if type(value) is not kind:
+            raise ValueError(f"gguf: {key} is {value!r}, one {kind.__name__} is needed")
+        return value
+
+
+def _ends(metadata: Metadata) -> Any:
+    """The id that ends a text; a list where the end of a turn is another."""
+    found = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    distinct = list(dict.fromkeys(id for id in found if id is not None))
+    return distinct if len(distinct) > 1 else next(iter(distinct), None)
+
+
+def _gpt2(keys: _Keys) -> Content:
+    width, inner = keys.get("embedding_length", int), keys.get("feed_forward_length", int)
+    heads = keys.get("attention.head_count", int)
+    if keys.get("attention.head_count_kv", int, heads) != heads:
+        raise ValueError("gguf: gpt2.attention.head_count_kv differs from head_count")
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "n_positions": keys.get("context_length", int),
+        "n_ctx": keys.get("context_length", int),
+        "n_embd": width,
+        "n_inner": None if inner == 4 * width else inner,
+        "n_layer": keys.get("block_count", int),
+        "n_head": heads,
+        "layer_norm_epsilon": keys.get("attention.layer_norm_epsilon", float),
+        "activation_function": "gelu_new",
+    }
+
+
+def _rotary(keys: _Keys, factors: Any) -> Content:
+    width, heads = keys.get("embedding_length", int), keys.get("attention.head_count", int)
+    head_dim = keys.get("attention.key_length", int, width // heads if heads else 0)
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if keys.get(name, int, head_dim) != head_dim:
+            raise ValueError(
+                f"gguf: {keys.arch}.{name} is {keys.get(name, int)}, "
+                f"only the size of a head, {head_dim}, is implemented"
+            )
+    names = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+    return {
+        "architectures": [f"{names[keys.arch]}ForCausalLM"],
+        "hidden_size": width,
+        "intermediate_size": keys.get("feed_forward_length", int),
+        "num_hidden_layers": keys.get("block_count", int),
+        "num_attention_heads": heads,
+        "num_key_value_heads": keys.get("attention.head_count_kv", int, heads),
+        "head_dim": head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": keys.get("context_length", int),
+        "rms_norm_eps": keys.get("attention.layer_norm_rms_epsilon", float),
+        "rope_theta": keys.get("rope.freq_base", float, 10000.0),
+        "rope_scaling": _scaling(keys, head_dim, factors),
+    }
+
+
+def _scaling(keys: _Keys, head_dim: int, factors: Any) -> Content | None:
+    """`rope_scaling` of config.json."""
+    old = keys.get("rope.scale_linear", float, 1.0)
+    kind = keys.get("rope.scaling.type", str, "linear" if old != 1.0 else "none")
+    factor = keys.get("rope.scaling.factor", float, old)
+    if factors is not None:
+        if kind != "none":
+            raise ValueError(f"gguf: rope_freqs.weight beside rope.scaling.type={kind!r}")
+        return _llama3(keys, head_dim, factors)
+    if kind == "none":
+        return None
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
+    if kind == "yarn":
+        original = keys.get("rope.scaling.original_context_length", int)
+        return {
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": original,
+        }
+    raise ValueError(f"gguf: {keys.arch}.rope.scaling.type={kind!r} is not implemented")
+
+
+def llama3_factors(base: float, head_dim: int, scaling: Content) -> numpy.ndarray:
+    """What Llama 3.1's scaling divides each rotary frequency by, float64 (head_dim / 2,)."""
+    wavelengths = 2 * numpy.pi * base ** (numpy.arange(0, head_dim, 2) / head_dim)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    turns = scaling["original_max_position_embeddings"] / wavelengths
+    smooth = numpy.clip((turns - low) / (high - low), 0.0, 1.0)
+    return 1 / ((1 - smooth) / scaling["factor"] + smooth)
+
+
+def _llama3(keys: _Keys, head_dim: int, factors: Any) -> Content | None:
+    """Llama 3.1's scaling, where the factors are exactly what it gives; else ValueError."""
+    stored = numpy.asarray(factors, numpy.float64)
+    if stored.shape == (head_dim // 2,) and (stored == 1).all():
+        return None
+    scaling = LLAMA3 | {
+        "rope_type": "llama3",
+        "factor": float(stored.max(initial=1.0)),
+        "original_max_position_embeddings": LLAMA3_CONTEXT,
+    }
+    expected = llama3_factors(keys.get("rope.freq_base", float, 10000.0), head_dim, scaling)
+    if stored.shape != expected.shape or not numpy.allclose(stored, expected, rtol=1e-5):
+        raise ValueError("gguf: rope_freqs.weight holds factors that are not those of Llama 3.1")
+    return scaling
