@@ -32,12 +32,11 @@ class TestConfig:
             ({"resid_pdrop": "0.1"}, "dropout is '0.1'"),
             ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon is -1e-05"),
             ({"layer_norm_epsilon": "1e-5"}, "layer_norm_epsilon is '1e-5'"),
-            ({"activation_function": "relu"}, "activation 'relu', one of gelu_new"),
-            ({"tie_word_embeddings": False}, "tie_word_embeddings=false is not implemented"),
-            ({"scale_attn_weights": False}, "scale_attn_weights=False is not implemented"),
-            ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+            ({"activation_function": "relu6"}, "activation 'relu6', one of gelu_new"),
+            ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', true or false"),
+            ({"scale_attn_weights": 1}, "scale_attn_weights is 1, true or false"),
             ({"add_cross_attention": True}, "add_cross_attention=True is not implemented"),
-            ({"n_inner": 100}, "n_inner=100 is not implemented"),
+            ({"n_inner": 0}, "n_inner is 0, a whole number"),
         ],
     )
     def test_what_is_not_implemented_is_refused(self, change, message):

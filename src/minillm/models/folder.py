@@ -43,6 +43,18 @@ def save_weights(folder: str | os.PathLike[str], model: Any) -> None:
     )
 
 
+def save_model(
+    folder: str | os.PathLike[str], model: Any, tokenizer: Tokenizer | None = None
+) -> None:
+    """Write a whole model in Hugging Face layout; without a tokenizer if none is given."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if tokenizer is None:
+        hf.write_json(Path(folder) / "config.json", model.config.to_hf())
+    else:
+        save_description(folder, model, tokenizer)
+    save_weights(folder, model)
+
+
 def save_description(folder: str | os.PathLike[str], model: Any, tokenizer: Tokenizer) -> None:
     """Write everything but the weights: config.json, generation_config.json, tokenizer.json."""
     folder = Path(folder)

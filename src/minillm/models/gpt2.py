@@ -15,19 +15,33 @@ from minillm.nn.attention import LayerCache
 from minillm.tensor import Tensor, checkpoint
 
 MODEL_TYPE = "gpt2"
+HEAD = "lm_head.weight"
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 BUFFERS = (".attn.bias", ".attn.masked_bias")
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
-REFUSED = {  # settings that change the computation, with the value this file implements
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
+ACTIVATIONS = {  # transformers' names of those in nn.ACTIVATIONS
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
 }
+SWITCHES = ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings")
+DEFAULT_EOS = 50256  # what transformers takes where config.json names none
 
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Sizes and settings; ValueError if they do not fit together."""
+    """Sizes and settings; ValueError if they do not fit together.
+
+    n_inner is the width between the two layers of a block's MLP, 4 n_embd if None. Scores are
+    divided by sqrt(D) if scale_attn_weights, and by the number of the layer, counted from 1, if
+    scale_attn_by_inverse_layer_idx. A head that is not tied to the embedding is lm_head.
+    """
 
     kind: ClassVar[str] = "decoder"
 
@@ -39,10 +53,15 @@ class GPT2Config:
     dropout: float = 0.0
     layer_norm_epsilon: float = 1e-5
     activation_function: str = "gelu_new"
-    eos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    n_inner: int | None = None
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+        sizes = ["vocab_size", "n_positions", "n_embd", "n_layer", "n_head"]
+        for name in sizes if self.n_inner is None else [*sizes, "n_inner"]:
             size = getattr(self, name)
             if type(size) is not int or size < 1:
                 raise ValueError(f"gpt2: {name} is {size!r}, a whole number from 1 is needed")
@@ -51,6 +70,11 @@ class GPT2Config:
             if not isinstance(value, int | float) or not low <= value < high:
                 raise ValueError(
                     f"gpt2: {name} is {value!r}, a number of at least {low} below {high} is needed"
+                )
+        for name in SWITCHES:
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(
+                    f"gpt2: {name} is {getattr(self, name)!r}, true or false is needed"
                 )
         if self.n_embd % self.n_head:
             raise ValueError(
@@ -68,12 +92,24 @@ class GPT2Config:
         return self.n_positions
 
     @property
+    def inner(self) -> int:
+        return self.n_inner or 4 * self.n_embd
+
+    @property
     def parameter_count(self) -> int:
-        c, layers = self.n_embd, self.n_layer
-        return (self.vocab_size + self.n_positions) * c + layers * (12 * c * c + 13 * c) + 2 * c
+        c, inner = self.n_embd, self.inner
+        block = 4 * c * c + 2 * c * inner + inner + 9 * c
+        tables = self.vocab_size * (1 if self.tie_word_embeddings else 2) + self.n_positions
+        return tables * c + self.n_layer * block + 2 * c
+
+    def scale(self, layer: int) -> float:
+        """What the scores of a layer, counted from 0, are multiplied by."""
+        scale = 1 / math.sqrt(self.n_embd // self.n_head) if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
     def to_hf(self) -> dict[str, Any]:
         """The content of config.json."""
+        eos = self.eos_token_id
         return {
             "architectures": ["GPT2LMHeadModel"],
             "model_type": MODEL_TYPE,
@@ -83,14 +119,15 @@ class GPT2Config:
             "n_embd": self.n_embd,
             "n_layer": self.n_layer,
             "n_head": self.n_head,
+            "n_inner": self.n_inner,
             "resid_pdrop": self.dropout,
             "embd_pdrop": self.dropout,
             "attn_pdrop": 0.0,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "activation_function": self.activation_function,
-            "tie_word_embeddings": True,
-            "bos_token_id": self.eos_token_id,
-            "eos_token_id": self.eos_token_id,
+            **{name: getattr(self, name) for name in SWITCHES},
+            "bos_token_id": eos[0] if isinstance(eos, tuple) else eos,
+            "eos_token_id": list(eos) if isinstance(eos, tuple) else eos,
             "torch_dtype": "float32",
         }
 
@@ -99,25 +136,18 @@ class GPT2Config:
         """Read config.json; of the dropout rates, which only training uses, resid_pdrop for all.
 
         ValueError names a missing key or a setting that is not implemented."""
-        for name, implemented in REFUSED.items():
-            if content.get(name, implemented) != implemented:
-                raise ValueError(f"gpt2: {name}={content[name]!r} is not implemented")
-        width = content.get("n_embd")
-        if content.get("n_inner") is not None and content["n_inner"] != 4 * (width or 0):
-            raise ValueError(f"gpt2: n_inner={content['n_inner']} is not implemented")
-        if content.get("tie_word_embeddings", True) is not True:
-            raise ValueError("gpt2: tie_word_embeddings=false is not implemented")
+        if content.get("add_cross_attention", False) is not False:
+            raise ValueError(
+                f"gpt2: add_cross_attention={content['add_cross_attention']!r} is not implemented"
+            )
+        sizes = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        optional = ("layer_norm_epsilon", "activation_function", "n_inner", *SWITCHES)
         try:
             return cls(
-                vocab_size=content["vocab_size"],
-                n_positions=content["n_positions"],
-                n_embd=content["n_embd"],
-                n_layer=content["n_layer"],
-                n_head=content["n_head"],
+                **{name: content[name] for name in sizes},
                 dropout=content.get("resid_pdrop", 0.1),
-                layer_norm_epsilon=content.get("layer_norm_epsilon", 1e-5),
-                activation_function=content.get("activation_function", "gelu_new"),
-                eos_token_id=content.get("eos_token_id"),
+                eos_token_id=cls._eos(content),
+                **{name: content[name] for name in optional if name in content},
             )
         except KeyError as error:
             raise ValueError(f"gpt2: config.json has no {error}") from error
@@ -126,13 +156,20 @@ class GPT2Config:
                 f"gpt2: config.json holds a value of a wrong kind ({error})"
             ) from error
 
+    @staticmethod
+    def _eos(content: dict[str, Any]) -> int | tuple[int, ...] | None:
+        eos = content.get("eos_token_id", DEFAULT_EOS)
+        if isinstance(eos, list):
+            return tuple(eos)
+        return None if eos == DEFAULT_EOS and eos >= content["vocab_size"] else eos
+
 
 class Attention(nn.Module):
     """Causal self-attention; queries, keys and values from one product."""
 
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
-        self.layer, self.heads = layer, config.n_head
+        self.layer, self.heads, self.scale = layer, config.n_head, config.scale(layer)
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
@@ -142,33 +179,25 @@ class Attention(nn.Module):
         width = x.shape[-1]
         joint = self.c_attn(x)  # (B, T, 3C)
         if cache is None:
-            return self.c_proj(ops.packed_attention(joint, heads=self.heads), residual)
+            mixed = ops.packed_attention(joint, heads=self.heads, scale=self.scale)
+            return self.c_proj(mixed, residual)
         q, k, v = (
             nn.split_heads(joint[..., start : start + width], self.heads)  # (B, H, T, D)
             for start in (0, width, 2 * width)
         )
-        out = nn.merge_heads(nn.attend(q, k, v, layer=self.layer, cache=cache))
-        return self.c_proj(out, residual)
+        out = nn.attend(q, k, v, layer=self.layer, cache=cache, scale=self.scale)
+        return self.c_proj(nn.merge_heads(out), residual)
 
 
 class MLP(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.c_fc = nn.Linear(config.n_embd, config.inner)
+        self.c_proj = nn.Linear(config.inner, config.n_embd)
         self.activation = ACTIVATIONS[config.activation_function]
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        first, second = self.c_fc, self.c_proj
-        return ops.feed_forward(
-            x,
-            first.weight,
-            first.bias,
-            second.weight,
-            second.bias,
-            residual,
-            activation=self.activation,
-        )
+        return nn.feed_forward(x, self.c_fc, self.c_proj, self.activation, residual)
 
 
 class Block(nn.Module):
@@ -204,7 +233,10 @@ class GPT2(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
-        self.initialise(seed)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if not nn.init_skipped():
+            self.initialise(seed)
 
     def initialise(self, seed: int) -> None:
         """Draw all weights anew from `seed`."""
@@ -233,36 +265,49 @@ class GPT2(nn.Module):
             x = checkpoint(block, x) if self.recompute and cache is None else block(x, cache)
         return self.ln_f(x)
 
+    @property
+    def head(self) -> nn.Parameter:
+        """The weight (V, C) that gives logits."""
+        return (self.wte if self.config.tie_word_embeddings else self.lm_head).weight
+
     def forward(self, ids: Any, cache: Any = None) -> Tensor:
         """Logits (B, T, V) for ids (B, T)."""
-        return ops.linear(self.features(ids, cache), self.wte.weight)
+        return ops.linear(self.features(ids, cache), self.head)
 
     def next_logits(self, ids: Any, cache: Any = None) -> Tensor:
         """Logits (B, V) after the last id of each row."""
-        return ops.linear(self.features(ids, cache)[:, -1], self.wte.weight)
+        return ops.linear(self.features(ids, cache)[:, -1], self.head)
 
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
         """Cross-entropy of targets (B, T) in nats; -100 is ignored."""
         x = self.features(ids)
-        return ops.linear_cross_entropy(x, self.wte.weight, targets, reduction=reduction)
+        return ops.linear_cross_entropy(x, self.head, targets, reduction=reduction)
 
 
 def to_files(state: dict[str, Array], config: GPT2Config) -> dict[str, Array]:
     """Our names and layout to Hugging Face's: `transformer.` before, Conv1D weights transposed."""
     return {
-        f"transformer.{name}": array.T if name.endswith(TRANSPOSED) else array
+        name if name == HEAD else f"transformer.{name}": (
+            array.T if name.endswith(TRANSPOSED) else array
+        )
         for name, array in state.items()
     }
 
 
 def from_files(arrays: dict[str, Array], config: GPT2Config) -> dict[str, Array]:
-    """The reverse of `to_files`; prefix optional, mask buffers and a tied head are dropped."""
-    state = {}
-    for name, array in arrays.items():
-        name = name.removeprefix("transformer.")
-        if not name.endswith(BUFFERS):
-            state[name] = array.T if name.endswith(TRANSPOSED) else array
-    tie(state, "lm_head.weight", "wte.weight", "gpt2")
+    """The reverse of `to_files`; prefix optional, mask buffers and a tied head are dropped.
+
+    minGPT and nanoGPT store the four weights as Linear has them, (out, in). The shape of c_attn
+    tells, for the square one beside it as well.
+    """
+    state = {name.removeprefix("transformer."): array for name, array in arrays.items()}
+    state = {name: array for name, array in state.items() if not name.endswith(BUFFERS)}
+    joint = state.get("h.0.attn.c_attn.weight")
+    if joint is None or tuple(joint.shape) != (3 * config.n_embd, config.n_embd):
+        for name in [name for name in state if name.endswith(TRANSPOSED)]:
+            state[name] = state[name].T
+    if config.tie_word_embeddings:
+        tie(state, HEAD, "wte.weight", "gpt2")
     return state
 
 

@@ -10,14 +10,17 @@ from minillm.nn.layers import (
     LayerNorm,
     Linear,
     RMSNorm,
+    feed_forward,
     normal,
     uniform,
 )
-from minillm.nn.module import Module, ModuleList, Parameter, Sequential
+from minillm.nn.module import Module, ModuleList, Sequential
+from minillm.nn.parameter import DeferredParameter, Parameter, init_skipped, skip_init
 
 __all__ = [
     "ACTIVATIONS",
     "GELU",
+    "DeferredParameter",
     "Dropout",
     "Embedding",
     "FeedForward",
@@ -30,8 +33,11 @@ __all__ = [
     "Sequential",
     "attend",
     "attend_dropping",
+    "feed_forward",
+    "init_skipped",
     "merge_heads",
     "normal",
+    "skip_init",
     "split_heads",
     "uniform",
 ]

@@ -38,13 +38,16 @@ def attend(
     cache: LayerCache | None = None,
     mask: Any = None,
     causal: bool = True,
+    scale: float | None = None,
 ) -> Tensor:
     """Causal attention of q (B, H, T, D) over the cached prefix and itself."""
     new = k.shape[2]
     if cache is not None:
         k, v = cache.update(layer, k, v)
     offset = k.shape[2] - new if causal else 0
-    return ops.scaled_dot_product_attention(q, k, v, mask, causal=causal, offset=offset)
+    return ops.scaled_dot_product_attention(
+        q, k, v, mask, causal=causal, offset=offset, scale=scale
+    )
 
 
 def attend_dropping(

@@ -10,7 +10,8 @@ import numpy
 
 from minillm import ops
 from minillm.arrays import default_generator
-from minillm.nn.module import Module, Parameter
+from minillm.nn.module import Module
+from minillm.nn.parameter import DeferredParameter, Parameter, init_skipped
 from minillm.ops.feed_forward import ACTIVATIONS as FUSED
 from minillm.tensor import Tensor
 
@@ -18,13 +19,17 @@ Generator = numpy.random.Generator
 
 
 def uniform(shape: tuple[int, ...], bound: float, generator: Generator | None) -> Parameter:
-    """A float32 Parameter drawn from (-bound, bound)."""
+    """A float32 Parameter drawn from (-bound, bound), or without values within `skip_init`."""
+    if init_skipped():
+        return DeferredParameter(shape)
     generator = generator or default_generator
     return Parameter(generator.uniform(-bound, bound, shape).astype(numpy.float32))
 
 
 def normal(shape: tuple[int, ...], std: float, generator: Generator | None) -> Parameter:
-    """A float32 Parameter drawn from N(0, std**2)."""
+    """A float32 Parameter drawn from N(0, std**2), or without values within `skip_init`."""
+    if init_skipped():
+        return DeferredParameter(shape)
     generator = generator or default_generator
     return Parameter(generator.normal(0.0, std, shape).astype(numpy.float32))
 
@@ -61,7 +66,7 @@ class Embedding(Module):
         super().__init__()
         self.weight = normal((num_embeddings, embedding_dim), 1.0, generator)
         self.padding_idx = padding_idx
-        if padding_idx is not None:
+        if padding_idx is not None and not init_skipped():
             self.weight.data[padding_idx] = 0
 
     def forward(self, ids: Any) -> Tensor:
@@ -123,10 +128,29 @@ class Dropout(Module):
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": ops.gelu,
     "gelu_tanh": lambda x: ops.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),  # Hendrycks and Gimpel 2016, section 2
     "relu": ops.relu,
+    "sigmoid": ops.sigmoid,
     "silu": ops.silu,
     "tanh": ops.tanh,
 }
+
+
+def feed_forward(
+    x: Tensor, first: Linear, second: Linear, activation: str, residual: Tensor | None = None
+) -> Tensor:
+    """second(activation(first(x))) + residual, as one operation where that knows the activation."""
+    if activation not in FUSED:
+        return second(ACTIVATIONS[activation](first(x)), residual)
+    return ops.feed_forward(
+        x,
+        first.weight,
+        first.bias,
+        second.weight,
+        second.bias,
+        residual,
+        activation=activation,
+    )
 
 
 class FeedForward(Module):
@@ -139,18 +163,7 @@ class FeedForward(Module):
         self.activation = activation
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        first, second = self.first, self.second
-        if self.activation not in FUSED:
-            return second(ACTIVATIONS[self.activation](first(x)), residual)
-        return ops.feed_forward(
-            x,
-            first.weight,
-            first.bias,
-            second.weight,
-            second.bias,
-            residual,
-            activation=self.activation,
-        )
+        return feed_forward(x, self.first, self.second, self.activation, residual)
 
 
 class GELU(Module):

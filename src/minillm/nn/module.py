@@ -1,4 +1,4 @@
-"""Module and Parameter: named parts, with PyTorch's conventions."""
+"""Module: named parts and Parameters, with PyTorch's conventions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from typing import Any
 import numpy
 
 from minillm.arrays import Array, to_device
+from minillm.nn.parameter import DeferredParameter, Parameter
 from minillm.tensor import FLOATS, Tensor, no_grad
-
-
-class Parameter(Tensor):
-    """A leaf Tensor that a Module registers and an optimiser changes."""
-
-    __slots__ = ()
-
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
 
 
 class Module:
@@ -71,7 +63,11 @@ class Module:
         return {name: parameter.data for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Copy arrays into the parameters; ValueError lists missing, unknown, misshapen names."""
+        """Copy arrays into the parameters; ValueError lists missing, unknown, misshapen names.
+
+        Parameters that `skip_init` left without values take those of read-only (mapped) arrays, and
+        of such as are still to be decoded, when they are first used.
+        """
         own = dict(self.named_parameters())
         problems = [f"missing {name}" for name in own if name not in state]
         problems += [f"unknown {name}" for name in state if name not in own]
@@ -85,7 +81,13 @@ class Module:
             raise ValueError(f"load_state_dict: {shown}")
         with no_grad():
             for name, parameter in own.items():
-                parameter.copy_(numpy.asarray(state[name], parameter.dtype))
+                value = state[name]
+                if not isinstance(parameter, DeferredParameter):
+                    parameter.copy_(numpy.asarray(value, parameter.dtype))
+                elif isinstance(value, numpy.ndarray) and value.flags.writeable:
+                    parameter.data = numpy.array(value, parameter.dtype, order="C")
+                else:
+                    parameter.defer(value)
 
     def train(self, mode: bool = True) -> Module:
         """Set training mode (dropout acts) here and below."""
