@@ -17,7 +17,7 @@ from bench.environment import MASKS
 from bench.limits import Limits
 from minillm import kernels
 from minillm.formats.files import atomic_write_text
-from minillm.training.machine import environment
+from minillm.machine import environment
 
 BUSY = 0.5  # load above which the figures are doubtful
 STEAL, STAT = 8, "/proc/stat"  # proc(5): the eighth time of the first line

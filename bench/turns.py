@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from minillm.training.machine import Memory, memory
+from minillm.machine import Memory, memory
 
 Medians = dict[str, list[float]]  # contender: ms of each round
 CLEAR_REFS, RESET_PEAK = "/proc/self/clear_refs", "5"  # proc(5)

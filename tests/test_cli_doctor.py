@@ -208,7 +208,7 @@ def test_any_console_encoding(encoding):
 def test_a_processor_with_any_name(monkeypatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr("minillm.training.machine.cpu_name", lambda: "Процессор™")
+    monkeypatch.setattr("minillm.machine.cpu_name", lambda: "Процессор™")
     monkeypatch.setattr("minillm.ops.registry", {"relu": registry["relu"]})
     assert minillm("doctor", "--cases", 1) == 0
     assert b"\\u041f\\u0440" in out.buffer.getvalue()

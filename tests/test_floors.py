@@ -11,7 +11,7 @@ import pytest
 import minillm
 
 FLOORS = (
-    ("arrays", "kernels"),
+    ("arrays", "kernels", "machine", "quantities"),
     ("tensor",),
     ("op",),
     ("ops",),

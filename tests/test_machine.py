@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from minillm import __version__
-from minillm.training import machine
+from minillm import __version__, machine
 
 LINUX = sys.platform.startswith("linux")
 linux_only = pytest.mark.skipif(not LINUX, reason="reads what only Linux writes")

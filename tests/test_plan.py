@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillm import data, kernels, tokenizers
+from minillm import data, kernels, machine, tokenizers
 from minillm.models import GPT2
-from minillm.training import machine, plan, run_folder
+from minillm.training import plan, run_folder
 from minillm.training.settings import Settings
 from small_runs import environment, minillm, story, trainer, written
 
@@ -140,7 +140,8 @@ def test_predicted_memory_is_that_of_a_step(tmp_path, provider, options):
 
 PEAK = """
 import json, pathlib, sys
-from minillm.training import machine, plan
+from minillm import machine
+from minillm.training import plan
 from small_runs import story, trainer
 run = trainer(pathlib.Path(sys.argv[1]), story(200), **json.loads(sys.argv[2]))
 for _ in range(2):

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
+from minillm.quantities import count, decimal, duration, number, size
 from minillm.training.console import Console, shorten, visible
 from minillm.training.progress import Progress
-from minillm.training.quantities import count, decimal, duration, number, size
 
 HOSTILE = "a\x1b[31mred\x07\r\x9b2J\u202eevil\u2028\ufeff\udc80\x00é日本🙂\n</b>\tend"
 MEMORY = r"(\d+(\.\d)? [MG]B  )?"  # not every system says

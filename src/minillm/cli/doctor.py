@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show_environment() -> None:
     from minillm import kernels
-    from minillm.training.machine import environment
+    from minillm.machine import environment
 
     for name, value in environment().items():
         print(f"{name:12} {value}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minillm.training.quantities import number
+from minillm.quantities import number
 
 LOG_RATIO = 20  # from this ratio of highest to lowest on, a logarithmic axis
 SMALLEST, LARGEST = 1e-300, 1e300  # the range an axis can be laid out in

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minillm.quantities import count, decimal, number
 from minillm.training.axis import Axis, axis_around
 from minillm.training.page import text
-from minillm.training.quantities import count, decimal, number
 
 SPAN = 1000  # drawing units across
 BUCKETS = 400  # a longer curve is drawn through first, lowest, highest and last of each

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from minillm.quantities import count, decimal, duration, size
 from minillm.training.metrics import Summary
-from minillm.training.quantities import count, decimal, duration, size
 from minillm.training.steplog import Row
 
 

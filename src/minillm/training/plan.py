@@ -9,8 +9,8 @@ from typing import Any
 from minillm import kernels, ops
 from minillm.data import Dataset, Facts
 from minillm.models import GPT2, GPT2Config
+from minillm.quantities import duration, size
 from minillm.tokenizers import Tokenizer
-from minillm.training.quantities import duration, size
 from minillm.training.settings import Settings
 
 SHORT_TEXT = 60_000  # bytes; below, too few words repeat for word pieces to pay

@@ -11,11 +11,11 @@ from typing import Any
 
 from minillm import data, kernels, tokenizers
 from minillm.data import Dataset, Facts
+from minillm.machine import available_memory
+from minillm.quantities import count, size
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan, speed
 from minillm.training.interrupt import terminate_as_interrupt
-from minillm.training.machine import available_memory
-from minillm.training.quantities import count, size
 from minillm.training.run import sample_text
 from minillm.training.run_folder import INNER, Say, new_folder, write_description
 from minillm.training.settings import Settings

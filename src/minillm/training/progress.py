@@ -9,10 +9,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
+from minillm.machine import memory
+from minillm.quantities import count, decimal, duration, size
 from minillm.training.console import Console, shorten, visible
-from minillm.training.machine import memory
 from minillm.training.metrics import MovingAverage
-from minillm.training.quantities import count, decimal, duration, size
 
 REDRAW_SECONDS = 0.1
 BAR_COLUMNS = 12  # percentage, frame and the least bar worth drawing

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from minillm.formats.files import atomic_write_text
+from minillm.quantities import decimal
 from minillm.training import metrics, page, steplog
 from minillm.training.console import shorten
 from minillm.training.curves import Chart, Curve, draw
 from minillm.training.headline import headline, sentences
 from minillm.training.metrics import MovingAverage, Summary, summarise
-from minillm.training.quantities import decimal
 from minillm.training.steplog import Row
 
 SHOWN_SAMPLES, SAMPLE_LIMIT, PROMPT_LIMIT = 12, 1200, 300

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from minillm.formats import hf
 from minillm.formats.files import remove_leftovers
 from minillm.generation import generate
+from minillm.machine import memory
 from minillm.training import steplog
 from minillm.training.interrupt import Interrupt
 from minillm.training.lock import Lock
-from minillm.training.machine import memory
 from minillm.training.metrics import MetricsLog
 from minillm.training.progress import Progress
 from minillm.training.report import write_report

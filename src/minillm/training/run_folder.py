@@ -12,10 +12,10 @@ from pathlib import Path
 from minillm import kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.formats import hf
+from minillm.machine import environment
 from minillm.models import folder as model_folder
 from minillm.training import plan
 from minillm.training import state as states
-from minillm.training.machine import environment
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
 

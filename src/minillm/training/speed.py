@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minillm.training.quantities import DAY, duration
+from minillm.quantities import DAY, duration
 
 Candidate = tuple[int, str]  # threads, precision
 CLEARLY_FASTER = 1.15  # what bfloat16 must gain: it changes results slightly

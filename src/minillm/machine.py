@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minillm import __version__
-from minillm.training.quantities import size
+from minillm.quantities import size
 
 ROOT = Path("/")
 
