@@ -15,7 +15,6 @@ from minillm.arrays import Array
 CHUNK = 1 << 16  # numbers decoded at once: with what they are made of, within the second cache
 
 Decode = Callable[[Array, Array], None]
-Encode = Callable[[Array], Array]
 
 
 class Kind(NamedTuple):
@@ -26,7 +25,6 @@ class Kind(NamedTuple):
     elements: int
     layout: numpy.dtype[Any]
     decode: Decode  # blocks (n,), float32 (n, elements) to be filled
-    encode: Encode | None = None  # finite float32 (n, elements) to blocks (n,)
 
     @property
     def block_bytes(self) -> int:

@@ -36,7 +36,7 @@ class Deferred:
         return math.prod(self.shape)
 
     @property
-    def T(self) -> Deferred:
+    def T(self) -> Any:
         """The transposed array, deferred."""
         return Changed(self, self.shape[::-1], numpy.transpose)
 
@@ -77,21 +77,21 @@ class Blocks(Deferred):
 
 
 class Changed(Deferred):
-    """`change` of an array, which gives one of `shape`, done after decoding."""
+    """`change` of an array, deferred or not, that gives one of `shape`; done after decoding."""
 
     def __init__(
-        self, source: Deferred, shape: tuple[int, ...], change: Callable[[Array], Array]
+        self, source: Any, shape: tuple[int, ...], change: Callable[[Array], Array]
     ) -> None:
         self.source, self.shape, self.change = source, shape, change
-        self.kind, self.nbytes = source.kind, source.nbytes
+        self.kind, self.nbytes = getattr(source, "kind", "F32"), source.nbytes
 
     def decode(self, out: Array | None = None) -> Array:
-        changed = self.change(self.source.decode())
+        changed = self.change(numpy.asarray(self.source, numpy.float32))
         if out is None:
             return changed
         out[...] = changed
         return out
 
     @property
-    def T(self) -> Deferred:
+    def T(self) -> Any:
         return self.source if self.change is numpy.transpose else super().T

@@ -23,6 +23,7 @@ SIZES = (  # what every architecture here has
     "attention.head_count",
     "attention.head_count_kv",
 )
+GPT2 = ("attention.layer_norm_epsilon",)
 ROTARY = (
     "attention.layer_norm_rms_epsilon",
     "attention.key_length",
@@ -52,24 +53,30 @@ NEUTRAL: Content = {  # settings that are implemented for this value only
     "use_parallel_residual": True,
 }
 # Llama 3's scaling is stored as factors alone; these are what every published model made them with.
-LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
-LLAMA3_CONTEXT = 8192
+LLAMA3: Content = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 
 def to_content(
-    metadata: Metadata, vocab_size: int, tied: bool, biases: dict[str, bool], factors: Any = None
+    metadata: Metadata,
+    *,
+    vocab_size: int,
+    tied: bool,
+    attention_bias: bool,
+    mlp_bias: bool,
+    factors: Any = None,
 ) -> Content:
-    """The content of config.json.
+    """The content of config.json; what metadata do not say is told by the tensors.
 
-    `tied` says that there is no head of its own, `biases` where there are biases ("attention",
-    "mlp"); `factors` are those by which the file divides rotary frequencies, or None.
-    ValueError names what is missing, of a wrong kind, or not implemented.
+    `factors` are those by which rotary frequencies are divided, an array or None. ValueError names
+    what is missing, of a wrong kind, or not implemented.
     """
     arch = architecture(metadata)
-    reader = _Keys(metadata, arch)
-    reader.refuse_unknown(
-        (*SIZES, "attention.layer_norm_epsilon") if arch == "gpt2" else (*SIZES, *ROTARY)
-    )
+    keys = _Keys(metadata, arch)
+    keys.refuse_unknown((*SIZES, *(GPT2 if arch == "gpt2" else ROTARY)))
     content: Content = {
         "model_type": arch,
         "vocab_size": vocab_size,
@@ -78,9 +85,9 @@ def to_content(
         "eos_token_id": _ends(metadata),
         "torch_dtype": "float32",
     }
-    content |= _gpt2(reader) if arch == "gpt2" else _rotary(reader, factors)
+    content |= _gpt2(keys) if arch == "gpt2" else _rotary(keys, factors)
     if arch == "llama":
-        content |= {f"{part}_bias": biases[part] for part in ("attention", "mlp")}
+        content |= {"attention_bias": attention_bias, "mlp_bias": mlp_bias}
     return content
 
 
@@ -120,8 +127,11 @@ class _Keys:
             value = value[0].item()  # one for each layer, all the same
         if kind is float and type(value) in (int, float):
             return float(str(numpy.float32(value)))  # 1e-05 was meant, not 9.999999747378752e-06
-        if type(value) is not kind:
+        right = type(value) is kind
+        if not right:
             raise ValueError(f"gguf: {key} is {value!r}, one {kind.__name__} is needed")
+        if kind is int and value < 1:
+            raise ValueError(f"gguf: {key} is {value}, a number from 1 is needed")
         return value
 
 
@@ -146,13 +156,14 @@ def _gpt2(keys: _Keys) -> Content:
         "n_layer": keys.get("block_count", int),
         "n_head": heads,
         "layer_norm_epsilon": keys.get("attention.layer_norm_epsilon", float),
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         "activation_function": "gelu_new",
     }
 
 
 def _rotary(keys: _Keys, factors: Any) -> Content:
     width, heads = keys.get("embedding_length", int), keys.get("attention.head_count", int)
-    head_dim = keys.get("attention.key_length", int, width // heads if heads else 0)
+    head_dim = keys.get("attention.key_length", int, width // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
         if keys.get(name, int, head_dim) != head_dim:
             raise ValueError(
@@ -184,7 +195,13 @@ def _scaling(keys: _Keys, head_dim: int, factors: Any) -> Content | None:
     if factors is not None:
         if kind != "none":
             raise ValueError(f"gguf: rope_freqs.weight beside rope.scaling.type={kind!r}")
-        return _llama3(keys, head_dim, factors)
+        if numpy.equal(factors, 1).all():
+            return None
+        base = keys.get("rope.freq_base", float, 10000.0)
+        scaling = llama3_scaling(base, head_dim, factors)
+        if scaling is None:
+            raise ValueError("gguf: rope_freqs.weight is not implemented, but for Llama 3.1's")
+        return scaling
     if kind == "none":
         return None
     if kind == "linear":
@@ -208,17 +225,10 @@ def llama3_factors(base: float, head_dim: int, scaling: Content) -> numpy.ndarra
     return 1 / ((1 - smooth) / scaling["factor"] + smooth)
 
 
-def _llama3(keys: _Keys, head_dim: int, factors: Any) -> Content | None:
-    """Llama 3.1's scaling, where the factors are exactly what it gives; else ValueError."""
+def llama3_scaling(base: float, head_dim: int, factors: Any) -> Content | None:
+    """Llama 3.1's scaling, if the factors are what it gives, else None."""
     stored = numpy.asarray(factors, numpy.float64)
-    if stored.shape == (head_dim // 2,) and (stored == 1).all():
-        return None
-    scaling = LLAMA3 | {
-        "rope_type": "llama3",
-        "factor": float(stored.max(initial=1.0)),
-        "original_max_position_embeddings": LLAMA3_CONTEXT,
-    }
-    expected = llama3_factors(keys.get("rope.freq_base", float, 10000.0), head_dim, scaling)
-    if stored.shape != expected.shape or not numpy.allclose(stored, expected, rtol=1e-5):
-        raise ValueError("gguf: rope_freqs.weight holds factors that are not those of Llama 3.1")
-    return scaling
+    scaling = LLAMA3 | {"rope_type": "llama3", "factor": float(stored.max(initial=1.0))}
+    expected = llama3_factors(base, head_dim, scaling)
+    same = stored.shape == expected.shape and numpy.allclose(stored, expected, rtol=1e-5)
+    return scaling if same else None

@@ -1,0 +1,129 @@
+"""The content of config.json to the metadata of a GGUF file: the reverse of gguf_config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from minillm.models.gguf_config import Content, Metadata, llama3_factors, llama3_scaling
+
+ARCHITECTURE_OF = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gpt2": "gpt2",
+}
+ROTARY_KINDS: dict[
+    str, Content
+] = {  # what else a rope_scaling of that kind may say, with the value it then has
+    "default": {},
+    "linear": {"factor": None},
+    "yarn": {
+        "factor": None,
+        "original_max_position_embeddings": None,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "truncate": True,
+    },
+    "llama3": {
+        "factor": None,
+        "original_max_position_embeddings": None,
+        "low_freq_factor": None,
+        "high_freq_factor": None,
+    },
+}
+
+
+def to_metadata(content: Content) -> tuple[Metadata, numpy.ndarray | None]:
+    """Metadata, and the factors of rotary frequencies where they have to be stored.
+
+    ValueError names what llama.cpp would not compute as the model does.
+    """
+    kind = content["model_type"]
+    if kind not in ARCHITECTURE_OF:
+        raise ValueError(
+            f"gguf: {kind} cannot be written, one of {', '.join(ARCHITECTURE_OF)} is needed"
+        )
+    arch = ARCHITECTURE_OF[kind]
+    settings, factors = (_gpt2(content), None) if arch == "gpt2" else _rotary(content, arch)
+    metadata: Metadata = {"general.architecture": arch}
+    for name, value in settings.items():
+        metadata[f"{arch}.{name}"] = value
+    return metadata, factors
+
+
+def _gpt2(content: Content) -> Metadata:
+    _require(content, "activation_function", ("gelu_new", "gelu_pytorch_tanh"))
+    width = content["n_embd"]
+    return {
+        "vocab_size": content["vocab_size"],
+        "context_length": content["n_positions"],
+        "embedding_length": width,
+        "block_count": content["n_layer"],
+        "feed_forward_length": content.get("n_inner") or 4 * width,
+        "attention.head_count": content["n_head"],
+        "attention.layer_norm_epsilon": float(content["layer_norm_epsilon"]),
+    }
+
+
+def _rotary(content: Content, arch: str) -> tuple[Metadata, numpy.ndarray | None]:
+    _require(content, "hidden_act", ("silu", "swish"))
+    if arch != "llama":
+        _require(content, "attention_bias", (arch == "qwen2", None))
+    window, context = content.get("sliding_window"), content["max_position_embeddings"]
+    slides = content["model_type"] == "mistral" or content.get("use_sliding_window")
+    if slides and window is not None and window < context:
+        raise ValueError(
+            f"gguf: sliding_window={window} is not applied by llama.cpp, which would see all "
+            f"{context} positions; a max_position_embeddings of at most {window} is needed"
+        )
+    metadata: Metadata = {
+        "vocab_size": content["vocab_size"],
+        "context_length": context,
+        "embedding_length": content["hidden_size"],
+        "block_count": content["num_hidden_layers"],
+        "feed_forward_length": content["intermediate_size"],
+        "attention.head_count": content["num_attention_heads"],
+        "attention.head_count_kv": content["num_key_value_heads"],
+        "attention.key_length": content["head_dim"],
+        "attention.value_length": content["head_dim"],
+        "attention.layer_norm_rms_epsilon": float(content["rms_norm_eps"]),
+        "rope.dimension_count": content["head_dim"],
+    }
+    scaling, factors = _scaling(content)
+    return metadata | scaling, factors
+
+
+def _require(content: Content, name: str, held: tuple[Any, ...]) -> None:
+    if content.get(name) not in held:
+        raise ValueError(
+            f"gguf: {name}={content.get(name)!r} cannot be held, {held[0]!r} is needed"
+        )
+
+
+def _scaling(content: Content) -> tuple[Metadata, numpy.ndarray | None]:
+    """Rotary settings; frequencies' factors for Llama 3's kind, which has no settings in GGUF."""
+    rope = dict(content.get("rope_parameters") or content.get("rope_scaling") or {})
+    base = float(rope.pop("rope_theta", content.get("rope_theta", 10000.0)))
+    kind = rope.pop("rope_type", "default")
+    metadata: Metadata = {"rope.freq_base": base}
+    for name, value in rope.items():
+        known = ROTARY_KINDS.get(kind, {})
+        if name not in known or known[name] not in (None, value):
+            raise ValueError(f"gguf: rope_scaling {kind} with {name}={value!r} cannot be held")
+    if kind == "default":
+        return metadata, None
+    if kind == "llama3":
+        factors = llama3_factors(base, content["head_dim"], rope).astype(numpy.float32)
+        if llama3_scaling(base, content["head_dim"], factors) != {"rope_type": kind} | rope:
+            raise ValueError(f"gguf: rope_scaling {rope} cannot be held, only that of Llama 3.1 is")
+        return metadata, factors
+    if kind not in ROTARY_KINDS:
+        raise ValueError(f"gguf: rope_scaling of type {kind!r} cannot be held")
+    metadata |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
+    if kind == "yarn":
+        original = rope.get("original_max_position_embeddings", content["max_position_embeddings"])
+        metadata["rope.scaling.original_context_length"] = original
+    return metadata, None
