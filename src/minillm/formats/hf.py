@@ -39,6 +39,11 @@ def reference_prompt(vocab_size: int, context: int) -> numpy.ndarray:
     return (numpy.arange(length, dtype=numpy.int64) * 7919 % vocab_size)[None]
 
 
+def last(logits: numpy.ndarray) -> numpy.ndarray:
+    """Those of (1, T, V) at the last position, or of (1, V) for the text, in float64."""
+    return numpy.asarray(logits, numpy.float64).reshape(-1, logits.shape[-1])[-1]
+
+
 def save_weights(
     folder: str | os.PathLike[str],
     arrays: dict[str, Any],
@@ -47,7 +52,7 @@ def save_weights(
     context: int,
 ) -> None:
     """Write model.safetensors with the logits of the reference prompt in its metadata."""
-    values = numpy.asarray(logits(reference_prompt(vocab_size, context)), numpy.float32)[0, -1]
+    values = last(logits(reference_prompt(vocab_size, context)))
     shown = values[: min(64, len(values))]
     metadata = {"format": "pt", REFERENCE: json.dumps([round(float(x), 6) for x in shown])}
     safetensors.write(Path(folder) / "model.safetensors", arrays, metadata)
@@ -63,7 +68,7 @@ def reference_difference(
     if REFERENCE not in metadata:
         return None
     stored = numpy.asarray(json.loads(metadata[REFERENCE]), numpy.float64)
-    now = numpy.asarray(logits(reference_prompt(vocab_size, context)), numpy.float64)[0, -1]
+    now = last(logits(reference_prompt(vocab_size, context)))
     if not numpy.isfinite(now).all() or stored.size > now.size:
         return float("inf")
     return float(numpy.abs(now[: stored.size] - stored).max(initial=0.0))

@@ -12,6 +12,21 @@ from minillm.arrays import Array
 
 Arrays = dict[str, Array]
 ROWS = 4096  # compared at a time
+ACTIVATIONS = {  # transformers' names of those in nn.ACTIVATIONS
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+}
 
 
 class Family(NamedTuple):

@@ -10,7 +10,7 @@ import numpy
 
 from minillm import nn, ops
 from minillm.arrays import Array, new_generator
-from minillm.models.family import Family, tie
+from minillm.models.family import ACTIVATIONS, Family, tie
 from minillm.nn.attention import LayerCache
 from minillm.tensor import Tensor, checkpoint
 
@@ -18,18 +18,6 @@ MODEL_TYPE = "gpt2"
 HEAD = "lm_head.weight"
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 BUFFERS = (".attn.bias", ".attn.masked_bias")
-ACTIVATIONS = {  # transformers' names of those in nn.ACTIVATIONS
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu": "gelu",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "sigmoid": "sigmoid",
-    "tanh": "tanh",
-}
 SWITCHES = ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings")
 DEFAULT_EOS = 50256  # what transformers takes where config.json names none
 
