@@ -54,7 +54,7 @@ def square(rows: int, cols: int, depth: int) -> Built:
 
 
 def linear(rows: int, cols: int, depth: int) -> Built:
-    return [normal(rows, depth), normal(cols, depth, seed=1), None], {}
+    return [normal(rows, depth), normal(cols, depth, seed=1), None, None], {}
 
 
 def softmax(*shape: int) -> Built:
