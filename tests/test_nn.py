@@ -256,3 +256,12 @@ class TestHeads:
             expected = ops.scaled_dot_product_attention(q, k, v, causal=causal)
             assert np.array_equal(nn.attend(q, k, v, causal=causal).data, expected.data)
         assert np.array_equal(nn.attend(q, k, v).data, nn.attend(q, k, v, causal=True).data)
+
+
+@pytest.mark.parametrize("queries", [1, 3, 5])
+def test_attention_by_steps_hides_the_keys_after_each_query(queries):
+    generator = np.random.default_rng(3)
+    q, k, v = (generator.normal(size=(2, 3, n, 4)) for n in (queries, 5, 5))
+    right = ops.scaled_dot_product_attention(q, k, v, causal=True, offset=5 - queries).data
+    got = nn.attend_dropping(*map(Tensor, (q, k, v)), lambda x: x, causal=True).data
+    np.testing.assert_allclose(got, right, rtol=1e-12)

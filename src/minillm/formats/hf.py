@@ -33,9 +33,9 @@ def write_json(path: Path, content: Any) -> None:
     atomic_write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def reference_prompt(vocab_size: int, context: int) -> numpy.ndarray:
-    """A fixed short prompt (1, T) spread over the vocabulary."""
-    length = min(PROMPT_LENGTH, context)
+def reference_prompt(vocab_size: int, context: int | None) -> numpy.ndarray:
+    """A fixed short prompt (1, T) spread over the vocabulary; a context of None has no end."""
+    length = PROMPT_LENGTH if context is None else min(PROMPT_LENGTH, context)
     return (numpy.arange(length, dtype=numpy.int64) * 7919 % vocab_size)[None]
 
 
@@ -49,7 +49,7 @@ def save_weights(
     arrays: dict[str, Any],
     logits: Callable[[numpy.ndarray], numpy.ndarray],
     vocab_size: int,
-    context: int,
+    context: int | None,
 ) -> None:
     """Write model.safetensors with the logits of the reference prompt in its metadata."""
     values = last(logits(reference_prompt(vocab_size, context)))
@@ -62,7 +62,7 @@ def reference_difference(
     metadata: dict[str, str],
     logits: Callable[[numpy.ndarray], numpy.ndarray],
     vocab_size: int,
-    context: int,
+    context: int | None,
 ) -> float | None:
     """Largest difference between the stored and the recomputed reference logits, None if none."""
     if REFERENCE not in metadata:

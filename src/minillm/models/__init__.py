@@ -1,21 +1,24 @@
 """The model families by their `model_type`. A family is one file and one line here."""
 
-from minillm.models import bert, distilbert, gpt2, roberta
+from minillm.models import bert, distilbert, gpt2, roberta, t5
 from minillm.models.bert import Bert, BertConfig
 from minillm.models.distilbert import DistilBert, DistilBertConfig
 from minillm.models.family import Family
 from minillm.models.gpt2 import GPT2, GPT2Config
 from minillm.models.roberta import Roberta, RobertaConfig
+from minillm.models.t5 import T5
+from minillm.models.t5_config import T5Config
 
 FAMILIES: dict[str, Family] = {
     kind: module.FAMILY
-    for module in (gpt2, bert, roberta, distilbert)
+    for module in (gpt2, bert, roberta, distilbert, t5)
     for kind in module.FAMILY.model_types
 }
 
 __all__ = [
     "FAMILIES",
     "GPT2",
+    "T5",
     "Bert",
     "BertConfig",
     "DistilBert",
@@ -24,4 +27,5 @@ __all__ = [
     "GPT2Config",
     "Roberta",
     "RobertaConfig",
+    "T5Config",
 ]

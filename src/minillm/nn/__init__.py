@@ -16,6 +16,7 @@ from minillm.nn.layers import (
 )
 from minillm.nn.module import Module, ModuleList, Sequential
 from minillm.nn.parameter import DeferredParameter, Parameter, init_skipped, skip_init
+from minillm.nn.relative_position import RelativePositionBias, relative_position_bucket
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "ModuleList",
     "Parameter",
     "RMSNorm",
+    "RelativePositionBias",
     "Sequential",
     "attend",
     "attend_dropping",
@@ -37,6 +39,7 @@ __all__ = [
     "init_skipped",
     "merge_heads",
     "normal",
+    "relative_position_bucket",
     "skip_init",
     "split_heads",
     "uniform",

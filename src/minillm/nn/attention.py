@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from minillm import ops
+from minillm.arrays import xp_of
 from minillm.tensor import Tensor
 
 
@@ -15,6 +16,17 @@ class LayerCache(Protocol):
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, Hkv, T, D) to `layer` and return everything it holds."""
+
+
+class MemoryCache(LayerCache, Protocol):
+    """A cache that also keeps the keys and values of what an encoder gave."""
+
+    length: int
+
+    def memory(
+        self, layer: int, project: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """What `project` gave for `layer` the first time; it is not called again."""
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -57,16 +69,20 @@ def attend_dropping(
     dropout: Callable[[Tensor], Tensor],
     *,
     mask: Any = None,
+    causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
     """Attention with dropout on its weights, which takes the steps one by one to reach them.
 
     q, k, v (B, H, T, D), H of them equal; `mask` is boolean (True attends) or added to the scores,
-    `scale` is 1/sqrt(D) if None.
+    `causal` hides the keys after each query, `scale` is 1/sqrt(D) if None.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = (q * scale) @ k.transpose(2, 3)
     if mask is not None:
         hides = mask.dtype == bool
         scores = scores.masked_fill(~mask, -math.inf) if hides else scores + mask
+    if causal:
+        keys = xp_of(q.data).arange(k.shape[2])
+        scores = scores.masked_fill(keys > keys[-q.shape[2] :, None], -math.inf)
     return dropout(ops.softmax(scores)) @ v
