@@ -253,7 +253,7 @@ class TestMetadata:
         [
             {},
             {"model_type": "qwen2", "attention_bias": True},
-            {"model_type": "qwen3", "head_dim": 16},
+            {"model_type": "qwen3", "head_dim": 16, "eos_token_id": [2, 7]},
             {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
             {
                 "rope_scaling": {
@@ -277,10 +277,9 @@ class TestMetadata:
     def test_settings_come_back(self, tmp_path, changed):
         content = CONTENT | changed
         metadata, factors = to_metadata(content)
-        heads = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2}
         shapes = {"token_embd.weight": (11, 8)}
         more = {} if factors is None else {"rope_freqs.weight": factors}
-        again = open_gguf(write(tmp_path / "a.gguf", metadata | heads, shapes, **more))[0]
+        again = open_gguf(write(tmp_path / "a.gguf", metadata, shapes, **more))[0]
         assert {name: content[name] for name in again if name != "architectures"} == {
             name: value for name, value in again.items() if name != "architectures"
         }
@@ -296,6 +295,7 @@ class TestMetadata:
         [
             ({"model_type": "bert"}, "bert cannot be written, one of llama, mistral, qwen2"),
             ({"hidden_act": "gelu"}, "hidden_act='gelu' cannot be held, 'silu' is needed"),
+            ({"eos_token_id": [1, 2, 3]}, "at most two ids can end a text"),
             ({"model_type": "qwen3", "attention_bias": True}, "attention_bias=True cannot be held"),
             (
                 {"model_type": "mistral", "sliding_window": 32},
@@ -364,9 +364,29 @@ class TestModels:
             write_gguf(tmp_path / "a.gguf", small(), None, "q8_0")
         assert not list(tmp_path.iterdir())
 
-    def test_other_activations_and_dtypes_are_refused(self, tmp_path):
-        with pytest.raises(ValueError, match="activation_function='gelu' cannot be held"):
-            write_gguf(tmp_path / "a.gguf", wide(activation_function="gelu"), None, "f32")
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"activation_function": "gelu"},
+            {"scale_attn_weights": False},
+            {"scale_attn_by_inverse_layer_idx": True},
+        ],
+    )
+    def test_what_llama_cpp_has_not_is_refused(self, tmp_path, option):
+        with pytest.raises(ValueError, match=f"{next(iter(option))}=.* cannot be held"):
+            write_gguf(tmp_path / "a.gguf", wide(**option), None, "f32")
+
+    @pytest.mark.parametrize(
+        "option", [{"tie_word_embeddings": False}, {"n_inner": 96}, {"eos_token_id": (3, 4)}]
+    )
+    def test_options_come_back(self, tmp_path, option):
+        model = wide(**option)
+        write_gguf(tmp_path / "a.gguf", model, None, "f32")
+        again, _ = reopened(tmp_path / "a.gguf")
+        assert again.config == model.config
+        np.testing.assert_array_equal(logits(again), logits(model))
+
+    def test_other_dtypes_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="dtype 'q4_k', one of f32, f16, bf16, q8_0"):
             write_gguf(tmp_path / "a.gguf", wide(), None, "q4_k")
 

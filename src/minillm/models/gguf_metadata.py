@@ -49,13 +49,27 @@ def to_metadata(content: Content) -> tuple[Metadata, numpy.ndarray | None]:
     arch = ARCHITECTURE_OF[kind]
     settings, factors = (_gpt2(content), None) if arch == "gpt2" else _rotary(content, arch)
     metadata: Metadata = {"general.architecture": arch}
-    for name, value in settings.items():
-        metadata[f"{arch}.{name}"] = value
-    return metadata, factors
+    metadata |= {f"{arch}.{name}": value for name, value in settings.items()}
+    return metadata | _special_ids(content), factors
+
+
+def _special_ids(content: Content) -> Metadata:
+    """The ids that begin and end a text, and a second one that ends it, if there is one."""
+    given = content.get("eos_token_id")
+    ends = given if isinstance(given, list) else [given]
+    if len(ends) > 2:
+        raise ValueError(
+            f"gguf: eos_token_id={ends} cannot be held, at most two ids can end a text"
+        )
+    eos, eot = [*ends, None, None][:2]
+    found = {"bos": content.get("bos_token_id"), "eos": eos, "eot": eot}
+    return {f"tokenizer.ggml.{n}_token_id": id for n, id in found.items() if id is not None}
 
 
 def _gpt2(content: Content) -> Metadata:
     _require(content, "activation_function", ("gelu_new", "gelu_pytorch_tanh"))
+    _require(content, "scale_attn_weights", (True, None))
+    _require(content, "scale_attn_by_inverse_layer_idx", (False, None))
     width = content["n_embd"]
     return {
         "vocab_size": content["vocab_size"],
