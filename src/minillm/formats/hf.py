@@ -18,14 +18,15 @@ PROMPT_LENGTH = 8
 TOLERANCE = 1e-3
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; one-line ValueError for anything else."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON object, or an array for kind=list; one-line ValueError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a JSON object is needed, this is a {type(content).__name__}")
+    if not isinstance(content, kind):
+        wanted = "object" if kind is dict else "array"
+        raise ValueError(f"{path}: a JSON {wanted} is needed, this is a {type(content).__name__}")
     return content
 
 

@@ -68,9 +68,16 @@ def save_description(folder: str | os.PathLike[str], model: Any, tokenizer: Toke
     tokenizer.save(folder)
 
 
-def load_model(folder: str | os.PathLike[str], *, untrained: bool = False, seed: int = 0) -> Any:
+def load_model(
+    folder: str | os.PathLike[str],
+    *,
+    untrained: bool = False,
+    seed: int = 0,
+    changes: dict[str, Any] | None = None,
+) -> Any:
     """The model of a folder, in evaluation mode; with its weights drawn anew if `untrained`.
 
+    `changes` go before what config.json says, such as another of the family's `architectures`.
     Raises FileNotFoundError or ValueError in one line for a missing, damaged or unknown model, and
     warns if the logits stored with the weights cannot be reproduced.
     """
@@ -78,7 +85,7 @@ def load_model(folder: str | os.PathLike[str], *, untrained: bool = False, seed:
     if not (folder / "config.json").is_file():
         what = "is no model folder (no config.json)" if folder.is_dir() else "is not a folder"
         raise FileNotFoundError(f"load: {folder} {what}, a folder in Hugging Face layout is needed")
-    content = hf.read_json(folder / "config.json")
+    content = hf.read_json(folder / "config.json") | (changes or {})
     kind = content.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(

@@ -1,0 +1,247 @@
+"""Texts as vectors: an encoder's hidden states pooled into one (Reimers and Gurevych 2019).
+
+embedder = embedding.load("all-MiniLM-L6-v2")
+vectors = embedder.encode(["The weather is lovely today.", "It's so sunny outside!"])
+cosines = vectors @ vectors.T
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from minillm import ops, tokenizers
+from minillm.formats import hf
+from minillm.models.folder import load_model
+from minillm.tensor import Tensor, no_grad
+
+POOLING = {  # sentence-transformers' switches, in the order in which it joins the vectors
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+}
+MODES = tuple(POOLING.values())
+SMALLEST_NORM = 1e-12
+
+
+def pool(x: Tensor, mask: Any, modes: Sequence[str] = ("mean",), normalize: bool = True) -> Tensor:
+    """Hidden states (B, T, C) of which `mask` (B, T) is text, as (B, C) for each mode, joined.
+
+    "cls" is the first token's, "max" and "mean" go over the text, "mean_sqrt_len" is the sum by the
+    square root of its length. `normalize` divides by the Euclidean norm.
+    """
+    text = mask.astype(bool)[..., None]
+    weights = text.astype(x.dtype)
+    count = weights.sum(axis=1).clip(1)
+    parts = []
+    for mode in modes:
+        if mode == "cls":
+            parts.append(x[:, 0])
+        elif mode == "max":
+            parts.append(x.masked_fill(~text, -math.inf).max(axis=1))
+        else:
+            parts.append((x * weights).sum(axis=1) / (count if mode == "mean" else count**0.5))
+    out = parts[0] if len(parts) == 1 else ops.concatenate(*parts, axis=1)
+    if not normalize:
+        return out
+    norm = (out * out).sum(axis=1, keepdims=True).sqrt()
+    return out / ops.clip(norm, low=SMALLEST_NORM, high=math.inf)
+
+
+class Embedder:
+    """An encoder, its tokenizer, and how its hidden states become one vector a text.
+
+    A text longer than `max_length` tokens is cut, with a warning. `prompt` goes before each text.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        modes: Sequence[str] = ("mean",),
+        normalize: bool = True,
+        max_length: int | None = None,
+        lowercase: bool = False,
+        prompt: str = "",
+    ) -> None:
+        context = model.config.context
+        self.model, self.tokenizer = model, tokenizer
+        self.modes, self.normalize = tuple(modes), normalize
+        self.max_length = context if max_length is None else min(max_length, context)
+        self.lowercase, self.prompt = lowercase, prompt
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"embed: pooling {mode!r}, one of {', '.join(MODES)} is needed")
+        if not self.modes:
+            raise ValueError(f"embed: no pooling given, one of {', '.join(MODES)} is needed")
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector."""
+        return self.model.config.hidden_size * len(self.modes)
+
+    def tokenize(self, text: str) -> tuple[list[int], int]:
+        """Ids with the control tokens around them, at most max_length, and how many were cut."""
+        text = self.prompt + text.strip()
+        text = text.lower() if self.lowercase else text
+        whole = self.tokenizer.encode(text, add_special_tokens=True)
+        extra = len(whole) - self.max_length
+        if extra <= 0:
+            return whole, 0
+        bare = self.tokenizer.encode(text, add_special_tokens=False)
+        around = len(whole) - len(bare)
+        start = next((k for k in range(around + 1) if whole[k : k + len(bare)] == bare), None)
+        if start is None or extra >= len(bare):
+            raise ValueError(
+                f"embed: {len(whole)} tokens cannot be cut to {self.max_length}, "
+                "room for the control tokens and text is needed"
+            )
+        return whole[:start] + bare[: len(bare) - extra] + whole[start + len(bare) :], extra
+
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> numpy.ndarray:
+        """Vectors (N, dimensions), float32. Texts of like length are computed together."""
+        if isinstance(texts, str):
+            raise TypeError("embed: one text given, a list of texts is needed")
+        rows, cut = [], 0
+        for text in texts:
+            ids, extra = self.tokenize(text)
+            rows.append(ids)
+            cut += extra > 0
+            if not ids:
+                raise ValueError(f"embed: {text!r} gives no token, at least 1 is needed")
+        if cut:
+            warnings.warn(
+                f"embed: {cut} of {len(rows)} texts have more than {self.max_length} tokens and "
+                "are cut to these",
+                stacklevel=2,
+            )
+        out = numpy.empty((len(rows), self.dimensions), numpy.float32)
+        for places in alike([len(row) for row in rows], batch_size):
+            with no_grad():
+                out[places] = self.vectors(*self.batch([rows[place] for place in places])).numpy()
+        return out
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """ids and mask (B, T), padded on the right."""
+        length = max(map(len, rows))
+        ids = numpy.full((len(rows), length), self.model.config.pad_token_id or 0, numpy.int64)
+        mask = numpy.zeros(ids.shape, bool)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)], mask[place, : len(row)] = row, True
+        return ids, mask
+
+    def vectors(self, ids: Any, mask: Any) -> Tensor:
+        """(B, dimensions) on the tape, for training."""
+        return pool(self.model.features(ids, mask), mask, self.modes, self.normalize)
+
+
+def alike(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Places in batches of at most `most`, in none of which one is over twice another's length."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        last = batches[-1] if batches else []
+        if last and len(last) < most and lengths[place] <= 2 * lengths[last[0]]:
+            last.append(place)
+        else:
+            batches.append([place])
+    return batches
+
+
+def load(folder: str | os.PathLike[str]) -> Embedder:
+    """The embedder of a folder in Hugging Face layout, as sentence-transformers would use it.
+
+    modules.json, 1_Pooling/config.json, sentence_bert_config.json and
+    config_sentence_transformers.json are heeded; where there are none, the mean is taken and
+    normalised. Heads of the model are left aside. ValueError for what is not implemented.
+    """
+    folder = Path(folder)
+    changes = {"architectures": None, "add_pooling_layer": False}
+    model = load_model(folder, changes=changes)
+    if model.config.kind != "encoder":
+        raise ValueError(
+            f"embed: {folder} is a {model.config.kind}, an encoder is needed, such as BERT"
+        )
+    return Embedder(model, tokenizers.load(folder), **settings(folder))
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """What the files of sentence-transformers in `folder` say, as options of Embedder."""
+    pooling, normalize = folder / "1_Pooling" / "config.json", True
+    modules = folder / "modules.json"
+    if modules.is_file():
+        place, normalize = modules_of(modules)
+        pooling = folder / place / "config.json"
+    found: dict[str, Any] = {"normalize": normalize}
+    prompt = default_prompt(folder / "config_sentence_transformers.json")
+    if modules.is_file() or pooling.is_file():
+        content = hf.read_json(pooling)
+        found["modes"] = modes_of(content, pooling)
+        if prompt and content.get("include_prompt", True) is not True:
+            raise ValueError(f"embed: include_prompt=false in {pooling} is not implemented")
+    for path in sorted(folder.glob("sentence_*_config.json")):
+        content = hf.read_json(path)
+        length = content.get("max_seq_length")
+        if length is not None and (type(length) is not int or length < 1):
+            raise ValueError(f"embed: max_seq_length={length!r} in {path}, an int from 1 is needed")
+        found |= {"max_length": length, "lowercase": content.get("do_lower_case") is True}
+    return found | {"prompt": prompt}
+
+
+def modules_of(path: Path) -> tuple[str, bool]:
+    """Where the pooling lies that modules.json names, and whether it normalises."""
+    modules = hf.read_json(path, list)
+    if not all(isinstance(module, dict) for module in modules):
+        raise ValueError(f"embed: {path} holds no list of modules")
+    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    wanted = ["Transformer", "Pooling", "Normalize"]
+    if names not in (wanted[:2], wanted):
+        raise ValueError(
+            f"embed: modules {', '.join(names)} in {path}, "
+            "Transformer, Pooling and perhaps Normalize are needed"
+        )
+    place = modules[1].get("path")
+    if not isinstance(place, str) or not re.fullmatch(r"[\w-]+", place):
+        raise ValueError(f"embed: {path} names the folder {place!r}, one beside it is needed")
+    return place, len(names) == 3
+
+
+def modes_of(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """The kinds of pooling switched on, by their switches or by the newer pooling_mode."""
+    named = content.get("pooling_mode")
+    if named is not None:
+        modes = [named] if isinstance(named, str) else list(named)
+        modes = [str(mode).removesuffix("_tokens") for mode in modes]
+    else:
+        switches = {"pooling_mode_mean_tokens": True}  # unless told otherwise
+        switches |= {key: on for key, on in content.items() if key.startswith("pooling_mode_")}
+        modes = [POOLING.get(key, key) for key, on in switches.items() if on is True]
+    unknown = [mode for mode in modes if mode not in MODES]
+    if unknown or not modes:
+        raise ValueError(
+            f"embed: pooling {', '.join(unknown) or 'nothing'} in {path}, "
+            f"one of {', '.join(MODES)} is needed"
+        )
+    return tuple(mode for mode in MODES if mode in modes)
+
+
+def default_prompt(path: Path) -> str:
+    """The text that goes before every text, "" if there is none."""
+    if not path.is_file():
+        return ""
+    content = hf.read_json(path)
+    name = content.get("default_prompt_name")
+    if name is None:
+        return ""
+    prompt = (content.get("prompts") or {}).get(name)
+    if not isinstance(prompt, str):
+        raise ValueError(f"embed: {path} names the prompt {name!r}, a text is needed in prompts")
+    return prompt
