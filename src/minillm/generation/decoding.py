@@ -58,7 +58,8 @@ def generate_ids(
 
 def _read(model: Any, ids: Sequence[int], cache: Cache | None) -> numpy.ndarray:
     """Logits (V,) after the last of `ids`."""
-    step = PREFILL_CHUNK if cache is not None else len(ids)
+    whole = cache is None or getattr(model, "reads_whole", False)
+    step = len(ids) if whole else PREFILL_CHUNK
     for start in range(0, len(ids), step):
         chunk = numpy.asarray(ids[start : start + step], numpy.int64)[None]
         logits = model.next_logits(chunk, cache)

@@ -1,17 +1,18 @@
 """The model families by their `model_type`. A family is one file and one line here."""
 
-from minillm.models import bert, distilbert, gpt2, roberta, t5
+from minillm.models import bert, distilbert, gpt2, llama, roberta, t5
 from minillm.models.bert import Bert, BertConfig
 from minillm.models.distilbert import DistilBert, DistilBertConfig
 from minillm.models.family import Family
 from minillm.models.gpt2 import GPT2, GPT2Config
+from minillm.models.llama import Llama, LlamaConfig
 from minillm.models.roberta import Roberta, RobertaConfig
 from minillm.models.t5 import T5
 from minillm.models.t5_config import T5Config
 
 FAMILIES: dict[str, Family] = {
     kind: module.FAMILY
-    for module in (gpt2, bert, roberta, distilbert, t5)
+    for module in (gpt2, llama, bert, roberta, distilbert, t5)
     for kind in module.FAMILY.model_types
 }
 
@@ -25,6 +26,8 @@ __all__ = [
     "DistilBertConfig",
     "Family",
     "GPT2Config",
+    "Llama",
+    "LlamaConfig",
     "Roberta",
     "RobertaConfig",
     "T5Config",

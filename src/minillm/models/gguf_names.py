@@ -14,6 +14,7 @@ from minillm.arrays import Array
 from minillm.formats import gguf
 from minillm.formats.deferred import Changed, Deferred
 from minillm.models.gguf_config import Content, Metadata, architecture, to_content
+from minillm.nn.rotary import half_split, interleaved
 
 ROTARY_FACTORS = "rope_freqs.weight"
 EMBEDDING, HEAD, POSITIONS = "token_embd.weight", "output.weight", "position_embd.weight"
@@ -151,15 +152,3 @@ def rotated_heads(name: str, arch: str, content: Content) -> int | None:
     if arch != "llama" or part not in ("attn_q", "attn_k"):
         return None
     return content["num_attention_heads" if part == "attn_q" else "num_key_value_heads"]
-
-
-def half_split(array: Array, heads: int) -> Array:
-    """Rows of each head from the order of interleaved rotary pairs to that of split halves."""
-    pairs = array.reshape(heads, -1, 2, *array.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(array.shape)
-
-
-def interleaved(array: Array, heads: int) -> Array:
-    """The reverse of `half_split`."""
-    halves = array.reshape(heads, 2, -1, *array.shape[1:])
-    return halves.swapaxes(1, 2).reshape(array.shape)

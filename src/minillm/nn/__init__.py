@@ -7,6 +7,7 @@ from minillm.nn.layers import (
     Dropout,
     Embedding,
     FeedForward,
+    GatedFeedForward,
     LayerNorm,
     Linear,
     RMSNorm,
@@ -17,6 +18,7 @@ from minillm.nn.layers import (
 from minillm.nn.module import Module, ModuleList, Sequential
 from minillm.nn.parameter import DeferredParameter, Parameter, init_skipped, skip_init
 from minillm.nn.relative_position import RelativePositionBias, relative_position_bucket
+from minillm.nn.rotary import Rotary
 
 __all__ = [
     "ACTIVATIONS",
@@ -25,6 +27,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FeedForward",
+    "GatedFeedForward",
     "LayerNorm",
     "Linear",
     "Module",
@@ -32,6 +35,7 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "RelativePositionBias",
+    "Rotary",
     "Sequential",
     "attend",
     "attend_dropping",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from minillm import ops
 from minillm.arrays import xp_of
+from minillm.nn.layers import Dropout
 from minillm.tensor import Tensor
 
 
@@ -51,15 +52,47 @@ def attend(
     mask: Any = None,
     causal: bool = True,
     scale: float | None = None,
+    window: int | None = None,
+    dropout: Dropout | None = None,
 ) -> Tensor:
-    """Causal attention of q (B, H, T, D) over the cached prefix and itself."""
+    """Causal attention of q (B, H, T, D) over the cached prefix and itself.
+
+    With a `window`, each query sees that many positions, itself the last of them. `dropout` acts on
+    the weights of causal attention. ValueError for a mask beside one of them.
+    """
     new = k.shape[2]
     if cache is not None:
         k, v = cache.update(layer, k, v)
     offset = k.shape[2] - new if causal else 0
+    dropping = dropout is not None and dropout.active
+    if (window is not None or dropping) and (mask is not None or not causal):
+        raise ValueError("attend: a window and dropout need causal attention without another mask")
+    if window is not None and k.shape[2] > window:
+        first = max(0, offset - window + 1)  # no query sees what lies before
+        if first:
+            k, v, offset = k[:, :, first:], v[:, :, first:], offset - first
+        if k.shape[2] > window:
+            mask = within(window, new, k.shape[2], offset, xp_of(k.data))
+    if dropout is not None and dropping:
+        k, v = (repeated(keys, q.shape[1]) for keys in (k, v))
+        return attend_dropping(q, k, v, dropout, mask=mask, causal=True, scale=scale)
     return ops.scaled_dot_product_attention(
         q, k, v, mask, causal=causal, offset=offset, scale=scale
     )
+
+
+def within(window: int, queries: int, keys: int, offset: int, xp: Any) -> Any:
+    """(1, 1, Tq, Tk), True where key j is in the window that ends at query offset + i, or after."""
+    return (xp.arange(keys) > xp.arange(queries)[:, None] + (offset - window))[None, None]
+
+
+def repeated(x: Tensor, heads: int) -> Tensor:
+    """Keys or values (B, Hkv, T, D) once for each of the query heads that share them."""
+    batch, kv_heads, length, width = x.shape
+    if kv_heads == heads:
+        return x
+    shape = (batch, kv_heads, heads // kv_heads, length, width)
+    return ops.broadcast_to(x[:, :, None], shape=shape).reshape(batch, heads, length, width)
 
 
 def attend_dropping(

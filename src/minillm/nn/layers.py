@@ -166,6 +166,21 @@ class FeedForward(Module):
         return feed_forward(x, self.first, self.second, self.activation, residual)
 
 
+class GatedFeedForward(Module):
+    """down(activation(gate(x)) * up(x)) + residual; with silu: SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, width: int, hidden: int, activation: str, bias: bool = False) -> None:
+        super().__init__()
+        self.gate_proj = Linear(width, hidden, bias)
+        self.up_proj = Linear(width, hidden, bias)
+        self.down_proj = Linear(hidden, width, bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        gate = ACTIVATIONS[self.activation](self.gate_proj(x))
+        return self.down_proj(gate * self.up_proj(x), residual)
+
+
 class GELU(Module):
     """x * Phi(x), exact ("none") or GPT-2's tanh form ("tanh")."""
 
