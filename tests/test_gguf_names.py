@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import small_llama
 from minillm.formats import gguf, gguf_writing
 from minillm.models import FAMILIES, GPT2, GPT2Config
 from minillm.models.gguf_config import llama3_factors
@@ -225,6 +228,8 @@ class TestReading:
         [
             ({"general.architecture": "gemma3"}, "architecture 'gemma3' is not supported, one of"),
             ({"general.architecture": None}, "architecture None is not supported"),
+            ({"general.architecture": np.array([1, 2])}, "is not supported"),
+            ({"tokenizer.ggml.eos_token_id": "</s>"}, "eos_token_id is '</s>', one int is needed"),
             ({"llama.block_count": None}, "metadata llama.block_count is missing"),
             ({"llama.block_count": "7"}, "llama.block_count is '7', one int is needed"),
             ({"llama.logit_scale": 0.5}, "llama.logit_scale=0.5 is not implemented"),
@@ -325,6 +330,24 @@ class TestMetadata:
             to_metadata(CONTENT | changed)
 
 
+CANNOT_BE_HELD = {  # of small_llama.CASES
+    "biases": "hidden_act='gelu' cannot",
+    "linear": "hidden_act='relu' cannot",
+    "dynamic": "rope_scaling dynamic with factor",
+    "yarn, every setting": "yarn with beta_fast=5.0",
+    "yarn, own attention factor": "yarn with attention_factor=1.25",
+    "longrope": "longrope with",
+    "longrope, short": "longrope with",
+    "llama3": "only that of Llama 3.1",
+    "rope_parameters": "only that of Llama 3.1",
+    "mistral": "sliding_window=7 is not applied",
+    "mistral, no window": "hidden_act='gelu_pytorch_tanh' cannot",
+    "qwen2, window": "sliding_window=6 is not applied",
+    "qwen3": "attention_bias=True cannot",
+    "qwen3, window": "sliding_window=6 is not applied",
+}
+
+
 def wide(**options):
     """A small GPT-2 whose rows are whole blocks."""
     return small(n_embd=64, n_head=4, **options)
@@ -386,9 +409,41 @@ class TestModels:
         assert again.config == model.config
         np.testing.assert_array_equal(logits(again), logits(model))
 
+    @pytest.mark.parametrize("case", small_llama.CASES)
+    def test_the_llama_family_comes_back_or_is_refused(self, tmp_path, case):
+        model = small_llama.small(case)
+        if case in CANNOT_BE_HELD:
+            with pytest.raises(ValueError, match=CANNOT_BE_HELD[case]):
+                write_gguf(tmp_path / "a.gguf", model, None, "f32")
+            return
+        write_gguf(tmp_path / "a.gguf", model, None, "f32")
+        again, _ = reopened(tmp_path / "a.gguf")
+        np.testing.assert_array_equal(small_llama.logits(again), small_llama.logits(model))
+        if model.config.model_type != "mistral":  # which is a llama to llama.cpp
+            assert again.config == model.config
+
     def test_other_dtypes_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="dtype 'q4_k', one of f32, f16, bf16, q8_0"):
             write_gguf(tmp_path / "a.gguf", wide(), None, "q4_k")
+
+    @settings(max_examples=300, deadline=2000)
+    @given(st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 255)), min_size=1, max_size=4))
+    def test_damage_to_the_description_gives_a_value_error_or_a_model(
+        self, tmp_path_factory, damage
+    ):
+        path = tmp_path_factory.getbasetemp() / "damaged-model.gguf"
+        write(path, LLAMA)
+        data = bytearray(path.read_bytes())
+        for place, value in damage:
+            data[place] = value
+        path.write_bytes(data)
+        try:
+            content, tensors, _ = open_gguf(path)
+        except ValueError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+        else:
+            assert content["model_type"] == "llama"
+            assert all(tensor.decode().shape == tensor.shape for tensor in tensors.values())
 
 
 class TestVocabularies:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import small_llama
 from minillm.formats import blocks, gguf_writing
 from minillm.formats import gguf as ours
 from minillm.formats.block_encoding import ENCODERS, encode
@@ -97,18 +98,25 @@ class TestTransformers:
     def test_gpt2(self, tmp_path, tied):
         model = small(n_embd=64, n_head=4, tie_word_embeddings=tied)
         write_gguf(tmp_path / "a.gguf", model, None, "f32")
-        self.compare(tmp_path, model)
+        self.compare(tmp_path, model, IDS, model.config.to_hf())  # positions it does not read
 
-    def compare(self, folder, model):
+    @pytest.mark.parametrize("case", ["llama", "tied", "yarn", "qwen2", "qwen3"])
+    def test_llama(self, tmp_path, case):
+        options = {"attention_bias": False} if case == "qwen3" else {}
+        model = small_llama.small(case, **options)
+        write_gguf(tmp_path / "a.gguf", model, None, "f32")
+        self.compare(tmp_path, model, small_llama.IDS, small_llama.content(case) | options)
+
+    def compare(self, folder, model, ids, content):
         torch = pytest.importorskip("torch")
         transformers = pytest.importorskip("transformers")
-        content = model.config.to_hf()
         theirs = transformers.AutoModelForCausalLM.from_pretrained(
             folder, gguf_file="a.gguf", config=transformers.AutoConfig.for_model(**content)
         )
         with torch.no_grad():
-            right = theirs.eval()(torch.tensor(IDS)).logits.numpy()
-        np.testing.assert_allclose(logits_of(model)(IDS), right, atol=2e-5)
+            right = theirs.eval()(torch.tensor(ids)).logits.numpy()
+        np.testing.assert_allclose(logits_of(model)(ids), right, atol=1e-4)
+        assert np.abs(right).max() > 1
 
     def test_the_vocabulary(self, tmp_path):
         transformers = pytest.importorskip("transformers")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy
 
+from minillm import nn
+
 Metadata = dict[str, Any]
 Content = dict[str, Any]
 
@@ -81,7 +83,7 @@ def to_content(
         "model_type": arch,
         "vocab_size": vocab_size,
         "tie_word_embeddings": tied,
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
+        "bos_token_id": _id(metadata, "bos"),
         "eos_token_id": _ends(metadata),
         "torch_dtype": "float32",
     }
@@ -94,7 +96,7 @@ def to_content(
 def architecture(metadata: Metadata) -> str:
     """`general.architecture`; ValueError if it is missing or not one of ARCHITECTURES."""
     arch = metadata.get("general.architecture")
-    if arch not in ARCHITECTURES:
+    if not isinstance(arch, str) or arch not in ARCHITECTURES:
         raise ValueError(
             f"gguf: architecture {arch!r} is not supported, one of {', '.join(ARCHITECTURES)} "
             "is needed"
@@ -113,7 +115,9 @@ class _Keys:
             name = key.removeprefix(f"{self.arch}.")
             if name == key or name in known:
                 continue
-            if name not in NEUTRAL or NEUTRAL[name] not in (None, value):
+            held = NEUTRAL.get(name, REQUIRED)
+            plain = isinstance(value, bool | int | float)
+            if held is REQUIRED or (held is not None and not (plain and held == value)):
                 raise ValueError(f"gguf: {key}={value!r} is not implemented")
 
     def get(self, name: str, kind: type, default: Any = REQUIRED) -> Any:
@@ -135,9 +139,17 @@ class _Keys:
         return value
 
 
+def _id(metadata: Metadata, name: str) -> int | None:
+    key = f"tokenizer.ggml.{name}_token_id"
+    value = metadata.get(key)
+    if value is not None and type(value) is not int:
+        raise ValueError(f"gguf: {key} is {value!r}, one int is needed")
+    return value
+
+
 def _ends(metadata: Metadata) -> Any:
     """The id that ends a text; a list where the end of a turn is another."""
-    found = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    found = [_id(metadata, name) for name in ("eos", "eot")]
     distinct = list(dict.fromkeys(id for id in found if id is not None))
     return distinct if len(distinct) > 1 else next(iter(distinct), None)
 
@@ -218,11 +230,12 @@ def _scaling(keys: _Keys, head_dim: int, factors: Any) -> Content | None:
 
 def llama3_factors(base: float, head_dim: int, scaling: Content) -> numpy.ndarray:
     """What Llama 3.1's scaling divides each rotary frequency by, float64 (head_dim / 2,)."""
-    wavelengths = 2 * numpy.pi * base ** (numpy.arange(0, head_dim, 2) / head_dim)
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    turns = scaling["original_max_position_embeddings"] / wavelengths
-    smooth = numpy.clip((turns - low) / (high - low), 0.0, 1.0)
-    return 1 / ((1 - smooth) / scaling["factor"] + smooth)
+    original = scaling["original_max_position_embeddings"]
+    plain, scaled = (
+        nn.Rotary(head_dim, original, {"rope_theta": base} | parameters)
+        for parameters in ({}, {"rope_type": "llama3"} | scaling)
+    )
+    return plain.frequencies(1, numpy.float64) / scaled.frequencies(1, numpy.float64)
 
 
 def llama3_scaling(base: float, head_dim: int, factors: Any) -> Content | None:

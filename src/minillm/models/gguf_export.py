@@ -23,8 +23,8 @@ def write_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Any, dtype: 
     """Write the whole file, or nothing; `dtype` is one of FILE_TYPES.
 
     Matrices are written as `dtype`, but the embedding and the head as q8_0 beside four-bit ones,
-    where they would lose most; vectors and positions as f32. `tokenizer` may be None. ValueError
-    names what GGUF or llama.cpp cannot hold.
+    where they would lose most; vectors and positions as f32. `tokenizer` may be None, or the
+    metadata `tokenizer.*` of another file. ValueError names what GGUF or llama.cpp cannot hold.
     """
     if dtype not in FILE_TYPES:
         raise ValueError(f"gguf: dtype {dtype!r}, one of {', '.join(FILE_TYPES)} is needed")
@@ -56,6 +56,8 @@ def vocabulary(tokenizer: Any, vocab_size: int) -> Metadata:
     """The metadata of a tokenizer, ids that only the model has named as unused."""
     if tokenizer is None:
         return {"tokenizer.ggml.model": "no_vocab"}
+    if isinstance(tokenizer, dict):
+        return tokenizer
     metadata: Metadata = vocabulary_to_gguf(tokenizer)
     tokens, types = (metadata[f"tokenizer.ggml.{part}"] for part in ("tokens", "token_type"))
     missing = vocab_size - len(tokens)
