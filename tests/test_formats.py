@@ -1,5 +1,6 @@
 """Files: whole or not there; read back exactly, or refused in one line."""
 
+import hashlib
 import json
 import struct
 import subprocess
@@ -92,10 +93,57 @@ class TestSafetensors:
     def test_bfloat16_is_the_upper_half_of_a_float(self, tmp_path):
         words = struct.pack("<6H", 0x3FC0, 0xC000, 0x7F80, 0x7FC0, 0x8000, 0x0001)
         path = written(tmp_path / "f", file_of({"x": entry("BF16", [2, 3], 0, 12)}, words))
-        x = safetensors.read(path)[0]["x"]
-        assert (x.dtype, x.shape) == (np.float32, (2, 3))
+        mapped = safetensors.read(path)[0]["x"]
+        assert (mapped.dtype, mapped.shape, mapped.nbytes) == (np.float32, (2, 3), 12)
+        x = np.asarray(mapped)
         assert x.ravel()[[0, 1, 2, 4]].tolist() == [1.5, -2.0, np.inf, 0.0]
         assert np.isnan(x[1, 0]) and np.signbit(x[1, 1]) and x[1, 2] == 2.0**-133
+
+    @pytest.mark.parametrize(
+        ("number", "word"),
+        [(1.00390625, 0x3F80), (1.01171875, 0x3F82), (1.5, 0x3FC0), (-2.0, 0xC000),
+         (np.inf, 0x7F80), (3.4e38, 0x7F80), (-0.0, 0x8000), (1e-45, 0x0000)],
+    )  # fmt: skip
+    def test_bfloat16_is_written_rounded_to_nearest_even(self, tmp_path, number, word):
+        safetensors.write(tmp_path / "f", {"x": np.full((2, 2), number)}, dtype="bf16")
+        content = (tmp_path / "f").read_bytes()
+        assert content[-8:] == struct.pack("<4H", *[word] * 4)
+        x = np.asarray(safetensors.verify(tmp_path / "f")[0]["x"])
+        assert x.tobytes() == struct.pack("<4H", *[0, word] * 2) * 2
+
+    def test_nan_stays_nan_in_bfloat16(self, tmp_path):
+        nan = np.array([0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)
+        safetensors.write(tmp_path / "f", {"x": nan}, dtype="bf16")
+        assert np.isnan(np.asarray(safetensors.read(tmp_path / "f")[0]["x"])).all()
+
+    @pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "bf16"])
+    def test_only_floating_point_numbers_change_their_dtype(self, tmp_path, dtype):
+        arrays = ARRAYS | {"c": np.array([True]), "d": np.zeros((0, 3)), "e": np.array(0.5)}
+        safetensors.write(tmp_path / "f", arrays, dtype=dtype)
+        entries, _ = safetensors.header(tmp_path / "f")
+        assert [entries[name].dtype for name in "abcde"] == (
+            ["I64", dtype.upper(), "BOOL", dtype.upper(), dtype.upper()]
+        )
+        found, _ = safetensors.verify(tmp_path / "f")
+        for name, array in arrays.items():
+            assert np.array_equal(np.asarray(found[name]), array), name
+            assert found[name].shape == array.shape
+
+    def test_what_float16_cannot_hold_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match=r"x has values up to 7e\+04, which f16 cannot hold"):
+            safetensors.write(tmp_path / "f", {"x": np.array([7e4])}, dtype="f16")
+        with pytest.raises(ValueError, match="dtype 'f8', one of f64, f32, f16, bf16 is needed"):
+            safetensors.write(tmp_path / "f", ARRAYS, dtype="f8")
+        assert not list(tmp_path.iterdir())
+        safetensors.write(tmp_path / "f", {"x": np.array([np.inf, 6e4])}, dtype="f16")
+
+    def test_the_bytes_of_a_file_are_these(self, tmp_path):
+        """Files of earlier versions keep their digest."""
+        more = {"t": np.array([True]), "s": np.array(2.5, np.float16), "e": np.zeros((0, 3))}
+        safetensors.write(tmp_path / "f", ARRAYS | more, {"step": "17"})
+        assert hashlib.sha256((tmp_path / "f").read_bytes()).hexdigest() == (
+            "ab7cc7cc62bad7937ca49fe8170b8f11c101dc92f9b1ff4427e4f0881784368d"
+        )
 
     def test_an_empty_file_of_arrays(self, tmp_path):
         safetensors.write(tmp_path / "f", {})
@@ -148,6 +196,11 @@ class TestSafetensors:
             file_of({"x": entry("Q99", [1], 0, 4)}, bytes(4)),
             file_of({"__metadata__": {"k": 1}}),
             file_of(b'{"x":' * 5000 + b"1" + b"}" * 5000),
+            file_of(
+                b'{"x":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},'
+                b'"x":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}',
+                bytes(2),
+            ),
         ],
     )
     def test_a_header_that_lies_is_refused_before_anything_is_allocated(self, tmp_path, content):
@@ -162,6 +215,18 @@ class TestSafetensors:
         finally:
             tracemalloc.stop()
         assert "\n" not in str(error.value)
+        assert peak < 1 << 20
+
+    def test_a_header_of_absurd_size_is_not_even_read(self, tmp_path):
+        content = file_of(b'{"x":"' + bytes(1 << 24) + b'"}')
+        path = written(tmp_path / "f", content)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match="a header of 16777224 bytes, at most 16777216"):
+                safetensors.read(path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
         assert peak < 1 << 20
 
     def test_a_type_that_numpy_lacks_is_named(self, tmp_path):

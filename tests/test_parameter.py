@@ -116,8 +116,8 @@ class TestSkipInit:
         model = nn.skip_init(GPT2, GPT2Config(**SMALL))
         model.load_state_dict(sources)
         waiting = [p for p in model.parameters() if isinstance(p, nn.DeferredParameter)]
-        assert [p.size for p in waiting] == [28, 20, 48, 12, 16, 4, 64, 16, 64, 4]
-        assert sum(source.asked for source in sources.values()) == len(sources) - len(waiting)
+        assert len(waiting) == len(sources)
+        assert not any(source.asked for source in sources.values())
         state = model.state_dict()
         for name, source in sources.items():
             assert source.asked == 1

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from minillm.formats import safetensors
 from minillm.formats.files import atomic_write_text
 
 REFERENCE = "reference_logits"
 PROMPT_LENGTH = 8
 TOLERANCE = 1e-3
+LARGEST_JSON = 1 << 24  # bytes
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """A JSON object, or an array for kind=list; one-line ValueError for anything else."""
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"more than {LARGEST_JSON} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, kind):
         wanted = "object" if kind is dict else "array"
@@ -35,32 +37,24 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def reference_prompt(vocab_size: int, context: int | None) -> numpy.ndarray:
-    """A fixed short prompt (1, T) spread over the vocabulary; a context of None has no end."""
-    length = PROMPT_LENGTH if context is None else min(PROMPT_LENGTH, context)
+    """A fixed short prompt (1, T) spread over the vocabulary."""
+    length = min(PROMPT_LENGTH, context or PROMPT_LENGTH)
     return (numpy.arange(length, dtype=numpy.int64) * 7919 % vocab_size)[None]
 
 
-def last(logits: numpy.ndarray) -> numpy.ndarray:
-    """Those of (1, T, V) at the last position, or of (1, V) for the text, in float64."""
-    return numpy.asarray(logits, numpy.float64).reshape(-1, logits.shape[-1])[-1]
+def reference_metadata(outputs: numpy.ndarray) -> dict[str, str]:
+    """Metadata that keep what a model gives for the reference prompt, (1, T, V) or (1, V)."""
+    return {REFERENCE: json.dumps([round(float(x), 6) for x in _kept(outputs)])}
 
 
-def save_weights(
-    folder: str | os.PathLike[str],
-    arrays: dict[str, Any],
-    logits: Callable[[numpy.ndarray], numpy.ndarray],
-    vocab_size: int,
-    context: int | None,
-) -> None:
-    """Write model.safetensors with the logits of the reference prompt in its metadata."""
-    values = last(logits(reference_prompt(vocab_size, context)))
-    shown = values[: min(64, len(values))]
-    metadata = {"format": "pt", REFERENCE: json.dumps([round(float(x), 6) for x in shown])}
-    safetensors.write(Path(folder) / "model.safetensors", arrays, metadata)
+def _kept(outputs: numpy.ndarray) -> numpy.ndarray:
+    """The first of the last position."""
+    last = numpy.atleast_2d(numpy.asarray(outputs, numpy.float64)[0])[-1]
+    return last[: min(64, len(last))]
 
 
 def reference_difference(
-    metadata: dict[str, str],
+    metadata: dict[str, Any],
     logits: Callable[[numpy.ndarray], numpy.ndarray],
     vocab_size: int,
     context: int | None,
@@ -68,8 +62,11 @@ def reference_difference(
     """Largest difference between the stored and the recomputed reference logits, None if none."""
     if REFERENCE not in metadata:
         return None
-    stored = numpy.asarray(json.loads(metadata[REFERENCE]), numpy.float64)
-    now = last(logits(reference_prompt(vocab_size, context)))
-    if not numpy.isfinite(now).all() or stored.size > now.size:
-        return float("inf")
+    try:
+        stored = numpy.asarray(json.loads(metadata[REFERENCE]), numpy.float64)
+    except (ValueError, TypeError, RecursionError):
+        return math.inf
+    now = _kept(logits(reference_prompt(vocab_size, context)))
+    if not numpy.isfinite(now).all() or stored.ndim != 1 or stored.size > now.size:
+        return math.inf
     return float(numpy.abs(now[: stored.size] - stored).max(initial=0.0))

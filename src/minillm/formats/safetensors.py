@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
 from minillm.arrays import Array, to_numpy
+from minillm.formats.block_encoding import round_bf16
+from minillm.formats.deferred import Blocks
 from minillm.formats.files import atomic_write
 
-DTYPES = {
+DTYPES: dict[str, numpy.dtype[Any]] = {
     "F64": numpy.dtype("<f8"),
     "F32": numpy.dtype("<f4"),
     "F16": numpy.dtype("<f2"),
-    "BF16": numpy.dtype("<u2"),  # NumPy has no bfloat16: read as words, see `widen_bf16`
+    "BF16": numpy.dtype("<u2"),  # NumPy has no bfloat16: these are its words
     "I64": numpy.dtype("<i8"),
     "I32": numpy.dtype("<i4"),
     "I16": numpy.dtype("<i2"),
@@ -30,16 +32,24 @@ DTYPES = {
     "BOOL": numpy.dtype("?"),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}
+FLOATS = {"f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16"}
 DIGEST = "sha256"
+NO_DIGEST = "0" * 64
+LARGEST_HEADER = 1 << 24  # bytes, room for the names of 100 000 tensors
+HASHED = 1 << 24  # bytes at a time
 
 
-def widen_bf16(words: numpy.ndarray) -> numpy.ndarray:
-    """bfloat16 words (uint16) as float32: the upper half of each float."""
-    return (words.astype(numpy.uint32) << 16).view(numpy.float32)
+class Entry(NamedTuple):
+    """A tensor as the header describes it; `begin` and `end` are places in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, numpy.ndarray], dict[str, str]]:
-    """Arrays by name, memory-mapped and read-only (bfloat16 widened to float32), and the metadata.
+def header(path: str | os.PathLike[str]) -> tuple[dict[str, Entry], dict[str, str]]:
+    """What a file holds, and its metadata; nothing but the header is read.
 
     ValueError in one line for a file that is damaged, truncated or of an unknown dtype.
     """
@@ -47,83 +57,167 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, numpy.ndarray], dict[s
 
     path = Path(path)
     try:
+        length = _header_length(path)
         with safe_open(path, "numpy") as checked:  # sizes and offsets are verified here
             checked.keys()
-    except (SafetensorError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+        with open(path, "rb") as file:
+            file.seek(8)
+            content = json.loads(file.read(length), object_pairs_hook=distinct)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    start = 8 + length
-    metadata = header.pop("__metadata__", None) or {}
-    if not header:
-        return {}, metadata
-    raw = numpy.memmap(path, numpy.uint8, "r")
-    arrays = {}
-    for name, entry in header.items():
+    metadata = content.pop("__metadata__", None) or {}
+    entries = {}
+    for name, entry in content.items():
         if entry["dtype"] not in DTYPES:
             raise ValueError(f"{path}: {name} has dtype {entry['dtype']}, which is not supported")
         begin, end = entry["data_offsets"]
-        dtype: Any = DTYPES[entry["dtype"]]
-        array = numpy.asarray(raw[start + begin : start + end]).view(dtype)
-        if entry["dtype"] == "BF16":
-            array = widen_bf16(array)
-        arrays[name] = array.reshape(entry["shape"])
-    return arrays, metadata
+        place = 8 + length
+        entries[name] = Entry(entry["dtype"], tuple(entry["shape"]), place + begin, place + end)
+    return entries, metadata
+
+
+def _header_length(path: Path) -> int:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > max(0, size - 8):
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes, at most {LARGEST_HEADER} are accepted")
+    return length
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError if a name occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore
+        raise ValueError(f"{twice!r} occurs twice")
+    return found
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays by name, memory-mapped and read-only, and the metadata. Errors as in `header`.
+
+    bfloat16 comes as formats.deferred.Blocks, float32 once it is asked for.
+    """
+    entries, metadata = header(path)
+    return _mapped(path, entries), metadata
+
+
+def _mapped(path: str | os.PathLike[str], entries: dict[str, Entry]) -> dict[str, Any]:
+    if not entries:
+        return {}
+    raw = numpy.asarray(numpy.memmap(path, numpy.uint8, "r"))
+    arrays: dict[str, Any] = {}
+    for name, entry in entries.items():
+        data = raw[entry.begin : entry.end]
+        if entry.dtype == "BF16":
+            arrays[name] = Blocks(data, "BF16", entry.shape)
+        else:
+            arrays[name] = data.view(DTYPES[entry.dtype]).reshape(entry.shape)
+    return arrays
 
 
 def write(
     path: str | os.PathLike[str],
     arrays: Mapping[str, Array],
     metadata: Mapping[str, str] | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Write arrays by name, and metadata to which a sha256 of all content is added.
 
-    ValueError for a dtype the format does not have.
+    Floating-point arrays are written as `dtype`, "f64", "f32", "f16" or "bf16" (rounded to nearest,
+    ties to even), or as they are. ValueError for what the format, or the dtype, cannot hold.
     """
-    host = {
-        name: numpy.ascontiguousarray(to_numpy(arrays[name])).reshape(arrays[name].shape)
-        for name in sorted(arrays)
-    }
-    for name, array in host.items():
-        if array.dtype not in NAMES:
-            raise ValueError(f"{path}: {name} has dtype {array.dtype}, which cannot be written")
-    metadata = dict(metadata or {})
-    header: dict[str, object] = {"__metadata__": metadata | {DIGEST: digest(host, metadata)}}
+    kinds = {name: _kind(path, name, arrays[name], dtype) for name in sorted(arrays)}
+    metadata = dict(metadata or {}) | {DIGEST: NO_DIGEST}
+    content: dict[str, object] = {"__metadata__": metadata}
     start = 0
-    for name, array in host.items():
-        header[name] = {
-            "dtype": NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [start, start + array.nbytes],
+    for name, kind in kinds.items():
+        size = size_of(path, name, arrays[name], dtype)
+        content[name] = {
+            "dtype": kind,
+            "shape": list(arrays[name].shape),
+            "data_offsets": [start, start + size],
         }
-        start += array.nbytes
-    encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
+        start += size
+    encoded = json.dumps(content, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
+    shapes = {name: arrays[name].shape for name in kinds}
+    total = _digest_of(kinds, shapes, metadata)
     with atomic_write(path) as file:
         file.write(len(encoded).to_bytes(8, "little"))
         file.write(encoded)
-        for array in host.values():
-            file.write(array.reshape(-1).view(numpy.uint8).data)
+        for name, kind in kinds.items():
+            data = _bytes(path, name, arrays[name], kind)
+            total.update(data)
+            file.write(data)
+        file.seek(8 + encoded.index(f'"{DIGEST}":"{NO_DIGEST}"'.encode()) + len(DIGEST) + 4)
+        file.write(total.hexdigest().encode("ascii"))
 
 
-def digest(arrays: Mapping[str, numpy.ndarray], metadata: Mapping[str, str]) -> str:
-    """sha256 over names, dtypes, shapes, metadata, and the bytes of the arrays by name."""
-    kinds = [[name, arrays[name].dtype.str, arrays[name].shape] for name in sorted(arrays)]
+def _kind(path: Any, name: str, array: Array, dtype: str | None) -> str:
+    """The dtype that an array gets in the file."""
+    if dtype is not None and dtype not in FLOATS:
+        raise ValueError(f"{path}: dtype {dtype!r}, one of {', '.join(FLOATS)} is needed")
+    if array.dtype not in NAMES:
+        raise ValueError(f"{path}: {name} has dtype {array.dtype}, which cannot be written")
+    return FLOATS[dtype] if dtype and array.dtype.kind == "f" else NAMES[array.dtype]
+
+
+def size_of(path: Any, name: str, array: Array, dtype: str | None) -> int:
+    """Bytes that `write` makes of an array."""
+    return array.size * DTYPES[_kind(path, name, array, dtype)].itemsize
+
+
+def _bytes(path: Any, name: str, array: Array, kind: str) -> Any:
+    """The array as it lies in the file."""
+    host = to_numpy(array)
+    if kind == "BF16":
+        host = round_bf16(host)
+    elif host.dtype != DTYPES[kind]:
+        with numpy.errstate(over="ignore"):
+            wide, host = host, host.astype(DTYPES[kind])
+        if kind == "F16" and not numpy.array_equal(numpy.isinf(host), numpy.isinf(wide)):
+            raise ValueError(
+                f"{path}: {name} has values up to {numpy.abs(wide).max():.4g}, "
+                "which f16 cannot hold, bf16 or f32 is needed"
+            )
+    return numpy.ascontiguousarray(host).reshape(-1).view(numpy.uint8).data
+
+
+def _digest_of(kinds: Mapping[str, str], shapes: Mapping[str, Any], metadata: Any) -> Any:
+    """sha256 that has seen dtypes, shapes and metadata, to be fed the bytes of arrays by name."""
+    described = [
+        [name, "bf16" if kinds[name] == "BF16" else DTYPES[kinds[name]].str, list(shapes[name])]
+        for name in sorted(kinds)
+    ]
     notes = sorted((key, value) for key, value in metadata.items() if key != DIGEST)
-    total = hashlib.sha256(json.dumps([kinds, notes]).encode("utf-8"))
-    for name in sorted(arrays):
-        total.update(numpy.ascontiguousarray(arrays[name]).reshape(-1).view(numpy.uint8).data)
-    return total.hexdigest()
+    return hashlib.sha256(json.dumps([described, notes]).encode("utf-8"))
 
 
-def verify(path: str | os.PathLike[str]) -> tuple[dict[str, numpy.ndarray], dict[str, str]]:
+def _pieces(data: Array) -> Iterator[Any]:
+    for start in range(0, len(data), HASHED):
+        yield data[start : start + HASHED].data
+
+
+def verify(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """`read`, and ValueError unless the data have the digest that was written with them."""
-    arrays, metadata = read(path)
+    entries, metadata = header(path)
     if DIGEST not in metadata:
         raise ValueError(f"{path}: holds no digest, a file written by minillm is needed")
-    if metadata[DIGEST] != digest(arrays, metadata):
+    kinds = {name: entry.dtype for name, entry in entries.items()}
+    total = _digest_of(kinds, {name: entry.shape for name, entry in entries.items()}, metadata)
+    arrays = _mapped(path, entries)
+    for name in sorted(arrays):
+        array = arrays[name]
+        raw = array.raw if isinstance(array, Blocks) else array.reshape(-1).view(numpy.uint8)
+        for piece in _pieces(raw):
+            total.update(piece)
+    if metadata[DIGEST] != total.hexdigest():
         raise ValueError(f"{path}: damaged, its content has not the digest it was written with")
     return arrays, metadata

@@ -1,64 +1,67 @@
-"""Whole models in and out of a folder: configuration, weights, tokenizer."""
+"""Whole models in and out of files: configuration, weights, tokenizer."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from minillm import tokenizers
-from minillm.formats import hf, safetensors
-from minillm.models import FAMILIES, Family
+from minillm import nn, tokenizers
+from minillm.formats import gguf, hf, shards
+from minillm.models import FAMILIES
+from minillm.models.opening import Model, find, open_config, open_model, require_memory
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
 
-def logits_of(model: Any) -> Any:
-    """ids (B, T) to logits as an array, in evaluation mode, off the tape."""
+def logits_of(model: Any) -> Callable[[numpy.ndarray], numpy.ndarray]:
+    """ids (B, T) to what the model gives, as an array, in evaluation mode, off the tape.
+
+    An encoder-decoder is given the ids on both sides.
+    """
 
     def logits(ids: numpy.ndarray) -> numpy.ndarray:
         training = model.training
         model.eval()
+        inputs = (ids, ids) if model.config.kind == "encoder-decoder" else (ids,)
         try:
             with no_grad():
-                return model(ids).numpy()
+                return model(*inputs).numpy()
         finally:
             model.train(training)
 
     return logits
 
 
-def save_weights(folder: str | os.PathLike[str], model: Any) -> None:
-    """Write model.safetensors, with reference logits in its metadata."""
-    family = FAMILIES[model.config.to_hf()["model_type"]]
-    hf.save_weights(
-        folder,
-        family.to_files(model.state_dict(), model.config),
-        logits_of(model),
-        model.config.vocab_size,
-        model.config.context,
-    )
+def save_weights(
+    folder: str | os.PathLike[str],
+    model: Any,
+    *,
+    dtype: str | None = None,
+    shard_bytes: int = shards.LARGEST_SHARD,
+) -> None:
+    """Write model.safetensors, or shards, with reference logits in the metadata.
+
+    `dtype` is "f64", "f32", "f16", "bf16" or None, the model's own.
+    """
+    arrays = FAMILIES[model.config.to_hf()["model_type"]].to_files(model.state_dict(), model.config)
+    prompt = hf.reference_prompt(model.config.vocab_size, model.config.context)
+    metadata = {"format": "pt"} | hf.reference_metadata(logits_of(model)(prompt))
+    shards.write(Path(folder), arrays, metadata, dtype, shard_bytes)
 
 
-def save_model(
+def save_description(
     folder: str | os.PathLike[str], model: Any, tokenizer: Tokenizer | None = None
 ) -> None:
-    """Write a whole model in Hugging Face layout; without a tokenizer if none is given."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    if tokenizer is None:
-        hf.write_json(Path(folder) / "config.json", model.config.to_hf())
-    else:
-        save_description(folder, model, tokenizer)
-    save_weights(folder, model)
-
-
-def save_description(folder: str | os.PathLike[str], model: Any, tokenizer: Tokenizer) -> None:
     """Write everything but the weights: config.json, generation_config.json, tokenizer.json."""
     folder = Path(folder)
     hf.write_json(folder / "config.json", model.config.to_hf())
+    if tokenizer is None:
+        return
     generation = {
         name: tokenizer.eos_id
         for name in ("bos_token_id", "eos_token_id")
@@ -68,69 +71,94 @@ def save_description(folder: str | os.PathLike[str], model: Any, tokenizer: Toke
     tokenizer.save(folder)
 
 
-def load_model(
+def save_model(
     folder: str | os.PathLike[str],
+    model: Any,
+    tokenizer: Tokenizer | None = None,
+    *,
+    dtype: str | None = None,
+    shard_bytes: int = shards.LARGEST_SHARD,
+) -> None:
+    """Write a whole model in Hugging Face layout; options as for `save_weights`."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    save_description(folder, model, tokenizer)
+    save_weights(folder, model, dtype=dtype, shard_bytes=shard_bytes)
+
+
+def load_config(path: str | os.PathLike[str], *, pull: bool = False) -> Any:
+    """The configuration of a model; errors as in `load_model`."""
+    return open_config(find(path, pull=pull))[1]
+
+
+def load_model(
+    path: str | os.PathLike[str],
     *,
     untrained: bool = False,
     seed: int = 0,
+    pull: bool = False,
     changes: dict[str, Any] | None = None,
 ) -> Any:
-    """The model of a folder, in evaluation mode; with its weights drawn anew if `untrained`.
+    """The model of a folder, a .gguf file or a pulled name, in evaluation mode, in float32.
 
-    `changes` go before what config.json says, such as another of the family's `architectures`.
-    Raises FileNotFoundError or ValueError in one line for a missing, damaged or unknown model, and
-    warns if the logits stored with the weights cannot be reproduced.
+    Weights are decoded when they are first used. With `untrained` they are drawn anew; with `pull`
+    a name that is not there is fetched from the hub; `changes` go before what config.json says,
+    such as another of the family's `architectures`. Raises FileNotFoundError or ValueError in one
+    line for a missing, damaged, unknown or too large model, and warns if the logits stored with the
+    weights cannot be reproduced.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        what = "is no model folder (no config.json)" if folder.is_dir() else "is not a folder"
-        raise FileNotFoundError(f"load: {folder} {what}, a folder in Hugging Face layout is needed")
-    content = hf.read_json(folder / "config.json") | (changes or {})
-    kind = content.get("model_type")
-    if kind not in FAMILIES:
-        raise ValueError(
-            f"load: model_type {kind!r} in {folder / 'config.json'} is not known, "
-            f"one of {', '.join(FAMILIES)} is needed"
-        )
-    family = FAMILIES[kind]
-    model = family.model(family.config.from_hf(content), seed=seed)
-    if not untrained:
-        _load_weights(folder / "model.safetensors", family, model)
-    return model.eval()
+    found = find(path, pull=pull)
+    if untrained:
+        family, config = open_config(found, changes)
+        require_memory(config, found)
+        return family.model(config, seed=seed).eval()
+    return _build(open_model(found, changes, verify=True))
 
 
-def _load_weights(path: Path, family: Family, model: Any) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"load: no {path.name} in {path.parent}, the weights are needed")
-    arrays, metadata = safetensors.read(path)
-    if safetensors.DIGEST in metadata:  # written by minillm
-        arrays, metadata = safetensors.verify(path)
+def _build(opened: Model) -> Any:
+    source = opened.files[0] if len(opened.files) == 1 else opened.path
+    require_memory(opened.config, source)
+    model = nn.skip_init(opened.family.model, opened.config).eval()
     try:
-        model.load_state_dict(family.from_files(arrays, model.config))
+        model.load_state_dict(opened.arrays)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
     difference = hf.reference_difference(
-        metadata, logits_of(model), model.config.vocab_size, model.config.context
+        opened.metadata, logits_of(model), model.config.vocab_size, model.config.context
     )
     if difference is not None and difference > hf.TOLERANCE:
         warnings.warn(
-            f"{path}: logits differ by up to {difference:.3g} from those stored with the weights",
+            f"{source}: logits differ by up to {difference:.3g} from those stored with the weights",
             stacklevel=3,
         )
+    return model
 
 
 def load(
-    folder: str | os.PathLike[str], *, untrained: bool = False, seed: int = 0
+    path: str | os.PathLike[str], *, untrained: bool = False, seed: int = 0, pull: bool = False
 ) -> tuple[Any, Tokenizer]:
-    """Model and tokenizer of a folder. Errors as in `load_model` and `tokenizers.load`.
+    """Model and tokenizer; options and errors as in `load_model` and `tokenizers.load`.
 
     ValueError if the tokenizer has more ids than the model has embeddings.
     """
-    model = load_model(folder, untrained=untrained, seed=seed)
-    tokenizer = tokenizers.load(folder)
+    found = find(path, pull=pull)
+    if untrained:
+        model, metadata = load_model(found, untrained=True, seed=seed), None
+    else:
+        opened = open_model(found, verify=True)
+        model, metadata = _build(opened), opened.metadata
+    tokenizer = load_tokenizer(found, metadata)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
-            f"load: the tokenizer of {folder} has {tokenizer.vocab_size} ids, "
+            f"load: the tokenizer of {path} has {tokenizer.vocab_size} ids, "
             f"the model only {model.config.vocab_size}; they do not belong together"
         )
     return model, tokenizer
+
+
+def load_tokenizer(path: Path, metadata: dict[str, Any] | None = None) -> Tokenizer:
+    """The tokenizer of what `find` gave; `metadata` of a GGUF file if it was read already."""
+    if not path.is_file():
+        return tokenizers.load(path)
+    if metadata is None:
+        metadata = gguf.read(path)[0]
+    return tokenizers.from_gguf(metadata)  # type: ignore[attr-defined]

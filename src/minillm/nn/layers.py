@@ -34,6 +34,13 @@ def normal(shape: tuple[int, ...], std: float, generator: Generator | None) -> P
     return Parameter(generator.normal(0.0, std, shape).astype(numpy.float32))
 
 
+def constant(shape: tuple[int, ...], value: float) -> Parameter:
+    """A float32 Parameter that is `value` everywhere, or without values within `skip_init`."""
+    if init_skipped():
+        return DeferredParameter(shape)
+    return Parameter(numpy.full(shape, value, numpy.float32))
+
+
 class Linear(Module):
     """x @ weight.T + bias + residual; weight (out_features, in_features)."""
 
@@ -84,8 +91,8 @@ class LayerNorm(Module):
 
     def __init__(self, normalized_shape: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
-        self.weight = Parameter(numpy.ones(normalized_shape, numpy.float32))
-        self.bias = Parameter(numpy.zeros(normalized_shape, numpy.float32)) if bias else None
+        self.weight = constant((normalized_shape,), 1.0)
+        self.bias = constant((normalized_shape,), 0.0) if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +104,7 @@ class RMSNorm(Module):
 
     def __init__(self, normalized_shape: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.weight = Parameter(numpy.ones(normalized_shape, numpy.float32))
+        self.weight = constant((normalized_shape,), 1.0)
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
