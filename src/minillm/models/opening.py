@@ -118,13 +118,12 @@ def open_config(path: Path, changes: dict[str, Any] | None = None) -> tuple[Fami
     return configure(hf.read_json(source) | (changes or {}), source)
 
 
-def open_model(
-    path: Path, changes: dict[str, Any] | None = None, *, verify: bool = False
-) -> Model:
+def open_model(path: Path, changes: dict[str, Any] | None = None, *, verify: bool = False) -> Model:
     """What `find` gave, opened: headers are read and compared with the configuration, no more.
 
-    `changes` are as for `open_config`. With `verify`, files that have a digest are read once and compared with it. ValueError in one
-    line for files that are damaged, hostile or contradict the configuration.
+    `changes` are as for `open_config`. With `verify`, files that have a digest are read once and
+    compared with it. ValueError in one line for files that are damaged, hostile or contradict the
+    configuration.
     """
     if path.is_file():
         from minillm.models.gguf_names import open_gguf
