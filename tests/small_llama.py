@@ -36,6 +36,7 @@ CASES = {  # what config.json says beside SIZES
         "yarn", 3e3, factor=8.0, beta_fast=5.0, beta_slow=0.25, mscale=1.5, mscale_all_dim=0.7,
         truncate=False, original_max_position_embeddings=30,
     ),
+    "yarn, long ramp": rope("yarn", 50.0, factor=4.0, beta_slow=0.01),
     "yarn, own attention factor": rope("yarn", factor=2.0, attention_factor=1.25),
     "longrope": rope("longrope", **FACTORS, original_max_position_embeddings=10),
     "longrope, short": rope("longrope", **FACTORS, factor=4.0, attention_factor=1.1),

@@ -5,7 +5,8 @@ import pytest
 
 from frozen_llama import GRADIENTS, IN_PIECES, LOGITS
 from minillm import manual_seed, no_grad, ops
-from minillm.generation import Cache
+from minillm.arrays import new_generator
+from minillm.generation import Cache, Sampler, generate_ids
 from minillm.models import Llama, LlamaConfig
 from small_llama import CASES, IDS, LENGTH, TARGETS, content, logits, small
 
@@ -60,6 +61,19 @@ class TestCache:
         shown = [*got[1, -1, :3], np.linalg.norm(got)]
         np.testing.assert_allclose(shown, IN_PIECES[case], rtol=tolerance, atol=tolerance)
         assert np.abs(got - logits(model)).max() > 0.1
+
+    @pytest.mark.parametrize("case, positions", [("llama", 700), ("dynamic", 520)])
+    def test_generation_reads_a_long_prompt_as_one_where_that_matters(self, case, positions):
+        seen = []
+
+        class Recording(Sampler):
+            def pick(self, logits, generator):
+                seen.append(logits)
+                return super().pick(logits, generator)
+
+        model, ids = small(case, max_position_embeddings=positions), np.arange(600) ** 2 % 17
+        next(generate_ids(model, ids, Recording(0.0), new_generator(0)))
+        np.testing.assert_allclose(seen[0], logits(model, ids[None])[0, -1], rtol=1e-4, atol=1e-4)
 
     def test_positions_end_where_the_context_ends(self):
         model, cache = small(max_position_embeddings=LENGTH), Cache(2)

@@ -24,26 +24,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, numpy.
     file. A vocabulary size above 0 means a tied head, below 0 one of its own. ValueError for a file
     of another size than its header says.
     """
-    path = Path(path)
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        header = file.read(HEADER.size)
-    if len(header) < HEADER.size:
-        raise ValueError(f"{path}: {size} bytes, a header of {HEADER.size} is needed")
-    width, hidden, layers, heads, kv_heads, vocab, positions = HEADER.unpack(header)
-    tied, vocab = vocab > 0, abs(vocab)
-    sizes = dict(zip(NAMES, (width, hidden, layers, heads, kv_heads, vocab, positions)))
-    if min(sizes.values()) < 1 or width % heads or heads % kv_heads:
-        raise ValueError(
-            f"{path}: {sizes}, whole numbers from 1 are needed, dim a multiple of n_heads and "
-            "n_heads of n_kv_heads"
-        )
+    sizes, tied = _header(Path(path))
+    width, hidden, layers, heads, kv_heads, vocab, positions = sizes
     parts = _parts(width, hidden, layers, kv_heads * (width // heads), vocab)
     parts += [("angles", (positions * (width // heads),))]  # llama2.c computes them itself
     parts += [] if tied else [("lm_head", (vocab, width))]
-    total = sum(math.prod(shape) for _, shape in parts)
-    if size != HEADER.size + 4 * total:
-        raise ValueError(f"{path}: {size} bytes, {HEADER.size + 4 * total} are needed for {sizes}")
+    size = os.stat(path).st_size
+    needed = HEADER.size + 4 * sum(math.prod(shape) for _, shape in parts)
+    if size != needed:
+        raise ValueError(f"{path}: {size} bytes, {needed} are needed for {dict(zip(NAMES, sizes))}")
     numbers = numpy.memmap(path, "<f4", "r", HEADER.size)
     content = {
         "model_type": "llama",
@@ -61,6 +50,23 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, numpy.
         "eos_token_id": 2,
     }
     return content, _named(numbers, parts, layers, {"q_proj": heads, "k_proj": kv_heads})
+
+
+def _header(path: Path) -> tuple[list[int], bool]:
+    """The sizes in the order of NAMES, and whether the head is tied."""
+    with open(path, "rb") as file:
+        header = file.read(HEADER.size)
+    if len(header) < HEADER.size:
+        raise ValueError(f"{path}: {len(header)} bytes, a header of {HEADER.size} is needed")
+    *sizes, vocab, positions = HEADER.unpack(header)
+    sizes += [abs(vocab), positions]
+    width, _, _, heads, kv_heads, *_ = sizes
+    if min(sizes) < 1 or width % heads or heads % kv_heads:
+        raise ValueError(
+            f"{path}: {dict(zip(NAMES, sizes))}, whole numbers from 1 are needed, dim a multiple "
+            "of n_heads and n_heads of n_kv_heads"
+        )
+    return sizes, vocab > 0
 
 
 def _parts(
