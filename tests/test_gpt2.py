@@ -9,7 +9,8 @@ import pytest
 
 from minillm import Tensor, manual_seed, nn, no_grad, ops
 from minillm.formats import hf
-from minillm.models import GPT2, GPT2Config
+from minillm.generation import Cache
+from minillm.models import FAMILIES, GPT2, GPT2Config
 from minillm.models.folder import load_model, save_weights
 from small_gpt2 import IDS, SIZES, TARGETS, logits, small
 
@@ -22,6 +23,46 @@ FROZEN_NORMS = (
     0.726293716432, 0.163926505378, 0.191756251536, 0.240200501407, 0.730471920137, 0.22232991565,
     0.669141984188, 0.111278787214, 0.473463258159, 0.495308361686,
 )  # fmt: skip
+
+# What transformers 5.24 gives for small(**options) in float64: the norm of the logits of IDS, and
+# the first five after the last id.
+FROZEN_OPTIONS = [
+    ({"tie_word_embeddings": False}, 19.336260044,
+     [-2.022278484, -1.306505581, -1.83196588, 1.799248324, -0.09761351046]),
+    ({"n_inner": 10}, 17.191100132,
+     [3.755730074, -0.6316224294, -0.5426391055, 0.8390247702, 1.039189136]),
+    ({"scale_attn_weights": False}, 20.3033234998,
+     [2.912595611, 0.7127957019, 1.114233961, -1.206923505, 0.7426556942]),
+    ({"scale_attn_by_inverse_layer_idx": True}, 20.5442758239,
+     [2.732523534, 0.4704091343, 2.061288866, -1.889671558, 0.5316562568]),
+    ({"activation_function": "gelu"}, 20.1773477172,
+     [2.764766626, 0.5589846708, 1.748880627, -1.76785503, 0.4621096682]),
+    ({"activation_function": "relu"}, 21.265922361852734,
+     [2.560697619, 0.6420012832, 2.190702368, -2.027095019, 0.6375905169]),
+    ({"activation_function": "silu"}, 19.10271542032754,
+     [2.860450863, 0.6224359922, 1.375073391, -1.547095986, 0.3904784872]),
+    ({"activation_function": "tanh"}, 16.55935389427676,
+     [2.949721007, -0.03718090012, 0.1823235189, -0.5641982041, 0.9199548415]),
+    ({"activation_function": "sigmoid"}, 22.111023038106243,
+     [2.754078655, 0.7479641643, 2.256311997, -1.359194103, 1.533922064]),
+    ({"activation_function": "quick_gelu"}, 20.167332714496958,
+     [2.771781072, 0.5706805625, 1.749029889, -1.761628452, 0.4607802328]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-8), ("float32", 2e-5)])
+@pytest.mark.parametrize("options, norm, last", FROZEN_OPTIONS, ids=lambda o: str(o)[:40])
+def test_logits_equal_what_transformers_gave(options, norm, last, dtype, tolerance):
+    model = small(**options).astype(dtype)
+    got = logits(model)
+    np.testing.assert_allclose(np.linalg.norm(got), norm, rtol=tolerance)
+    np.testing.assert_allclose(got[1, -1, :5], last, rtol=tolerance, atol=tolerance)
+    cache = Cache(model.config.n_layer)
+    with no_grad():
+        pieces = [model(part, cache).numpy() for part in (IDS[:, :3], IDS[:, 3:6], IDS[:, 6:])]
+        np.testing.assert_allclose(np.concatenate(pieces, 1), got, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(model.next_logits(IDS).numpy(), got[:, -1], atol=tolerance)
+    assert model.parameter_count() == model.config.parameter_count
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-7), ("float32", 1e-4)])
@@ -158,23 +199,19 @@ def published(shared_data):
         }
 
     weights, partials = arrays("model"), arrays("t0-partials")
-    head = weights.pop("lm_head.weight")
-    model = GPT2(GPT2Config(vocab_size=3, n_positions=11, n_embd=48, n_layer=3, n_head=3)).eval()
-    model.load_state_dict(
-        {
-            name.removeprefix("transformer."): array
-            for name, array in weights.items()
-            if not name.endswith(".attn.bias")
-        }
+    config = GPT2Config(
+        vocab_size=3, n_positions=11, n_embd=48, n_layer=3, n_head=3, tie_word_embeddings=False
     )
-    return model, head, partials
+    model = GPT2(config).eval()
+    model.load_state_dict(FAMILIES["gpt2"].from_files(weights, config))
+    return model, partials
 
 
 class TestPublishedModel:
-    """Its head is not tied, so it is applied by hand; all else is the tied model's own."""
+    """Its head is not tied, and its weights lie as Linear has them."""
 
     def test_every_stage_gives_the_published_numbers(self, published):
-        model, head, partials = published
+        model, partials = published
         ids = partials["idx"].astype(np.int64)
         with no_grad():
             x = model.wte(ids) + model.wpe(np.arange(11))
@@ -190,21 +227,20 @@ class TestPublishedModel:
             for place, block in enumerate(model.h):
                 x = block(x)
                 self.close(x, partials[f"block{place}"])
-            features = model.features(ids)
-            self.close(features, partials["ln_f"])
-            self.close(ops.linear(features, head), partials["lm_head"])
-            self.close(ops.softmax(ops.linear(features, head)), partials["probs"])
+            self.close(model.features(ids), partials["ln_f"])
+            self.close(model(ids), partials["lm_head"])
+            self.close(ops.softmax(model(ids)), partials["probs"])
 
     def close(self, got, right):
         np.testing.assert_allclose(got.data, right, atol=5e-6)
 
     def test_it_sorts_every_input(self, published):
-        model, head, _ = published
+        model, _ = published
         inputs = np.array(list(itertools.product(range(3), repeat=6)))
         ids = inputs
         with no_grad():
             for _ in range(6):
-                last = ops.linear(model.features(ids)[:, -1], head)
+                last = model.next_logits(ids)
                 ids = np.concatenate([ids, last.data.argmax(axis=1)[:, None]], axis=1)
         assert np.array_equal(ids[:, 6:], np.sort(inputs, axis=1))
 

@@ -44,6 +44,27 @@ class TestConfig:
         with pytest.raises(ValueError, match=f"gpt2: .*{message}"):
             GPT2Config.from_hf(content)
 
+    @pytest.mark.parametrize(
+        "change, eos",
+        [
+            ({"eos_token_id": 5}, 5),
+            ({"eos_token_id": [5, 7]}, (5, 7)),
+            ({"eos_token_id": None}, None),
+            ({"vocab_size": 50257}, 50256),
+            ({"vocab_size": 50256}, None),
+        ],
+    )
+    def test_the_end_of_text(self, change, eos):
+        content = GPT2Config(**SIZES).to_hf()
+        del content["eos_token_id"]
+        config = GPT2Config.from_hf(content | change)
+        assert config.eos_token_id == eos
+        assert GPT2Config.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+
+    def test_what_config_json_leaves_out_is_as_in_transformers(self):
+        config = GPT2Config.from_hf(dict(SIZES))
+        assert config == GPT2Config(**SIZES, dropout=0.1)
+
     @pytest.mark.parametrize("name", SIZES)
     def test_a_missing_size_is_named(self, name):
         content = GPT2Config(**SIZES).to_hf()
@@ -97,14 +118,28 @@ class TestFiles:
                                 "h.1.attn.masked_bias": np.array(-1e4, np.float32)}),
             lambda a: a.update({"lm_head.weight": a["transformer.wte.weight"]}),
             lambda a: a.update({"lm_head.weight": a.pop("transformer.wte.weight")}),
+            lambda a: {name: array.T if ".c_" in name else array for name, array in a.items()},
         ],
-        ids=["no prefix", "mask buffers", "head as well", "head only"],
+        ids=["no prefix", "mask buffers", "head as well", "head only", "as Linear stores them"],
     )  # fmt: skip
     def test_variants_that_mean_the_same(self, tmp_path, recwarn, change):
         model = small()
         again = load_model(rewrite(save(tmp_path, model), change))
         assert np.array_equal(logits(again), logits(model))
         assert not recwarn.list
+
+    @pytest.mark.parametrize("prefix", ["transformer.", ""])
+    def test_a_head_of_its_own(self, tmp_path, prefix):
+        model = small(tie_word_embeddings=False, n_inner=10, scale_attn_weights=False)
+        save(tmp_path, model)
+        rewrite(
+            tmp_path,
+            lambda arrays: {n.replace("transformer.", prefix): a for n, a in arrays.items()},
+        )
+        again = load_model(tmp_path)
+        assert again.config == model.config
+        assert np.array_equal(logits(again), logits(model))
+        assert not np.array_equal(again.lm_head.weight.data, again.wte.weight.data)
 
     def test_a_head_that_differs_is_named(self, tmp_path):
         def change(arrays):
