@@ -2,12 +2,15 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
 
-from minillm import manual_seed, no_grad, ops
+from minillm import manual_seed, nn, no_grad, ops
+from minillm.formats import hf
 from minillm.models import FAMILIES
+from minillm.models.folder import load_model, save_model
 from small_encoders import IDS, KINDS, MASK, TASKS, batch, small, targets
 
 CASES = list(itertools.product(KINDS, TASKS))
@@ -261,7 +264,49 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"roberta: pooler\.dense\.bias is there twice"):
             from_files(model, twice)
         with pytest.raises(ValueError, match=r"; \d+ more$"):
+            from_files(model, {name: arrays[name] for name in list(arrays)[:2]})
+        with pytest.raises(ValueError, match="roberta: 2 layers configured, but only 0 tensors in"):
             from_files(model, {})
+        arrays = files_of(model)
+        arrays["encoder.layer.1.attention.self.value.weight"] = np.zeros((3, 6))
+        message = r"roberta: encoder.layer.1.attention.self.query.weight, .* \(3, 6\), \(6, 6\), eq"
+        with pytest.raises(ValueError, match=message):
+            from_files(model, arrays)
+
+    def test_a_folder_that_claims_too_much_is_refused_at_once(self, tmp_path):
+        model = small("bert")
+        save_model(tmp_path, model)
+        assert np.array_equal(run(load_model(tmp_path), IDS), run(model, IDS))
+        content = model.config.to_hf() | {"num_hidden_layers": 1 << 40}
+        hf.write_json(tmp_path / "config.json", content)
+        begin = time.perf_counter()
+        with pytest.raises(ValueError, match="layers configured, but only 39 tensors in the files"):
+            load_model(tmp_path)
+        assert time.perf_counter() - begin < 1
+
+    @pytest.mark.filterwarnings("ignore:.*logits differ")
+    @pytest.mark.parametrize("dtype", ["f64", "f16", "bf16"])
+    def test_weights_of_other_precisions(self, tmp_path, dtype):
+        model = small("roberta", "ForMaskedLM")
+        save_model(tmp_path, model, dtype=dtype)
+        again = load_model(tmp_path)
+        exact = dtype == "f64"
+        assert np.array_equal(run(again, IDS), run(model, IDS)) == exact
+        np.testing.assert_allclose(run(again, IDS), run(model, IDS), atol=0.2)
+        assert again.layers[0].joint.weight.dtype == np.float32
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("kind, task", CASES)
+    def test_they_go_through_a_folder(self, tmp_path, kind, task):
+        model = small(kind, task)
+        save_model(tmp_path, model)
+        again = load_model(tmp_path)
+        assert again.config == model.config and not again.training
+        assert np.array_equal(run(again, *batch(kind)), run(model, *batch(kind)))
+        plain = load_model(tmp_path, changes={"architectures": None, "add_pooling_layer": False})
+        with no_grad():
+            expected = model.features(*batch(kind)).numpy()
+        assert np.array_equal(run(plain, *batch(kind)), expected)
 
     def test_heads_that_the_model_lacks_are_named(self):
         masked, plain = small("bert", "ForMaskedLM"), small("bert", add_pooling_layer=False)
@@ -315,6 +360,8 @@ class TestConfig:
         assert content["id2label"] == {"0": "no", "1": "yes", "2": "perhaps"}
         assert content["label2id"] == {"no": 0, "yes": 1, "perhaps": 2}
         assert FAMILIES[kind].config.from_hf(content) == config
+        if kind == "distilbert":
+            assert content["seq_classif_dropout"] == 0.25 and content["activation"] == "gelu_new"
 
     def test_distilberts_own_spelling(self):
         content = small("distilbert").config.to_hf()
@@ -483,6 +530,33 @@ class TestTraining:
         assert math.isclose(none.loss(ids, right, *rest).item(), expected, rel_tol=1e-5)
         losses = {half.loss(ids, right, *rest).item() for _ in range(8)}
         assert len(losses) > 1
+
+    @pytest.mark.parametrize("kind, task", CASES)
+    def test_dropout_acts_wherever_it_does_in_transformers(self, kind, task):
+        class Counting:
+            calls = 0
+
+            def integers(self, end):
+                self.calls += 1
+                return 5
+
+        options = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+        model, counter = small(kind, task, **dict.fromkeys(options, 0.5)).train(), Counting()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.generator = counter
+        model(*batch(kind))
+        blocks = 2 * 3  # attention weights, and before each of two sums
+        head = task in ("ForSequenceClassification", "ForTokenClassification")
+        twice = (kind, task) == ("roberta", "ForSequenceClassification")
+        assert counter.calls == 1 + blocks + head + twice
+
+    def test_roberta_does_not_train_the_position_of_padding(self):
+        model = small("roberta", "ForMaskedLM")
+        words = np.full(IDS.shape, 3)
+        model.loss(IDS, words).backward()
+        got = model.embeddings.position_embeddings.weight.grad.data
+        assert not got[:2].any() and got[2:6].all()
 
     def test_recomputation_gives_the_same_bits_with_dropout(self):
         found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -95,3 +95,16 @@ class Changed(Deferred):
     @property
     def T(self) -> Any:
         return self.source if self.change is numpy.transpose else super().T
+
+
+class Joined(Deferred):
+    """Arrays of one shape, deferred or not, one after the other along the first axis."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = parts
+        self.shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        self.dtype = numpy.result_type(*(part.dtype for part in parts))
+        self.kind, self.nbytes = "joined", sum(part.nbytes for part in parts)
+
+    def decode(self, out: Array | None = None) -> Array:
+        return numpy.concatenate([numpy.asarray(part) for part in self.parts], out=out)

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy
 
-from minillm import ops, tokenizers
+from minillm import ops
 from minillm.formats import hf
-from minillm.models.folder import load_model
+from minillm.models.folder import load_model, load_tokenizer
+from minillm.models.opening import find, open_config
 from minillm.tensor import Tensor, no_grad
 
 POOLING = {  # sentence-transformers' switches, in the order in which it joins the vectors
@@ -156,21 +157,19 @@ def alike(lengths: Sequence[int], most: int) -> list[list[int]]:
     return batches
 
 
-def load(folder: str | os.PathLike[str]) -> Embedder:
-    """The embedder of a folder in Hugging Face layout, as sentence-transformers would use it.
+def load(path: str | os.PathLike[str]) -> Embedder:
+    """The embedder of a folder or pulled name, as sentence-transformers would use it.
 
     modules.json, 1_Pooling/config.json, sentence_bert_config.json and
     config_sentence_transformers.json are heeded; where there are none, the mean is taken and
     normalised. Heads of the model are left aside. ValueError for what is not implemented.
     """
-    folder = Path(folder)
-    changes = {"architectures": None, "add_pooling_layer": False}
-    model = load_model(folder, changes=changes)
-    if model.config.kind != "encoder":
-        raise ValueError(
-            f"embed: {folder} is a {model.config.kind}, an encoder is needed, such as BERT"
-        )
-    return Embedder(model, tokenizers.load(folder), **settings(folder))
+    place = find(path)
+    kind = open_config(place)[1].kind
+    if kind != "encoder":
+        raise ValueError(f"embed: {path} is a {kind}, an encoder is needed, such as BERT")
+    model = load_model(place, changes={"architectures": None, "add_pooling_layer": False})
+    return Embedder(model, load_tokenizer(place), **settings(place))
 
 
 def settings(folder: Path) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy
-
+from minillm.formats.deferred import Joined
 from minillm.models.encoder_config import EncoderConfig
 from minillm.models.family import Arrays, tie
 
@@ -79,6 +78,11 @@ def from_files(names: Names, arrays: Arrays, config: EncoderConfig) -> Arrays:
     Position buffers are dropped, and with a warning the weights of heads that the model lacks.
     ValueError lists what is missing and what is not known.
     """
+    if config.n_layer > len(arrays):
+        raise ValueError(
+            f"{config.model_type}: {config.n_layer} layers configured, but only {len(arrays)} "
+            "tensors in the files; they do not belong together"
+        )
     given = spelled_alike(names, arrays, config)
     wanted = list(tensors(names, config))
     known = {name for _, theirs in wanted for name in theirs}
@@ -103,11 +107,20 @@ def from_files(names: Names, arrays: Arrays, config: EncoderConfig) -> Arrays:
             stacklevel=2,
         )
     return {
-        ours: numpy.concatenate([given[name] for name in theirs])
-        if len(theirs) > 1
-        else given[theirs[0]]
+        ours: given[theirs[0]] if len(theirs) == 1 else joined(given, theirs, config.model_type)
         for ours, theirs in wanted
     }
+
+
+def joined(given: Arrays, names: tuple[str, ...], family: str) -> Joined:
+    """Several tensors of one shape as one, put together when it is used."""
+    shapes = {tuple(given[name].shape) for name in names}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{family}: {', '.join(names)} have the shapes {', '.join(map(str, sorted(shapes)))}, "
+            "equal ones are needed"
+        )
+    return Joined([given[name] for name in names])
 
 
 def spelled_alike(names: Names, arrays: Arrays, config: EncoderConfig) -> Arrays:

@@ -104,14 +104,15 @@ def load_model(
     a name that is not there is fetched from the hub; `changes` go before what config.json says,
     such as another of the family's `architectures`. Raises FileNotFoundError or ValueError in one
     line for a missing, damaged, unknown or too large model, and warns if the logits stored with the
-    weights cannot be reproduced.
+    weights cannot be reproduced; with `changes`, which may change them, that is not asked.
     """
     found = find(path, pull=pull)
     if untrained:
         family, config = open_config(found, changes)
         require_memory(config, found)
         return family.model(config, seed=seed).eval()
-    return _build(open_model(found, changes, verify=True))
+    opened = open_model(found, changes, verify=True)
+    return _build(opened._replace(metadata={}) if changes else opened)
 
 
 def _build(opened: Model) -> Any:
