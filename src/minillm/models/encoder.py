@@ -16,6 +16,7 @@ from minillm.arrays import new_generator, xp_of
 from minillm.models.encoder_config import EncoderConfig
 from minillm.models.encoder_heads import MaskedHead, masked_loss, text_loss
 from minillm.models.family import ACTIVATIONS
+from minillm.models.pretrained import Pretrained
 from minillm.tensor import Tensor, checkpoint
 
 
@@ -83,7 +84,7 @@ class EncoderLayer(nn.Module):
         return nn.merge_heads(nn.attend(q, k, v, mask=mask, causal=False))
 
 
-class Encoder(nn.Module):
+class Encoder(Pretrained):
     """model(ids, mask, segments) gives what the architecture in the configuration returns.
 
     Hidden states (B, T, C), logits of words (B, T, V), of classes of tokens (B, T, labels) or of

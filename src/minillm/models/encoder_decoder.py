@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from minillm import nn, ops
+from minillm.models.pretrained import Pretrained
 from minillm.nn.attention import MemoryCache
 from minillm.tensor import Tensor
 
@@ -74,7 +75,7 @@ def visible_keys(family: str, mask: Any, batch: int, length: int) -> numpy.ndarr
     return None if seen.all() else seen[:, None, None]
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Pretrained):
     """model(ids, decoder_ids) gives logits; `loss` trains on targets without holding them.
 
     `mask` (B, S) is 1 for real source tokens, 0 for padding; a padded row gives what the row alone

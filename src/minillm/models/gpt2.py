@@ -11,6 +11,7 @@ import numpy
 from minillm import nn, ops
 from minillm.arrays import Array, new_generator
 from minillm.models.family import ACTIVATIONS, Family, tie
+from minillm.models.pretrained import Pretrained
 from minillm.nn.attention import LayerCache
 from minillm.tensor import Tensor, checkpoint
 
@@ -205,7 +206,7 @@ class Block(nn.Module):
         return self.mlp(self.ln_2(x), residual=x)
 
 
-class GPT2(nn.Module):
+class GPT2(Pretrained):
     """model(ids) gives logits; `loss` trains without holding them.
 
     Weights start as in GPT-2: N(0, 0.02), those of projections into the residual stream smaller by

@@ -15,6 +15,7 @@ from minillm import nn, ops
 from minillm.arrays import Array, new_generator
 from minillm.models.family import ACTIVATIONS, Family, tie
 from minillm.models.llama_config import ARCHITECTURES, LlamaConfig
+from minillm.models.pretrained import Pretrained
 from minillm.nn.attention import LayerCache
 from minillm.nn.rotary import Angles
 from minillm.tensor import Tensor, checkpoint
@@ -78,7 +79,7 @@ class Block(nn.Module):
         return self.mlp(self.post_attention_layernorm(x), residual=x)
 
 
-class Llama(nn.Module):
+class Llama(Pretrained):
     """model(ids) gives logits; `loss` trains without holding them.
 
     Weights start as N(0, 0.02), those of projections into the residual stream smaller by
