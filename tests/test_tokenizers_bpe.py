@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minillm.tokenizers import BPETokenizer, train
 from minillm.tokenizers.byte_alphabet import ALPHABET, BYTE_ORDER, spell, unspell
-from minillm.tokenizers.merging import merge
+from minillm.tokenizers.merging import merge, merge_entry
 from minillm.tokenizers.splitting import settled, split, windows
 
 MERGES = [
@@ -192,7 +192,8 @@ def test_heap_merge_is_naive_merge(data, text):
     ranks = {(ids[a], ids[b]): rank for rank, (a, b) in enumerate(pairs)}
     merged = [ids[a + b] for a, b in pairs]
     start = [ids[letter] for letter in text]
-    assert merge(start, ranks, merged) == naive_merge(start, ranks, merged)
+    table = {pair: merge_entry(rank, merged[rank]) for pair, rank in ranks.items()}
+    assert merge(start, table) == naive_merge(start, ranks, merged)
 
 
 class CountingTable(dict):
@@ -208,9 +209,9 @@ class CountingTable(dict):
 def test_merge_work_grows_in_proportion_to_length():
     asked = []
     for length in (20_000, 40_000):
-        ranks = CountingTable(TINY._ranks)
-        merge([TINY._byte_ids[ord("a")]] * length, ranks, TINY._merged)
-        asked.append(ranks.asked)
+        table = CountingTable(TINY._merger._table)
+        merge([TINY.token_to_id("a")] * length, table)
+        asked.append(table.asked)
     assert asked[0] < 5 * 20_000
     assert asked[1] <= 2.1 * asked[0]
 
@@ -218,8 +219,7 @@ def test_merge_work_grows_in_proportion_to_length():
 @pytest.mark.parametrize("unit", ["a", "ab", "aab", "hello", "aba", "hellaaab"])
 def test_endless_pre_token_is_encoded_like_the_whole(unit):
     text = unit * (40_000 // len(unit)) + "aba"
-    start = [TINY._byte_ids[byte] for byte in text.encode()]
-    assert TINY.encode(text) == merge(start, TINY._ranks, TINY._merged)
+    assert TINY.encode(text) == TINY._merger.merge(text.encode())
 
 
 def test_cut_inside_a_long_pre_token():
@@ -285,7 +285,7 @@ def test_streaming_by_cut_gives_the_ids_of_the_whole():
 
 
 def test_full_cache_changes_nothing(monkeypatch):
-    monkeypatch.setattr("minillm.tokenizers.bpe._CACHE_SIZE", 3)
+    monkeypatch.setattr("minillm.tokenizers.piece_cache._CACHE_SIZE", 3)
     tokenizer = BPETokenizer.from_merges(MERGES)
     text = "hello aaa ab aba hello ll oo " * 3
     assert tokenizer.encode(text) == TINY.encode(text)

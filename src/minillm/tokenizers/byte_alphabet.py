@@ -16,7 +16,9 @@ _POINTS = {byte: byte for byte in _THEMSELVES} | {
     byte: 0x100 + index for index, byte in enumerate(_MOVED)
 }
 ALPHABET = "".join(chr(_POINTS[byte]) for byte in range(256))
-_BYTES = {character: byte for byte, character in enumerate(ALPHABET)}
+_MEMBERS = frozenset(ALPHABET)
+# From the alphabet to Latin-1, whose characters that are not in the alphabet become none of it.
+_TO_LATIN_1 = dict.fromkeys(_MOVED, 1114111) | {ord(ALPHABET[byte]): byte for byte in _MOVED}
 
 
 def spell(data: bytes) -> str:
@@ -27,8 +29,7 @@ def spell(data: bytes) -> str:
 def unspell(token: str) -> bytes:
     """The bytes of a token; ValueError for a character outside the alphabet."""
     try:
-        return bytes([_BYTES[character] for character in token])
-    except KeyError as error:
-        raise ValueError(
-            f"token {token!r}: {error.args[0]!r} is not in the byte alphabet"
-        ) from None
+        return token.translate(_TO_LATIN_1).encode("latin-1")
+    except UnicodeEncodeError:
+        wrong = next(character for character in token if character not in _MEMBERS)
+        raise ValueError(f"token {token!r}: {wrong!r} is not in the byte alphabet") from None

@@ -6,7 +6,7 @@ import codecs
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .tokenizer import Tokenizer
+    from .vocabulary import Vocabulary
 
 
 class StreamDecoder:
@@ -16,20 +16,28 @@ class StreamDecoder:
     cannot become a character are U+FFFD at once.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
-        self._tokenizer = tokenizer
-        self._spelled = (
-            {}
-            if skip_special_tokens
-            else {id: token.encode("utf-8") for token, id in tokenizer.special_tokens.items()}
-        )
+    def __init__(self, vocabulary: Vocabulary, skip_special_tokens: bool = True) -> None:
+        self._vocabulary, self._skip = vocabulary, skip_special_tokens
+        self._begin()
+
+    def _begin(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._first, self._strip = True, self._vocabulary.leading_spaces
 
     def push(self, id: int) -> str:
         """The characters that `id` completes, often ""; IndexError as in `Tokenizer.decode`."""
-        piece = self._tokenizer.token_bytes(id)
-        return self._decoder.decode(self._spelled.get(id, piece))
+        data = self._vocabulary.text_bytes(id, self._first, self._skip)
+        if data is None:
+            return ""
+        self._first = False
+        while self._strip and data.startswith(b" "):
+            data, self._strip = data[1:], self._strip - 1
+        if data:
+            self._strip = 0
+        return self._decoder.decode(data)
 
     def flush(self) -> str:
         """What is still held back, as U+FFFD; afterwards the decoder is new."""
-        return self._decoder.decode(b"", final=True)
+        held = self._decoder.decode(b"", final=True)
+        self._begin()
+        return held

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ..formats.files import atomic_write_text
-from .stream import StreamDecoder
+from .decoders import Decoder
+from .post_processors import PLAIN, Template
+from .vocabulary import Vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILE = "tokenizer.json"
@@ -52,21 +54,28 @@ def check_text(command: str, text: str) -> None:
         ) from None
 
 
-class Tokenizer(ABC):
-    """Turns text into ids and ids into text; `decode(encode(text)) == text` for every text.
+class Tokenizer(Vocabulary, ABC):
+    """Turns text into ids and ids into text.
 
-    kind            "byte", "char" or "bpe"
+    kind            "byte", "char", "bpe", "wordpiece" or "unigram"
+    backend         "python", or "tokenizers" where that library encodes; the ids are the same
     vocab_size      ids are 0 ... vocab_size - 1, control tokens included
     special_tokens  control tokens and their ids, such as {"<|endoftext|>": 256}; may be empty
     eos_id          id of the control token that ends a text, or None. Unless tokenizer_config.json
                     names it, it is `<|endoftext|>`, else the only control token there is
+    role_ids        ids of the control tokens that have a role: "bos", "eos", "pad", "unk", "cls",
+                    "sep", "mask", as far as there are any
+    chat_template   the Jinja template of a conversation, or None
 
     Encoding reads text only: the spelling of a control token in a text is ordinary text and never
-    gives its id. (Hugging Face's `tokenizers` matches control tokens inside text unless its
-    `encode_special_tokens` is set.) Immutable; may be shared between threads.
+    gives its id, unless that is asked for. (Hugging Face's `tokenizers` matches control tokens
+    inside text unless its `encode_special_tokens` is set.) May be shared between threads.
+    `decode(encode(text)) == text` for every text unless the tokenizer normalises, drops or marks
+    something, as WordPiece and SentencePiece do.
     """
 
-    kind: ClassVar[str]
+    kind: str
+    backend = "python"
 
     def __init__(
         self,
@@ -74,25 +83,13 @@ class Tokenizer(ABC):
         pieces: Sequence[bytes],
         special_tokens: Mapping[str, int],
         eos: str | None,
+        decoder: Decoder | None = None,
+        template: Template = PLAIN,
     ) -> None:
-        """`tokens` are the names by id; `pieces` the bytes of text by id, b"" for control tokens.
-
-        Raises ValueError for names that occur twice and for an unknown `eos`.
-        """
-        self._tokens = list(tokens)
-        self._pieces = list(pieces)
-        self._ids = {token: index for index, token in enumerate(self._tokens)}
-        if len(self._ids) != len(self._tokens):
-            twice = next(t for i, t in enumerate(self._tokens) if self._ids[t] != i)
-            raise ValueError(f"tokenizer: token {twice!r} occurs twice, each needs to be distinct")
-        if eos is not None and eos not in special_tokens:
-            raise ValueError(
-                f"tokenizer: the end token {eos!r} is none of the control tokens "
-                f"{sorted(special_tokens)}"
-            )
-        self.vocab_size = len(self._tokens)
-        self.special_tokens = dict(special_tokens)
-        self.eos_id = None if eos is None else special_tokens[eos]
+        """As in `Vocabulary`; `template` says what add_special_tokens adds."""
+        super().__init__(tokens, pieces, special_tokens, eos, decoder)
+        self._template = template
+        self.chat_template: str | None = None
 
     @abstractmethod
     def encode_array(self, text: str) -> np.ndarray:
@@ -113,49 +110,35 @@ class Tokenizer(ABC):
     def to_dict(self) -> dict[str, Any]:
         """The content of tokenizer.json."""
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text` as a list; errors as in `encode_array`."""
-        ids: list[int] = self.encode_array(text).tolist()
-        return ids
+    def encode(
+        self, text: str, add_special_tokens: bool = False, split_special_tokens: bool = True
+    ) -> list[int]:
+        """The ids of `text` as a list; errors as in `encode_array`.
 
-    def decode(
-        self,
-        ids: Iterable[int] | np.ndarray,
-        errors: str = "replace",
-        skip_special_tokens: bool = True,
-    ) -> str:
-        """The text of one sequence of ids.
-
-        `errors` says what becomes of bytes that are not UTF-8, as in `bytes.decode`. Control tokens
-        are left out, or spelled with skip_special_tokens=False. Raises IndexError for an id outside
-        the vocabulary, TypeError for what is not an integer.
+        add_special_tokens     also the control tokens that stand around a text, such as [CLS] and
+                               [SEP] or <s>, where the tokenizer has such a template
+        split_special_tokens   False: control tokens spelled in the text become their ids. Never
+                               for text that a user wrote
         """
-        checked = self._checked(ids, "decode")
-        if skip_special_tokens or not self.special_tokens:
-            return b"".join(map(self._pieces.__getitem__, checked)).decode("utf-8", errors)
-        spelled = {id: token.encode("utf-8") for token, id in self.special_tokens.items()}
-        data = b"".join([spelled.get(id, self._pieces[id]) for id in checked])
-        return data.decode("utf-8", errors)
+        ids: list[int] = (
+            self.encode_array(text).tolist()
+            if split_special_tokens
+            else self._encode_with_specials(text)
+        )
+        return self._template.around(ids) if add_special_tokens else ids
 
-    def stream(self, skip_special_tokens: bool = True) -> StreamDecoder:
-        """A decoder that takes ids one at a time and gives whole characters only."""
-        return StreamDecoder(self, skip_special_tokens)
+    def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
+        """Two texts in one sequence with control tokens around them: ids and segments (0 or 1)."""
+        return self._template.around_pair(self.encode(first), self.encode(second))
 
-    def token_bytes(self, id: int) -> bytes:
-        """The bytes of text that `id` stands for, b"" for a control token; IndexError as above."""
-        return self._pieces[self._checked([id], "token_bytes")[0]]
-
-    def id_to_token(self, id: int) -> str:
-        """The name of `id` in tokenizer.json; IndexError for an id outside the vocabulary."""
-        return self._tokens[self._checked([id], "id_to_token")[0]]
-
-    def token_to_id(self, token: str) -> int | None:
-        """The id of a name in tokenizer.json, None if there is no such token."""
-        return self._ids.get(token)
-
-    def byte_lengths(self) -> np.ndarray:
-        """Bytes of text that each id stands for, (vocab_size,) int64; 0 for control tokens."""
-        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+    def _encode_with_specials(self, text: str) -> list[int]:
+        check_text("encode", text)
+        names = sorted(self.special_tokens, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+        ids: list[int] = []
+        for index, part in enumerate(parts):
+            ids += [self.special_tokens[part]] if index % 2 else self.encode_array(part).tolist()
+        return ids
 
     @cached_property
     def fingerprint(self) -> str:
@@ -166,35 +149,19 @@ class Tokenizer(ABC):
         """Write tokenizer.json and tokenizer_config.json, as Hugging Face lays them out."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        eos = None if self.eos_id is None else self._tokens[self.eos_id]
-        config = {
+        roles = {f"{role}_token": self._tokens[id] for role, id in sorted(self.role_ids.items())}
+        config: dict[str, Any] = {
             "clean_up_tokenization_spaces": False,
-            "eos_token": eos,
+            "eos_token": None,
+            **roles,
             "tokenizer_class": "PreTrainedTokenizerFast",
         }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
         atomic_write_text(folder / TOKENIZER_FILE, self._to_json())
-        atomic_write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+        atomic_write_text(
+            folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        )
 
     def _to_json(self) -> str:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
-
-    def _checked(self, ids: Iterable[int] | np.ndarray, command: str) -> list[int]:
-        """`ids` as a list of Python ints, all inside the vocabulary."""
-        if isinstance(ids, np.ndarray):
-            if ids.ndim != 1:
-                raise ValueError(f"{command}: ids have shape {ids.shape}, one dimension is needed")
-            ids = ids.tolist()
-        try:
-            checked = [operator.index(id) for id in ids]
-        except TypeError as error:
-            raise TypeError(f"{command}: {error}, ids must be integers") from None
-        if checked and not 0 <= min(checked) <= max(checked) < self.vocab_size:
-            wrong = next(id for id in checked if not 0 <= id < self.vocab_size)
-            raise IndexError(
-                f"{command}: id {wrong} is outside the vocabulary of {self.vocab_size}, "
-                f"ids are 0 to {self.vocab_size - 1}"
-            )
-        return checked
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(vocab_size={self.vocab_size})"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-Document = dict[str, Any]
+from .reading import Document
 
 
 def byte_level(use_regex: bool) -> Document:

@@ -1,0 +1,192 @@
+"""Tokenizers out of the metadata of a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .added_tokens import AddedToken
+from .description import ROLES, Description
+from .gguf_vocabulary import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from .loading import from_document
+from .post_processors import around
+from .reading import Document, short
+from .split_patterns import BEGIN_NAMES, NFC_NAMES, STEPS_BY_NAME, WHOLE_TOKEN_NAMES
+from .tokenizer import Tokenizer
+
+Metadata = Mapping[str, Any]
+
+_KEYS = {role: f"tokenizer.ggml.{role}_token_id" for role in ("bos", "eos", "cls", "mask")} | {
+    "unk": "tokenizer.ggml.unknown_token_id",
+    "sep": "tokenizer.ggml.seperator_token_id",  # so spelled in the format
+    "pad": "tokenizer.ggml.padding_token_id",
+}
+_PHANTOM = "▁"  # stands before tokens that begin a word
+
+
+def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
+    """The tokenizer in the metadata of a GGUF file; `backend` as in `load`.
+
+    Kinds (tokenizer.ggml.model): "gpt2", byte-level BPE that splits as tokenizer.ggml.pre says, and
+    "bert", WordPiece. The ids are those of the tokenizer the file was made from: qwen2 normalises
+    to NFC, which llama.cpp leaves out. Raises ValueError naming what is missing, damaged or not
+    supported.
+    """
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind not in _KINDS:
+        raise ValueError(
+            f"from_gguf: tokenizer.ggml.model {kind!r} is not supported, one of "
+            f"{', '.join(_KINDS)} is needed"
+        )
+    try:
+        tokens = _strings(metadata, "tokens")
+        types = [int(one) for one in metadata.get("tokenizer.ggml.token_type", ())]
+        if types and len(types) != len(tokens):
+            raise ValueError(f"{len(tokens)} tokens and {len(types)} types, as many are needed")
+        return _KINDS[kind](metadata, tokens, types or [NORMAL] * len(tokens), backend)
+    except ValueError as error:
+        raise ValueError(f"from_gguf: {error}") from None
+
+
+def _strings(metadata: Metadata, part: str) -> list[str]:
+    values = metadata.get(f"tokenizer.ggml.{part}")
+    if not isinstance(values, list) or not set(map(type, values)) <= {str}:
+        raise ValueError(f"tokenizer.ggml.{part} is missing or no list of strings, it is needed")
+    return values
+
+
+def _gpt2(
+    metadata: Metadata, tokens: list[str], types: list[int], backend: str | None
+) -> Tokenizer:
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    if name not in STEPS_BY_NAME:
+        raise ValueError(
+            f"tokenizer.ggml.pre {short(name)} is not supported, one of "
+            f"{', '.join(STEPS_BY_NAME)} is needed"
+        )
+    steps = STEPS_BY_NAME[name]
+    nfc = metadata.get("tokenizer.ggml.normalizer.nfc", name in NFC_NAMES)
+    document = _document(
+        {"type": "NFC"} if nfc else None,
+        steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": steps},
+        steps[-1] | {"use_regex": True},
+        {
+            "type": "BPE",
+            "ignore_merges": name in WHOLE_TOKEN_NAMES,
+            "vocab": _ids(tokens),
+            "merges": _pairs(_strings(metadata, "merges")),
+        },
+    )
+    roles = _roles(metadata, len(tokens), {})
+    begins = bool(metadata.get("tokenizer.ggml.add_bos_token", name in BEGIN_NAMES))
+    ends = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
+    return _made(metadata, document, tokens, types, roles, (begins, ends), backend)
+
+
+def _bert(
+    metadata: Metadata, tokens: list[str], types: list[int], backend: str | None
+) -> Tokenizer:
+    roles = _roles(metadata, len(tokens), {"unk": 100, "sep": 102, "pad": 0, "mask": 103})
+    roles["cls"] = roles.get("cls", roles.get("bos", 101))
+    names = [
+        token[len(_PHANTOM) :]
+        if token.startswith(_PHANTOM)
+        else token
+        if type in (CONTROL, UNKNOWN) or (token.startswith("[") and token.endswith("]"))
+        else f"##{token}"
+        for token, type in zip(tokens, types)
+    ]
+    flags = {
+        name: bool(metadata.get(f"tokenizer.ggml.normalizer.{name}", True))
+        for name in ("lowercase", "strip_accents")
+    }
+    normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
+    document = _document(
+        normalizer | flags,
+        {"type": "BertPreTokenizer"},
+        {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        {
+            "type": "WordPiece",
+            "unk_token": names[roles["unk"]],
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": _ids(names),
+        },
+    )
+    document["post_processor"] = {
+        "type": "BertProcessing",
+        "sep": [names[roles["sep"]], roles["sep"]],
+        "cls": [names[roles["cls"]], roles["cls"]],
+    }
+    return _made(metadata, document, names, types, roles, None, backend)
+
+
+_KINDS = {"gpt2": _gpt2, "bert": _bert}
+
+
+def _document(normalizer: Any, split: Document, decoder: Document, model: Document) -> Document:
+    return {
+        "version": "1.0",
+        "normalizer": normalizer,
+        "pre_tokenizer": split,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
+def _made(
+    metadata: Metadata,
+    document: Document,
+    tokens: list[str],
+    types: list[int],
+    roles: dict[str, int],
+    around_text: tuple[bool, bool] | None,
+    backend: str | None,
+) -> Tokenizer:
+    """The tokenizer, with its added tokens, roles and template."""
+    document["added_tokens"] = [
+        AddedToken(token, id, special=type != USER_DEFINED).entry()
+        for id, (token, type) in enumerate(zip(tokens, types))
+        if type in (CONTROL, UNKNOWN, USER_DEFINED)
+    ]
+    if around_text is not None and any(around_text):
+        wanted = [role for role, flag in zip(("bos", "eos"), around_text) if flag]
+        if not set(wanted) <= roles.keys():
+            raise ValueError(f"{wanted[0]} is to stand around a text, but its id is not given")
+        begin, end = ([roles[role]] if role in wanted else [] for role in ("bos", "eos"))
+        document["post_processor"] = around(begin, end)
+    template = metadata.get("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
+        raise ValueError(f"tokenizer.chat_template is {short(template)}, a string is needed")
+    names = {role: tokens[roles[role]] for role in ROLES if role in roles}
+    ends = [names[role] for role in ("bos", "eos") if role in names]
+    return from_document(document, Description({}, names, ends, template), backend)
+
+
+def _roles(metadata: Metadata, count: int, defaults: dict[str, int]) -> dict[str, int]:
+    roles = dict(defaults)
+    for role, key in _KEYS.items():
+        if key in metadata:
+            roles[role] = int(metadata[key])
+    for role, id in roles.items():
+        if not 0 <= id < count:
+            raise ValueError(f"the {role} token is {id}, an id from 0 to {count - 1} is needed")
+    return roles
+
+
+def _ids(tokens: Sequence[str]) -> dict[str, int]:
+    ids = {token: id for id, token in enumerate(tokens)}
+    if len(ids) < len(tokens):
+        twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
+        raise ValueError(f"token {twice!r} occurs twice, each needs to be distinct")
+    return ids
+
+
+def _pairs(merges: list[str]) -> list[list[str]]:
+    """Merges as pairs: each is two tokens with a space between."""
+    pairs = [merge.split(" ") for merge in merges]
+    if not set(map(len, pairs)) <= {2} or not all(map(all, pairs)):
+        wrong = next(i for i, pair in enumerate(pairs) if len(pair) != 2 or not all(pair))
+        raise ValueError(f"merge {wrong} is {merges[wrong]!r}, two tokens are needed")
+    return pairs

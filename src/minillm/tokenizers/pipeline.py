@@ -1,0 +1,204 @@
+"""Tokenizers that a tokenizer.json describes: normalise, split, look up, put tokens around."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from . import models, normalizers, pre_tokenizers
+from .added_tokens import AddedToken, Finder, read_added_tokens
+from .decoders import decoder
+from .engines import Engine, engine
+from .library import Library
+from .piece_cache import PieceCache
+from .post_processors import template
+from .pre_tokenizers import is_byte_level
+from .reading import Document, an_object, require, require_known
+from .tokenizer import END_OF_TEXT, Tokenizer, check_text, id_dtype
+from .unicode_classes import LETTERS, NUMBERS, character_class
+
+PARTS = {
+    "version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+    "post_processor", "decoder", "model",
+}  # fmt: skip
+_STRETCH = 1 << 16
+# The last letter or number with a space behind it. (U+0D4E forms one grapheme with what follows.)
+_GAP = re.compile(
+    f"(?s:.*)[{character_class(LETTERS, 0xFFFF)}{character_class(NUMBERS, 0xFFFF)}](?<!\u0d4e)(?= )"
+)
+
+
+class PipelineTokenizer(Tokenizer):
+    """A tokenizer of tokenizer.json: BPE, WordPiece or Unigram with all that stands around them.
+
+    Truncation and padding, which a file may ask for, are never done here. Two providers encode, the
+    `tokenizers` library and Python with NumPy; the ids are the same, but what Python does not do
+    raises ValueError with the hint to install the library.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        eos: str | None = None,
+        specials: Collection[str] = (),
+        backend: str = "python",
+    ) -> None:
+        """`document` is the content of tokenizer.json; `specials` name further control tokens.
+
+        Raises ValueError naming the part that is damaged or not supported.
+        """
+        require_known(document, PARTS)
+        require(document, "version", (None, "1.0"))
+        model = an_object(document.get("model"), "model")
+        self.kind = models.KINDS[models.kind_of(model)]
+        self.backend = backend
+        added = read_added_tokens(document.get("added_tokens"))
+        tokens, self._added = all_tokens(models.vocabulary(model), added, specials)
+        special_tokens = {t.content: t.id for t in sorted(self._added, key=_id) if t.special}
+        super().__init__(
+            tokens,
+            (),
+            special_tokens,
+            eos or (END_OF_TEXT if END_OF_TEXT in special_tokens else None),
+            decoder(document.get("decoder")),
+            template(document.get("post_processor")),
+        )
+        entries = [token.entry() for token in self._added]
+        parts = {"truncation": None, "padding": None, "added_tokens": entries}
+        self._document = {"version": "1.0", **document, **parts}
+        dtype = id_dtype(self.vocab_size)
+        self._provider: Library | _Reference = (
+            Library(self._document, dtype) if backend == "tokenizers" else self._reference
+        )
+
+    def encode_array(self, text: str) -> np.ndarray:
+        check_text("encode", text)
+        return self._encoded(text, False)
+
+    def cut(self, text: str) -> int:
+        gap = _GAP.match(text) if self._cuttable else None
+        return gap.end() if gap else 0
+
+    def to_dict(self) -> Document:
+        return self._document
+
+    def _encode_with_specials(self, text: str) -> list[int]:
+        check_text("encode", text)
+        ids: list[int] = self._encoded(text, True).tolist()
+        return ids
+
+    def _encoded(self, text: str, specials: bool) -> np.ndarray:
+        provider = self._reference if self._provider.confused_by(text) else self._provider
+        stretches = list(self._stretches(text)) if not specials else [text]
+        return np.frombuffer(provider.encode(stretches, specials), id_dtype(self.vocab_size))
+
+    def _stretches(self, text: str) -> Iterator[str]:
+        """The text cut where that changes no id."""
+        start, width = 0, _STRETCH
+        while len(text) - start > width:
+            end = self.cut(text[start : start + width])
+            if end:
+                yield text[start : start + end]
+                start, width = start + end, _STRETCH
+            else:
+                width *= 2
+        yield text[start:]
+
+    @cached_property
+    def _reference(self) -> _Reference:
+        return _Reference(self._document, self._added, id_dtype(self.vocab_size))
+
+    @cached_property
+    def _cuttable(self) -> bool:
+        spec = self._document
+        return (
+            normalizers.cut_is_safe(spec.get("normalizer"))
+            and pre_tokenizers.cut_is_safe(spec.get("pre_tokenizer"))
+            and all(
+                token.special or not (token.lstrip or token.rstrip or _GAP.match(token.content))
+                for token in self._added
+            )
+        )
+
+
+class _Reference:
+    """Encodes with Python alone: this is the definition of what the ids are."""
+
+    def __init__(self, document: Document, added: list[AddedToken], dtype: np.dtype[Any]) -> None:
+        split = document.get("pre_tokenizer")
+        self._document, self._dtype = document["model"], dtype
+        self._on_bytes = models.kind_of(self._document) == "BPE" and is_byte_level(split)
+        normalizer = normalizers.normalizer(document.get("normalizer"))
+        self._split = pre_tokenizers.pre_tokenizer(split, self._on_bytes)
+        self._specials = {token.content for token in added if token.special}
+        models.check(self._document, self._specials, self._on_bytes)
+        self._finders = {flag: Finder(added, normalizer, flag) for flag in (False, True)}
+        self._ids = {token.id: np.array([token.id], dtype).tobytes() for token in added}
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return engine(self._document, self._specials, self._on_bytes)
+
+    @cached_property
+    def _cache(self) -> PieceCache:
+        return PieceCache(self._engine.lists, self._dtype)
+
+    def confused_by(self, text: str) -> bool:
+        """No text is."""
+        return False
+
+    def encode(self, stretches: list[str], specials: bool) -> bytes:
+        """The packed ids of the stretches of a text; with `specials` control tokens are found."""
+        return b"".join([self._encode(stretch, specials) for stretch in stretches])
+
+    def _encode(self, text: str, specials: bool) -> bytes:
+        packed = bytearray()
+        begins = True
+        for segment, id in self._finders[specials].segments(text):
+            if id is not None:
+                packed += self._ids[id]
+            elif segment:
+                pieces = self._split([segment], begins)
+                if self._engine.words:
+                    pieces = [word for piece in pieces for word in self._engine.words(piece)]
+                packed += b"".join(map(self._cache.__getitem__, pieces))
+            begins = False
+        return bytes(packed)
+
+
+def _id(token: AddedToken) -> int:
+    return token.id
+
+
+def all_tokens(
+    vocab: dict[str, int], added: list[AddedToken], specials: Collection[str]
+) -> tuple[list[str], list[AddedToken]]:
+    """Tokens by id, and the added ones with those of the model that are control tokens.
+
+    `specials` name such tokens of the model. Raises ValueError for ids that are not 0, 1, ... n - 1
+    or not those of the model.
+    """
+    vocab = dict(vocab)
+    by_content = {token.content: token for token in added}
+    for token in added:
+        if vocab.setdefault(token.content, token.id) != token.id:
+            raise ValueError(
+                f"added token {token.content!r} has id {token.id}, model.vocab says "
+                f"{vocab[token.content]}"
+            )
+    for name in specials:
+        if name in vocab:
+            token = by_content.get(name, AddedToken(name, vocab[name]))
+            by_content[name] = token._replace(special=True)
+    tokens = sorted(vocab, key=vocab.__getitem__)
+    wrong = next((i for i, token in enumerate(tokens) if vocab[token] != i), None)
+    if wrong is not None:
+        raise ValueError(
+            f"model.vocab has {len(tokens)} tokens but not id {wrong}, ids must be 0 to "
+            f"{len(tokens) - 1}"
+        )
+    return tokens, list(by_content.values())
