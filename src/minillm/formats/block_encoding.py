@@ -30,7 +30,7 @@ def encode(kind: str, numbers: Array) -> Iterator[Array]:
         if not held:
             largest = numpy.abs(piece).max()
             raise ValueError(f"numbers up to {largest:.4g} cannot be held in {kind}")
-        yield blocks
+        yield blocks.reshape(-1)
 
 
 def _held(blocks: Array) -> bool:

@@ -1,0 +1,157 @@
+"""Write a model in another format or with smaller numbers, and compare the two."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from minillm.cli.main import FAILED, OK, tell
+from minillm.formats.block_encoding import encode
+from minillm.formats.deferred import Blocks
+from minillm.quantities import number, size
+
+if TYPE_CHECKING:
+    from minillm.models.opening import Model
+
+FORMATS = {  # and the dtypes that each holds
+    "hf": ("f32", "bf16", "f16"),
+    "gguf": ("f32", "bf16", "f16", "q8_0", "q4_0", "q4_1"),
+}
+VOCABULARY, NO_VOCABULARY = "tokenizer.ggml.model", ("no_vocab", "none")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="IN", help="model folder, .gguf file or pulled name")
+    parser.add_argument("out", metavar="OUT", help="folder or .gguf file that is not there yet")
+    parser.add_argument("--to", choices=FORMATS, help="format (gguf if OUT ends so, else hf)")
+    parser.add_argument(
+        "--dtype", choices=FORMATS["gguf"], default="f32", help="numbers of the weights (f32)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from minillm.formats.hf import TOLERANCE
+    from minillm.models.folder import load_model
+    from minillm.models.opening import find, open_model
+
+    out, dtype = Path(arguments.out), arguments.dtype
+    target = arguments.to or ("gguf" if out.suffix == ".gguf" else "hf")
+    _require_place(out, target, dtype)
+    opened = open_model(find(arguments.model))
+    model = load_model(opened.path)
+    before = _logits(model)
+    if target == "gguf":
+        _write_gguf(out, opened, model, dtype)
+    else:
+        _write_folder(out, opened, model, dtype)
+    del model
+    gc.collect()  # the second model need not find room beside the first
+    difference = float(numpy.abs(_logits(load_model(out)) - before).max())
+    found = {
+        "in": {"path": str(opened.path), "bytes": _bytes(opened)},
+        "out": {"path": str(out), "bytes": _bytes(open_model(out)), "to": target, "dtype": dtype},
+        "largest_logit": float(numpy.abs(before).max()),
+        "largest_logit_difference": difference,
+    }
+    print(json.dumps(found) if arguments.json else _table(found))
+    if not difference <= (TOLERANCE if dtype == "f32" else numpy.inf):
+        tell(f"minillm: convert: {out} does not give the logits of {opened.path}")
+        return FAILED
+    return OK
+
+
+def _require_place(out: Path, target: str, dtype: str) -> None:
+    if dtype not in FORMATS[target]:
+        raise ValueError(
+            f"convert: {target} does not hold {dtype}, one of {', '.join(FORMATS[target])} is "
+            "needed; --to gguf holds it"
+        )
+    if out.exists() and not (target == "hf" and out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"convert: {out} is there already, a new name is needed")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"convert: there is no folder {out.absolute().parent}")
+
+
+def _logits(model: Any) -> numpy.ndarray:
+    """What the model gives for the reference prompt, in float64."""
+    from minillm.formats.hf import reference_prompt
+    from minillm.models.folder import logits_of
+
+    prompt = reference_prompt(model.config.vocab_size, model.config.context)
+    return logits_of(model)(prompt).astype(numpy.float64)
+
+
+def _write_gguf(out: Path, opened: Model, model: Any, dtype: str) -> None:
+    from minillm.models.gguf_export import write_gguf
+
+    if opened.is_gguf:  # the vocabulary, chat template included, as it is
+        carried = {k: v for k, v in opened.metadata.items() if k.startswith("tokenizer.")}
+        write_gguf(out, model, carried, dtype)
+    else:
+        write_gguf(out, model, _tokenizer(opened), dtype)
+
+
+def _write_folder(out: Path, opened: Model, model: Any, dtype: str) -> None:
+    """Write the whole folder aside, then give it its name."""
+    from minillm.models.folder import save_model
+
+    _round(model, dtype)
+    aside = out.with_name(f"{out.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        save_model(aside, model, _tokenizer(opened), dtype=dtype)
+        if out.exists():
+            out.rmdir()
+        os.replace(aside, out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _round(model: Any, dtype: str) -> None:
+    """Give the weights the values they will have in the file, so that the logits stored fit."""
+    kind = dtype.upper()
+    for name, parameter in model.named_parameters() if dtype != "f32" else ():
+        try:
+            raw = numpy.concatenate(list(encode(kind, parameter.data)))
+        except ValueError as error:
+            raise ValueError(f"convert: {name}: {error}") from error
+        Blocks(raw.view(numpy.uint8), kind, parameter.shape).decode(parameter.data)
+
+
+def _tokenizer(opened: Model) -> Any:
+    """The tokenizer, or None, with a word about it, where the model has none."""
+    from minillm.models.folder import load_tokenizer
+
+    try:
+        if not opened.is_gguf or opened.metadata.get(VOCABULARY) not in (None, *NO_VOCABULARY):
+            return load_tokenizer(opened.path, opened.metadata)
+    except FileNotFoundError:
+        pass
+    tell(f"minillm: note: {opened.path} has no tokenizer, none is written")
+    return None
+
+
+def _bytes(opened: Model) -> int:
+    return sum(path.stat().st_size for path in opened.files)
+
+
+def _table(found: dict[str, Any]) -> str:
+    source, written = found["in"], found["out"]
+    share = written["bytes"] / source["bytes"]
+    return (
+        f"in    {size(source['bytes']):>8}  {source['path']}\n"
+        f"out   {size(written['bytes']):>8}  {written['path']}, {written['to']} {written['dtype']},"
+        f" {share:.0%} of the size\n"
+        f"largest logit difference on the reference prompt: "
+        f"{number(found['largest_logit_difference'])}"
+        f" (the largest logit is {number(found['largest_logit'])})"
+    )
