@@ -159,6 +159,18 @@ def test_gradients_are_what_transformers_gave(kind, task, dtype, tolerance, reco
     np.testing.assert_allclose(norms, right, rtol=tolerance, atol=tolerance / 10)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_xlm_roberta_is_roberta_by_another_name(tmp_path, task):
+    model = small("roberta", task)
+    save_model(tmp_path, model)
+    content = model.config.to_hf() | {"model_type": "xlm-roberta"}
+    content["architectures"] = [f"XLMRoberta{task}"]
+    hf.write_json(tmp_path / "config.json", content)
+    again = load_model(tmp_path)
+    assert again.config.to_hf() == content
+    assert np.array_equal(run(again, *batch("roberta")), run(model, *batch("roberta")))
+
+
 class TestMask:
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_padded_row_gives_what_it_gives_alone(self, kind):

@@ -41,8 +41,8 @@ class RobertaConfig(EncoderConfig):
         super().__post_init__()
         if self.pad_token_id is None or self.context < 1:
             raise ValueError(
-                f"roberta: pad_token_id is {self.pad_token_id}, an id from 0 and more than 1 below "
-                f"max_position_embeddings={self.max_position_embeddings} is needed"
+                f"{self.model_type}: pad_token_id is {self.pad_token_id}, an id from 0 and more "
+                f"than 1 below max_position_embeddings={self.max_position_embeddings} is needed"
             )
 
     @property
