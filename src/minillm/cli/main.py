@@ -51,7 +51,7 @@ def limit_numpy_threads(arguments: Sequence[str]) -> None:
 
 def build_parser() -> Parser:
     from minillm import __version__
-    from minillm.cli import convert, doctor, generate, pull, train, verify_resume
+    from minillm.cli import convert, doctor, embed, generate, pull, train, verify_resume
 
     parser = Parser(
         prog="minillm",
@@ -60,7 +60,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (train, generate, convert, pull, verify_resume, doctor):
+    for command in (train, generate, embed, convert, pull, verify_resume, doctor):
         name = command.__name__.rpartition(".")[2].replace("_", "-")
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
