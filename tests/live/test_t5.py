@@ -13,6 +13,7 @@ from minillm.models.t5 import from_files, to_files
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+torch.set_num_threads(1)
 
 SMALL = {"vocab_size": 37, "d_model": 24, "d_kv": 6, "d_ff": 20, "num_layers": 2, "num_heads": 4}
 CONFIGURATIONS = {

@@ -1,6 +1,6 @@
 """The model families by their `model_type`. A family is one file and one line here."""
 
-from minillm.models import bert, distilbert, gpt2, llama, roberta, t5, xlm_roberta
+from minillm.models import bert, distilbert, gpt2, llama, roberta, t5, transformer, xlm_roberta
 from minillm.models.bert import Bert, BertConfig
 from minillm.models.distilbert import DistilBert, DistilBertConfig
 from minillm.models.family import Family
@@ -9,11 +9,13 @@ from minillm.models.llama import Llama, LlamaConfig
 from minillm.models.roberta import Roberta, RobertaConfig
 from minillm.models.t5 import T5
 from minillm.models.t5_config import T5Config
+from minillm.models.transformer import Transformer
+from minillm.models.transformer_config import TransformerConfig
 from minillm.models.xlm_roberta import XLMRobertaConfig
 
 FAMILIES: dict[str, Family] = {
     kind: module.FAMILY
-    for module in (gpt2, llama, bert, roberta, xlm_roberta, distilbert, t5)
+    for module in (gpt2, llama, bert, roberta, xlm_roberta, distilbert, t5, transformer)
     for kind in module.FAMILY.model_types
 }
 
@@ -32,5 +34,7 @@ __all__ = [
     "Roberta",
     "RobertaConfig",
     "T5Config",
+    "Transformer",
+    "TransformerConfig",
     "XLMRobertaConfig",
 ]

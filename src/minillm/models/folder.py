@@ -11,9 +11,16 @@ from typing import Any
 import numpy
 
 from minillm import nn, tokenizers
-from minillm.formats import gguf, hf, shards
+from minillm.formats import ctranslate2, gguf, hf, shards
 from minillm.models import FAMILIES
-from minillm.models.opening import Model, find, open_config, open_model, require_memory
+from minillm.models.opening import (
+    VOCABULARIES,
+    Model,
+    find,
+    open_config,
+    open_model,
+    require_memory,
+)
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
@@ -21,13 +28,15 @@ from minillm.tokenizers import Tokenizer
 def logits_of(model: Any) -> Callable[[numpy.ndarray], numpy.ndarray]:
     """ids (B, T) to what the model gives, as an array, in evaluation mode, off the tape.
 
-    An encoder-decoder is given the ids on both sides.
+    An encoder-decoder is given the ids on both sides, wrapped at the size of its target vocabulary.
     """
 
     def logits(ids: numpy.ndarray) -> numpy.ndarray:
         training = model.training
         model.eval()
-        inputs = (ids, ids) if model.config.kind == "encoder-decoder" else (ids,)
+        inputs = [ids]
+        if model.config.kind == "encoder-decoder":
+            inputs.append(ids % model.config.target_size)
         try:
             with no_grad():
                 return model(*inputs).numpy()
@@ -59,15 +68,19 @@ def save_description(
 ) -> None:
     """Write everything but the weights: config.json, generation_config.json, tokenizer.json."""
     folder = Path(folder)
-    hf.write_json(folder / "config.json", model.config.to_hf())
+    config = model.config
+    hf.write_json(folder / "config.json", config.to_hf())
     if tokenizer is None:
         return
-    generation = {
-        name: tokenizer.eos_id
-        for name in ("bos_token_id", "eos_token_id")
-        if tokenizer.eos_id is not None
-    }
-    hf.write_json(folder / "generation_config.json", generation | {"do_sample": True})
+    if config.kind == "encoder-decoder":
+        names = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+        generation = {name: getattr(config, name) for name in names}
+    elif tokenizer.eos_id is None:
+        generation = {"do_sample": True}
+    else:
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_id)
+        generation = ends | {"do_sample": True}
+    hf.write_json(folder / "generation_config.json", generation)
     tokenizer.save(folder)
 
 
@@ -148,16 +161,21 @@ def load(
         opened = open_model(found, verify=True)
         model, metadata = _build(opened), opened.metadata
     tokenizer = load_tokenizer(found, metadata)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    encodes_and_decodes = model.config.kind == "encoder-decoder"  # with two vocabularies, perhaps
+    size = model.config.target_size if encodes_and_decodes else model.config.vocab_size
+    if tokenizer.vocab_size > size:
         raise ValueError(
             f"load: the tokenizer of {path} has {tokenizer.vocab_size} ids, "
-            f"the model only {model.config.vocab_size}; they do not belong together"
+            f"the model only {size}; they do not belong together"
         )
     return model, tokenizer
 
 
 def load_tokenizer(path: Path, metadata: dict[str, Any] | None = None) -> Tokenizer:
     """The tokenizer of what `find` gave; `metadata` of a GGUF file if it was read already."""
+    if ctranslate2.is_folder(path):
+        vocabularies = (metadata or open_model(path).metadata)[VOCABULARIES]
+        return tokenizers.SourceTargetTokenizer(**vocabularies._asdict())
     if not path.is_file():
         return tokenizers.load(path)
     if metadata is None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm import machine
-from minillm.formats import hf, hub, shards
+from minillm.formats import ctranslate2, hf, hub, shards
 from minillm.models import FAMILIES, Family
 from minillm.quantities import count, size
 
 GGUF_MAGIC = b"GGUF"
 BYTES = 4  # of a parameter in memory
+VOCABULARIES = "vocabularies"  # in the metadata of a CTranslate2 folder
 TOO_MANY = 100  # times the parameters in the file: not a difference to be listed
 
 
@@ -21,7 +22,7 @@ class Model(NamedTuple):
 
     path        the folder or the .gguf file
     arrays      weights by the names of the family's state_dict
-    metadata    what the file says of itself: strings (safetensors) or anything (GGUF)
+    metadata    what the file says of itself: strings (safetensors) or anything (GGUF, CTranslate2)
     files       those that hold the weights
     """
 
@@ -62,7 +63,7 @@ def find(path: str | os.PathLike[str], *, pull: bool = False) -> Path:
 
 
 def _in_folder(folder: Path) -> Path:
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or ctranslate2.is_folder(folder):
         return folder
     ggufs = sorted(folder.glob("*.gguf"))
     if len(ggufs) == 1:
@@ -111,7 +112,7 @@ def configure(content: dict[str, Any], source: Path) -> tuple[Family, Any]:
 
 def open_config(path: Path, changes: dict[str, Any] | None = None) -> tuple[Family, Any]:
     """Family and configuration of what `find` gave; `changes` go before what config.json says."""
-    if path.is_file():
+    if path.is_file() or ctranslate2.is_folder(path):
         found = open_model(path, changes)
         return found.family, found.config
     source = path / "config.json"
@@ -131,6 +132,10 @@ def open_model(path: Path, changes: dict[str, Any] | None = None, *, verify: boo
         content, arrays, metadata = open_gguf(path)
         family, config = configure(content | (changes or {}), path)
         files = [path]
+    elif ctranslate2.is_folder(path):
+        content, arrays, vocabularies = ctranslate2.open(path)
+        family, config = configure(content | (changes or {}), path)
+        metadata, files = {VOCABULARIES: vocabularies}, [path / ctranslate2.MODEL_FILE]
     else:
         family, config = open_config(path, changes)
         arrays, metadata, files = shards.read(path, verify=verify)

@@ -81,6 +81,11 @@ class T5Config:
             )
 
     @property
+    def target_size(self) -> int:
+        """Rows of logits: source and target share one vocabulary."""
+        return self.vocab_size
+
+    @property
     def n_layer(self) -> int:
         """Layers of the decoder, those a cache holds keys and values of."""
         return self.num_decoder_layers or 0

@@ -16,9 +16,11 @@ from minillm.nn.layers import (
     uniform,
 )
 from minillm.nn.module import Module, ModuleList, Sequential
+from minillm.nn.multihead import MultiheadAttention
 from minillm.nn.parameter import DeferredParameter, Parameter, init_skipped, skip_init
 from minillm.nn.relative_position import RelativePositionBias, relative_position_bucket
 from minillm.nn.rotary import Rotary
+from minillm.nn.sinusoidal import sinusoidal_positions
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,6 +34,7 @@ __all__ = [
     "Linear",
     "Module",
     "ModuleList",
+    "MultiheadAttention",
     "Parameter",
     "RMSNorm",
     "RelativePositionBias",
@@ -44,6 +47,7 @@ __all__ = [
     "merge_heads",
     "normal",
     "relative_position_bucket",
+    "sinusoidal_positions",
     "skip_init",
     "split_heads",
     "uniform",

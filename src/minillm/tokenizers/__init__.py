@@ -16,6 +16,7 @@ from .gguf_documents import from_gguf
 from .gguf_vocabulary import to_gguf
 from .loading import from_document, load
 from .pipeline import PipelineTokenizer
+from .source_target import SourceTargetTokenizer
 from .stream import StreamDecoder
 from .tokenizer import Tokenizer, id_dtype
 from .training import train
@@ -25,6 +26,7 @@ __all__ = [
     "ByteTokenizer",
     "CharTokenizer",
     "PipelineTokenizer",
+    "SourceTargetTokenizer",
     "StreamDecoder",
     "Tokenizer",
     "from_document",

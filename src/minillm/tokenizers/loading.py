@@ -12,6 +12,7 @@ from .library import choose_backend, is_installed
 from .pipeline import PARTS, PipelineTokenizer, all_tokens
 from .reading import Document, Unsupported, an_object, require, require_known
 from .simple_documents import simple
+from .source_target import is_saved_in, load_source_target
 from .tokenizer import TOKENIZER_FILE, Tokenizer
 
 
@@ -27,6 +28,8 @@ def load(path: str | os.PathLike[str], backend: str | None = None) -> Tokenizer:
     not supported.
     """
     path = Path(path)
+    if is_saved_in(path):
+        return load_source_target(path)
     if path.is_dir():
         path = path / TOKENIZER_FILE
     try:
