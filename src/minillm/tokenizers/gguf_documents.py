@@ -7,7 +7,7 @@ from typing import Any
 
 from .added_tokens import AddedToken
 from .description import ROLES, Description
-from .gguf_vocabulary import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from .gguf_vocabulary import CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, USER_DEFINED
 from .loading import from_document
 from .post_processors import around
 from .reading import Document, short
@@ -16,11 +16,6 @@ from .tokenizer import Tokenizer
 
 Metadata = Mapping[str, Any]
 
-_KEYS = {role: f"tokenizer.ggml.{role}_token_id" for role in ("bos", "eos", "cls", "mask")} | {
-    "unk": "tokenizer.ggml.unknown_token_id",
-    "sep": "tokenizer.ggml.seperator_token_id",  # so spelled in the format
-    "pad": "tokenizer.ggml.padding_token_id",
-}
 _PHANTOM = "▁"  # stands before tokens that begin a word
 
 
@@ -166,7 +161,7 @@ def _made(
 
 def _roles(metadata: Metadata, count: int, defaults: dict[str, int]) -> dict[str, int]:
     roles = dict(defaults)
-    for role, key in _KEYS.items():
+    for role, key in ROLE_KEYS.items():
         if key in metadata:
             roles[role] = int(metadata[key])
     for role, id in roles.items():
