@@ -335,6 +335,7 @@ CANNOT_BE_HELD = {  # of small_llama.CASES
     "dynamic": "rope_scaling dynamic with factor",
     "yarn, every setting": "yarn with beta_fast=5.0",
     "yarn, own attention factor": "yarn with attention_factor=1.25",
+    "yarn, long ramp": "yarn with beta_slow=0.01",
     "longrope": "longrope with",
     "longrope, short": "longrope with",
     "llama3": "only that of Llama 3.1",
