@@ -154,6 +154,9 @@ def test_what_cannot_be_is_refused_in_one_line(folder, tmp_path, capsys):
     assert refused(capsys, folder, "--file", tmp_path / "latin").endswith(
         "latin, at offset 3, is not UTF-8, a text in UTF-8 is needed"
     )
+    save_model(tmp_path / "other", small("bert", vocab_size=10))
+    (tmp_path / "other" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    assert "has 11 ids, the model only 10; they do" in refused(capsys, tmp_path / "other", "a")
     save_model(tmp_path / "decoder", small_gpt2())
     assert refused(capsys, tmp_path / "decoder", "a").endswith(
         "decoder is a decoder, an encoder is needed, such as BERT"

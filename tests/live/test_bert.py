@@ -8,6 +8,7 @@ import pytest
 from minillm import no_grad
 from minillm.models import FAMILIES
 from minillm.models.folder import load_model, save_model
+from real_models import minilm
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -207,3 +208,17 @@ def test_a_padded_row_gives_what_it_gives_alone(tmp_path, kind):
     with no_grad():
         together, alone = our(ids, mask).numpy()[0, :4], our(ids[:1, :4]).numpy()[0]
     np.testing.assert_allclose(together, alone, rtol=1e-11)
+
+
+def test_minilm_in_float64():
+    folder = minilm()
+    their = transformers.BertModel.from_pretrained(folder).double().eval()
+    our = load_model(folder).astype("float64")
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, our.config.vocab_size, (3, 40))
+    mask = np.ones(ids.shape, int)
+    mask[1, 20:] = mask[2, 5:] = 0
+    with torch.no_grad(), no_grad():
+        right = call(their, ids, mask, None)
+        assert relative(our(ids, mask).numpy(), right.last_hidden_state.numpy()) < 1e-9
+        assert relative(our.pooled(ids, mask).numpy(), right.pooler_output.numpy()) < 1e-9

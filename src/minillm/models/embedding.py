@@ -19,7 +19,7 @@ import numpy
 
 from minillm import ops
 from minillm.formats import hf
-from minillm.models.folder import load_model, load_tokenizer
+from minillm.models.folder import load_model, load_tokenizer, require_fit
 from minillm.models.opening import find, open_config
 from minillm.tensor import Tensor, no_grad
 
@@ -169,7 +169,9 @@ def load(path: str | os.PathLike[str]) -> Embedder:
     if kind != "encoder":
         raise ValueError(f"embed: {path} is a {kind}, an encoder is needed, such as BERT")
     model = load_model(place, changes={"architectures": None, "add_pooling_layer": False})
-    return Embedder(model, load_tokenizer(place), **settings(place))
+    tokenizer = load_tokenizer(place)
+    require_fit(tokenizer, model.config.vocab_size, path)
+    return Embedder(model, tokenizer, **settings(place))
 
 
 def settings(folder: Path) -> dict[str, Any]:

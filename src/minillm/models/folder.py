@@ -163,12 +163,17 @@ def load(
     tokenizer = load_tokenizer(found, metadata)
     encodes_and_decodes = model.config.kind == "encoder-decoder"  # with two vocabularies, perhaps
     size = model.config.target_size if encodes_and_decodes else model.config.vocab_size
+    require_fit(tokenizer, size, path)
+    return model, tokenizer
+
+
+def require_fit(tokenizer: Tokenizer, size: int, path: str | os.PathLike[str]) -> None:
+    """ValueError if the tokenizer has more ids than the model's `size` embeddings."""
     if tokenizer.vocab_size > size:
         raise ValueError(
             f"load: the tokenizer of {path} has {tokenizer.vocab_size} ids, "
             f"the model only {size}; they do not belong together"
         )
-    return model, tokenizer
 
 
 def load_tokenizer(path: Path, metadata: dict[str, Any] | None = None) -> Tokenizer:
