@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
+    from minillm.cli.texts import decoded
     from minillm.generation import stream
     from minillm.models.folder import load
 
@@ -38,7 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     model, tokenizer = load(arguments.model)
-    prompt = _read_prompt() if arguments.prompt == "-" else arguments.prompt
+    prompt = arguments.prompt
+    if prompt == "-":
+        prompt = decoded(sys.stdin.buffer.read(), "generate", "the prompt")
     if not prompt and tokenizer.eos_id is None:
         raise ValueError("generate: no prompt given, this model needs one to begin with; --prompt")
     console = Console(sys.stdout)
@@ -65,17 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     if console.full is not None:
         raise console.full
     return OK
-
-
-def _read_prompt() -> str:
-    """All of standard input, as UTF-8 whatever the locale says."""
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"generate: byte 0x{error.object[error.start]:02X} of the prompt, at offset "
-            f"{error.start}, is not UTF-8, a text in UTF-8 is needed"
-        ) from error
 
 
 def _slide_notice() -> Callable[[int], None]:

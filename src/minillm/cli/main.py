@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import warnings
@@ -11,6 +12,18 @@ from contextlib import suppress
 from typing import NoReturn
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+COMMANDS = (  # each a file of this folder
+    "train",
+    "generate",
+    "predict",
+    "score",
+    "embed",
+    "info",
+    "convert",
+    "pull",
+    "verify-resume",
+    "doctor",
+)
 NUMPY_POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -51,7 +64,6 @@ def limit_numpy_threads(arguments: Sequence[str]) -> None:
 
 def build_parser() -> Parser:
     from minillm import __version__
-    from minillm.cli import convert, doctor, embed, generate, pull, train, verify_resume
 
     parser = Parser(
         prog="minillm",
@@ -60,8 +72,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (train, generate, embed, convert, pull, verify_resume, doctor):
-        name = command.__name__.rpartition(".")[2].replace("_", "-")
+    for name in COMMANDS:
+        command = importlib.import_module(f"minillm.cli.{name.replace('-', '_')}")
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         command.add_arguments(sub)

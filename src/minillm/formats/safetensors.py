@@ -174,6 +174,15 @@ def size_of(path: Any, name: str, array: Array, dtype: str | None) -> int:
     return array.size * DTYPES[_kind(path, name, array, dtype)].itemsize
 
 
+def rounded(array: Array, dtype: str) -> numpy.ndarray:
+    """What an array of floating-point numbers is, in its own dtype, after being written."""
+    host = to_numpy(array)
+    if dtype == "bf16":
+        words = round_bf16(host).reshape(-1).view(numpy.uint8)
+        return Blocks(words, "BF16", host.shape).decode().astype(host.dtype)
+    return host.astype(DTYPES[FLOATS[dtype]]).astype(host.dtype)
+
+
 def _bytes(path: Any, name: str, array: Array, kind: str) -> Any:
     """The array as it lies in the file."""
     host = to_numpy(array)

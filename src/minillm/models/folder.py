@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from minillm import nn, tokenizers
-from minillm.formats import ctranslate2, gguf, hf, shards
+from minillm.arrays import xp_of
+from minillm.formats import ctranslate2, gguf, hf, safetensors, shards
 from minillm.models import FAMILIES
 from minillm.models.opening import (
     VOCABULARIES,
@@ -23,6 +25,8 @@ from minillm.models.opening import (
 )
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
+
+TORCH_DTYPES = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 def logits_of(model: Any) -> Callable[[numpy.ndarray], numpy.ndarray]:
@@ -55,21 +59,42 @@ def save_weights(
 ) -> None:
     """Write model.safetensors, or shards, with reference logits in the metadata.
 
-    `dtype` is "f64", "f32", "f16", "bf16" or None, the model's own.
+    `dtype` is "f64", "f32", "f16", "bf16" or None, the model's own. The reference is what the
+    rounded weights give.
     """
     arrays = FAMILIES[model.config.to_hf()["model_type"]].to_files(model.state_dict(), model.config)
     prompt = hf.reference_prompt(model.config.vocab_size, model.config.context)
-    metadata = {"format": "pt"} | hf.reference_metadata(logits_of(model)(prompt))
+    with _rounded(model, dtype):
+        metadata = {"format": "pt"} | hf.reference_metadata(logits_of(model)(prompt))
     shards.write(Path(folder), arrays, metadata, dtype, shard_bytes)
 
 
+@contextmanager
+def _rounded(model: Any, dtype: str | None) -> Iterator[None]:
+    """Inside the block the weights have the values that they have in a file of `dtype`."""
+    exact = [(parameter, parameter.data) for parameter in model.parameters()]
+    try:
+        if dtype in ("f16", "bf16"):
+            for parameter, array in exact:
+                parameter.data = xp_of(array).asarray(safetensors.rounded(array, dtype))
+        yield
+    finally:
+        for parameter, array in exact:
+            parameter.data = array
+
+
 def save_description(
-    folder: str | os.PathLike[str], model: Any, tokenizer: Tokenizer | None = None
+    folder: str | os.PathLike[str],
+    model: Any,
+    tokenizer: Tokenizer | None = None,
+    *,
+    dtype: str | None = None,
 ) -> None:
     """Write everything but the weights: config.json, generation_config.json, tokenizer.json."""
     folder = Path(folder)
     config = model.config
-    hf.write_json(folder / "config.json", config.to_hf())
+    stored = {} if dtype is None else {"torch_dtype": TORCH_DTYPES[dtype]}
+    hf.write_json(folder / "config.json", config.to_hf() | stored)
     if tokenizer is None:
         return
     if config.kind == "encoder-decoder":
@@ -94,7 +119,7 @@ def save_model(
 ) -> None:
     """Write a whole model in Hugging Face layout; options as for `save_weights`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    save_description(folder, model, tokenizer)
+    save_description(folder, model, tokenizer, dtype=dtype)
     save_weights(folder, model, dtype=dtype, shard_bytes=shard_bytes)
 
 
@@ -185,4 +210,4 @@ def load_tokenizer(path: Path, metadata: dict[str, Any] | None = None) -> Tokeni
         return tokenizers.load(path)
     if metadata is None:
         metadata = gguf.read(path)[0]
-    return tokenizers.from_gguf(metadata)  # type: ignore[attr-defined]
+    return tokenizers.from_gguf(metadata)

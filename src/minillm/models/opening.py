@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Model(NamedTuple):
     arrays      weights by the names of the family's state_dict
     metadata    what the file says of itself: strings (safetensors) or anything (GGUF, CTranslate2)
     files       those that hold the weights
+    dtypes      how many numbers they store in which dtype, the commonest first
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Model(NamedTuple):
     arrays: dict[str, Any]
     metadata: dict[str, Any]
     files: list[Path]
+    dtypes: dict[str, int]
 
     @property
     def is_gguf(self) -> bool:
@@ -141,7 +144,16 @@ def open_model(path: Path, changes: dict[str, Any] | None = None, *, verify: boo
         arrays, metadata, files = shards.read(path, verify=verify)
     state = family.from_files(arrays, config)
     _require_agreement(config, state, files[0] if len(files) == 1 else path)
-    return Model(path, family, config, state, metadata, files)
+    return Model(path, family, config, state, metadata, files, _dtypes(arrays))
+
+
+def _dtypes(arrays: dict[str, Any]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for array in arrays.values():
+        plain = array.dtype
+        kind = getattr(array, "kind", f"{plain.kind.upper()}{8 * plain.itemsize}")
+        counts[kind] += array.size
+    return dict(counts.most_common())
 
 
 def _require_agreement(config: Any, state: dict[str, Any], source: Path) -> None:

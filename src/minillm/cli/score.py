@@ -1,0 +1,76 @@
+"""Say how probable a text is to a model: per token, perplexity, bits per byte."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from minillm.cli.main import OK, tell
+
+SHOWN = 40  # tokens listed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="PATH", help="folder, .gguf file or pulled name")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", metavar="TEXT", help="the text, - to read it from stdin")
+    source.add_argument("--file", metavar="FILE", help="a file of text in UTF-8")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from minillm import kernels
+    from minillm.cli.texts import read_file, read_stdin
+    from minillm.generation.scoring import score
+    from minillm.models.folder import load
+
+    if arguments.threads is not None:
+        kernels.set_threads(arguments.threads)
+    if arguments.file is not None:
+        text = read_file("score", arguments.file)
+    else:
+        text = read_stdin("score") if arguments.text == "-" else arguments.text
+    model, tokenizer = load(arguments.model)
+    found = score(model, tokenizer, text)
+    if found.windows > 1:
+        context = model.config.context
+        tell(
+            f"minillm: note: {len(found.ids):,} tokens are more than the context of {context:,}, "
+            f"read in {found.windows:,} windows that overlap by half"
+        )
+    if arguments.json:
+        print(json.dumps(as_json(found), ensure_ascii=False))
+    else:
+        _show(found)
+    return OK
+
+
+def as_json(found: Any) -> dict[str, Any]:
+    return {
+        "tokens": [
+            {"id": id, "token": token, "log_probability": value}
+            for id, token, value in zip(found.ids, found.tokens, found.log_probabilities)
+        ],
+        "log_probability": found.total,
+        "scored": found.scored,
+        "bytes": found.bytes,
+        "perplexity": found.perplexity,
+        "bits_per_byte": found.bits_per_byte,
+        "windows": found.windows,
+    }
+
+
+def _show(found: Any) -> None:
+    print(f"{'id':>8}  {'token':<20} log-probability")
+    rows = list(zip(found.ids, found.tokens, found.log_probabilities))
+    for id, token, value in rows[:SHOWN]:
+        shown = "(nothing before it)" if value is None else f"{value:>15.4f}"
+        print(f"{id:>8}  {token!r:<20} {shown}")
+    if len(rows) > SHOWN:
+        print(f"{'...':>8}  {len(rows) - SHOWN:,} more with --json")
+    print(f"log-probability {found.total:.4f} of {found.scored:,} tokens")
+    print(f"perplexity      {found.perplexity:.4f}")
+    if found.bits_per_byte is not None:
+        print(f"bits per byte   {found.bits_per_byte:.4f} ({found.bytes:,} bytes)")
