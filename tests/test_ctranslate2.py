@@ -436,6 +436,18 @@ class TestPublishedModel:
                 assert names.decode(generate_ids(some, ids)[0]) == latin
         assert model.parameter_count() == 182_731
 
+    def test_text_to_text(self, published):
+        for arabic, latin in self.WORDS:
+            for options in ({"temperature": 0}, {"temperature": 0, "use_cache": False}):
+                assert minillm.generate(*published, arabic, **options) == latin
+            pieces = list(minillm.stream(*published, arabic, temperature=0, max_tokens=3))
+            assert "".join(pieces) == latin[:3]
+        drawn = {minillm.generate(*published, "آزا", seed=seed) for seed in range(20)}
+        assert len(drawn) > 2
+        assert minillm.generate(*published, "آزا", seed=3) in drawn
+        with pytest.raises(ValueError, match="generate: a source of 0 tokens, at least 1 is"):
+            minillm.generate(*published, "")
+
     def test_rows_of_a_batch_are_as_alone(self, published):
         model, tokenizer = published
         rows = [tokenizer.encode(arabic) for arabic, _ in self.WORDS]

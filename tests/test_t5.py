@@ -1,17 +1,20 @@
 """T5 against numbers of transformers, and what its parts promise."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 from minillm import manual_seed, nn, no_grad
+from minillm.arrays import new_generator
 from minillm.formats import hf, safetensors
-from minillm.generation import Cache, EncoderDecoderCache
-from minillm.generation.encoder_decoder import generate_ids
+from minillm.generation import Cache, EncoderDecoderCache, Sampler
+from minillm.generation.encoder_decoder import generate_ids, target_ids
 from minillm.models import T5, T5Config
 from minillm.models.folder import load_model, save_model
 from minillm.models.t5 import from_files
+from minillm.tokenizers import ByteTokenizer
 from small_t5 import IDS, MASK, TARGETS, small
 
 VERSIONS = ("v1.0", "v1.1")
@@ -229,6 +232,20 @@ class TestDecoding:
         got = generate_ids(small(), IDS, mask=MASK, max_tokens=5, vocab_size=7)
         assert max(max(row) for row in got) < 7
 
+    def test_drawing_one_target(self):
+        model = small().astype("float64")
+        greedy = target_ids(model, IDS[:1], Sampler(temperature=0), None)
+        assert list(itertools.islice(greedy, 10)) == GREEDY["v1.0"][0]
+        drawn = [
+            list(itertools.islice(target_ids(model, IDS[:1], Sampler(), new_generator(seed)), 5))
+            for seed in (0, 0, 1, 2)
+        ]
+        assert drawn[0] == drawn[1] != drawn[2] != drawn[3]
+        first = [next(target_ids(model, IDS[:1], Sampler(), new_generator(s))) for s in range(300)]
+        right = np.exp(logits(model, IDS[:1])[0, 0])
+        share = np.bincount(first, minlength=13) / 300
+        np.testing.assert_allclose(share, right / right.sum(), atol=0.08)
+
     def test_generation_that_cannot_be(self):
         model = small()
         with pytest.raises(ValueError, match="max-tokens: -1, 0 or more is needed"):
@@ -410,6 +427,11 @@ class TestFiles:
         arrays, metadata = safetensors.read(tmp_path / "model.safetensors")
         assert arrays.keys() == model.state_dict().keys()
         assert metadata["format"] == "pt" and hf.REFERENCE in metadata
+
+    def test_others_are_told_how_targets_begin_and_end(self, tmp_path):
+        save_model(tmp_path, small(vocab_size=300, eos_token_id=(256, 1)), ByteTokenizer())
+        told = json.loads((tmp_path / "generation_config.json").read_text(encoding="utf-8"))
+        assert told == {"decoder_start_token_id": 2, "eos_token_id": [256, 1], "pad_token_id": 3}
 
     @pytest.mark.parametrize(
         "change",

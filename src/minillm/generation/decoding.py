@@ -10,6 +10,7 @@ import numpy
 from minillm import kernels
 from minillm.arrays import new_generator
 from minillm.generation.cache import Cache
+from minillm.generation.encoder_decoder import end_ids, target_ids
 from minillm.generation.sampling import Sampler
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
@@ -81,28 +82,32 @@ def stream(
 ) -> Iterator[str]:
     """Pieces of text that follow `prompt`, whole characters each; ends at the end-of-text token.
 
-    The same model, prompt, settings and seed give the same text. ValueError for max_tokens below 0,
-    or a prompt the tokenizer or the model cannot take.
+    An encoder-decoder reads the prompt as its source and gives the text of the target. The same
+    model, prompt, settings and seed give the same text. ValueError for max_tokens below 0, or a
+    prompt the tokenizer or the model cannot take.
     """
     if max_tokens < 0:
         raise ValueError(f"max-tokens: {max_tokens}, 0 or more is needed")
     model.eval()
-    ids = tokenizer.encode(prompt)
-    if not ids and tokenizer.eos_id is not None:
-        ids = [tokenizer.eos_id]  # what stood before every text in training
+    sampler, generator = Sampler(temperature, top_k, top_p), new_generator(seed)
+    size, ends = tokenizer.vocab_size, {tokenizer.eos_id}
+    if model.config.kind == "encoder-decoder":
+        source = numpy.array([tokenizer.encode(prompt, add_special_tokens=True)], numpy.int64)
+        ends.update(end_ids(model.config))
+        generated = target_ids(
+            model, source, sampler, generator, vocab_size=size, use_cache=use_cache
+        )
+    else:
+        ids = tokenizer.encode(prompt)
+        if not ids and tokenizer.eos_id is not None:
+            ids = [tokenizer.eos_id]  # what stood before every text in training
+        generated = generate_ids(
+            model, ids, sampler, generator, vocab_size=size, use_cache=use_cache, on_slide=on_slide
+        )
     decoder = tokenizer.stream()
-    generated = generate_ids(
-        model,
-        ids,
-        Sampler(temperature, top_k, top_p),
-        new_generator(seed),
-        vocab_size=tokenizer.vocab_size,
-        use_cache=use_cache,
-        on_slide=on_slide,
-    )
     for _ in range(max_tokens):
         token = next(generated)
-        if token == tokenizer.eos_id:
+        if token in ends:
             break
         yield decoder.push(token)
     yield decoder.flush()

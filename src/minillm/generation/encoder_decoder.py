@@ -1,14 +1,15 @@
-"""Greedy decoding with an encoder-decoder: the source is encoded once."""
+"""Decoding with an encoder-decoder: the source is encoded once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy
 
 from minillm import kernels
 from minillm.generation.cache import Cache
+from minillm.generation.sampling import Sampler
 from minillm.tensor import Tensor, no_grad
 
 
@@ -61,31 +62,65 @@ def generate_ids(
     is put into evaluation mode. ValueError for max_tokens below 0 or logits that are not finite.
 
         model, tokenizer = minillm.load("flan-t5-small")
-        ids = numpy.array([tokenizer.encode("translate English to German: Hello")])
+        text = "translate English to German: How old are you?"
+        ids = numpy.array([tokenizer.encode(text, add_special_tokens=True)])
         tokenizer.decode(generate_ids(model, ids)[0])
     """
     if max_tokens < 0:
         raise ValueError(f"max-tokens: {max_tokens}, 0 or more is needed")
-    model.eval()
-    config = model.config
-    ends = config.eos_token_id if isinstance(config.eos_token_id, tuple) else (config.eos_token_id,)
-    arena, cache = kernels.Arena(), EncoderDecoderCache(config.n_layer) if use_cache else None
-    with no_grad():
-        memory = model.encode(ids, mask)
-    target = numpy.full((len(ids), 1), config.decoder_start_token_id)
-    running = numpy.ones(len(ids), bool)
-    while running.any() and target.shape[1] <= max_tokens:
-        with arena.step(), no_grad():
-            unread = target if cache is None else target[:, -1:]
-            logits = model.decode(unread, memory, mask, cache).numpy()[:, -1, :vocab_size]
+    ends = end_ids(model.config)
+    running, rows = numpy.ones(len(ids), bool), numpy.empty((0, len(ids)), numpy.int64)
+    decoding = _decoding(model, ids, mask, use_cache)
+    while running.any() and len(rows) < max_tokens:
+        logits = next(decoding) if not len(rows) else decoding.send(rows[-1])
+        logits = logits[:, :vocab_size]
         if not numpy.isfinite(logits.max(axis=1)).all():  # NaN if there is any
             raise ValueError("generate: the logits hold NaN, infinity or no finite value")
-        chosen = logits.argmax(axis=1)
+        rows = numpy.concatenate((rows, logits.argmax(axis=1)[None]))
+        running &= ~numpy.isin(rows[-1], ends)
+    targets = rows.T.tolist()
+    return [row[: next((i for i, t in enumerate(row) if t in ends), None)] for row in targets]
+
+
+def target_ids(
+    model: Any,
+    ids: Any,
+    sampler: Sampler,
+    generator: numpy.random.Generator,
+    *,
+    vocab_size: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[int]:
+    """Target ids for one source (1, S), drawn by `sampler`, without end; else as above."""
+    decoding = _decoding(model, ids, None, use_cache)
+    logits = next(decoding)
+    while True:
+        chosen = sampler.pick(logits[0, :vocab_size], generator)
+        yield chosen
+        logits = decoding.send(numpy.array([chosen]))
+
+
+def end_ids(config: Any) -> list[int]:
+    """The ids that end a target: none, one or several."""
+    ends = config.eos_token_id
+    return list(ends) if isinstance(ends, tuple) else [] if ends is None else [ends]
+
+
+def _decoding(
+    model: Any, ids: Any, mask: Any, use_cache: bool
+) -> Generator[numpy.ndarray, numpy.ndarray, None]:
+    """Gives logits (B, V) for the next token of each row, takes the tokens (B,) chosen."""
+    if not ids.shape[-1]:
+        raise ValueError("generate: a source of 0 tokens, at least 1 is needed")
+    model.eval()
+    arena = kernels.Arena()
+    cache = EncoderDecoderCache(model.config.n_layer) if use_cache else None
+    with no_grad():
+        memory = model.encode(ids, mask)
+    target = numpy.full((len(ids), 1), model.config.decoder_start_token_id)
+    while True:
+        with arena.step(), no_grad():
+            unread = target if cache is None else target[:, -1:]
+            logits = model.decode(unread, memory, mask, cache).numpy()[:, -1]
+        chosen = yield logits
         target = numpy.concatenate((target, chosen[:, None]), axis=1)
-        running &= ~numpy.isin(chosen, [end for end in ends if end is not None])
-    return [_before_end(row, ends) for row in target[:, 1:].tolist()]
-
-
-def _before_end(row: list[int], ends: tuple[int | None, ...]) -> list[int]:
-    last = next((place for place, token in enumerate(row) if token in ends), len(row))
-    return row[:last]
