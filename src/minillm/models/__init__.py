@@ -4,7 +4,8 @@ from minillm.models import bert, distilbert, gpt2, llama, roberta, t5, transform
 from minillm.models.bert import Bert, BertConfig
 from minillm.models.distilbert import DistilBert, DistilBertConfig
 from minillm.models.family import Family
-from minillm.models.gpt2 import GPT2, GPT2Config
+from minillm.models.gpt2 import GPT2
+from minillm.models.gpt2_config import GPT2Config
 from minillm.models.llama import Llama, LlamaConfig
 from minillm.models.roberta import Roberta, RobertaConfig
 from minillm.models.t5 import T5

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from minillm.models.family import ACTIVATIONS
+from minillm.models.family import ACTIVATIONS, check_numbers
 
 TASKS = {  # what follows the name of the family in `architectures`
     "Model": "features",
@@ -214,12 +214,7 @@ def check(config: EncoderConfig) -> None:
         "layer_norm_eps": math.inf,
         "initializer_range": math.inf,
     }
-    for field, high in bounds.items():
-        value = getattr(config, field)
-        if type(value) not in (int, float) or not 0 <= value < high:
-            raise ValueError(
-                f"{name}: {field} is {value!r}, a number of at least 0 below {high} is needed"
-            )
+    check_numbers(name, config, bounds)
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
             f"{name}: {config.num_attention_heads} heads do not divide the width "

@@ -48,6 +48,31 @@ class Family(NamedTuple):
     to_files: Callable[[Arrays, Any], Arrays]
 
 
+def check_sizes(family: str, config: Any, names: tuple[str, ...]) -> None:
+    """ValueError unless each of these settings is a whole number from 1."""
+    for name in names:
+        size = getattr(config, name)
+        if type(size) is not int or size < 1:
+            raise ValueError(f"{family}: {name} is {size!r}, a whole number from 1 is needed")
+
+
+def check_numbers(family: str, config: Any, below: dict[str, float]) -> None:
+    """ValueError unless each of these settings is a number from 0 below its limit."""
+    for name, high in below.items():
+        value = getattr(config, name)
+        if type(value) not in (int, float) or not 0 <= value < high:
+            raise ValueError(
+                f"{family}: {name} is {value!r}, a number of at least 0 below {high} is needed"
+            )
+
+
+def check_flags(family: str, config: Any, names: tuple[str, ...]) -> None:
+    """ValueError unless each of these settings is true or false."""
+    for name in names:
+        if type(getattr(config, name)) is not bool:
+            raise ValueError(f"{family}: {name} is {getattr(config, name)!r}, a bool is needed")
+
+
 def tie(state: Arrays, head: str, embedding: str, family: str) -> None:
     """Keep `embedding` of two tied weights in `state`, whichever is there.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from minillm import nn
-from minillm.models.family import ACTIVATIONS
+from minillm.models.family import ACTIVATIONS, check_flags, check_numbers
 from minillm.models.rope import rope_from_hf, rope_to_hf
 
 ARCHITECTURES = {
@@ -101,15 +101,8 @@ class LlamaConfig:
         _check_kind(name)
         for size in SIZES + ("sliding_window",) * (self.sliding_window is not None):
             _check_size(name, size, getattr(self, size))
-        for flag in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
-            if not isinstance(getattr(self, flag), bool):
-                raise ValueError(f"{name}: {flag} is {getattr(self, flag)!r}, a bool is needed")
-        for number, high in (("attention_dropout", 1.0), ("rms_norm_eps", math.inf)):
-            value = getattr(self, number)
-            if not isinstance(value, int | float) or not 0 <= value < high:
-                raise ValueError(
-                    f"{name}: {number} is {value!r}, a number of at least 0 below {high} is needed"
-                )
+        check_flags(name, self, ("tie_word_embeddings", "attention_bias", "mlp_bias"))
+        check_numbers(name, self, {"attention_dropout": 1.0, "rms_norm_eps": math.inf})
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"{name}: {self.num_attention_heads} heads on {self.num_key_value_heads} "

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy
 
 from minillm import nn
-from minillm.models.encoder_decoder import check_flags, check_numbers, check_sizes, check_tokens
-from minillm.models.family import ACTIVATIONS
+from minillm.models.encoder_decoder import check_tokens
+from minillm.models.family import ACTIVATIONS, check_flags, check_numbers, check_sizes
 
 MODEL_TYPE = "t5"
 ARCHITECTURES = ("T5ForConditionalGeneration", "T5WithLMHeadModel")

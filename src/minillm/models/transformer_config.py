@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 import numpy
 
 from minillm import nn
-from minillm.models.encoder_decoder import check_flags, check_numbers, check_sizes, check_tokens
+from minillm.models.encoder_decoder import check_tokens
+from minillm.models.family import check_flags, check_numbers, check_sizes
 
 MODEL_TYPE = "transformer"
 HARMLESS = ("architectures", "model_type", "is_encoder_decoder", "torch_dtype", "dtype",
