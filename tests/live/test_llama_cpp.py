@@ -1,0 +1,166 @@
+"""What minillm writes runs in llama.cpp (llama-cpp-python) and says the same."""
+
+import numpy as np
+import pytest
+
+import small_llama
+from minillm import no_grad
+from minillm.models import Llama, LlamaConfig
+from minillm.models.folder import load, load_model, logits_of
+from minillm.models.gguf_export import write_gguf
+from real_models import smollm2
+from small_gpt2 import small
+from small_runs import minillm, story, written
+
+llama_cpp = pytest.importorskip("llama_cpp")
+
+WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "vocab_size": 50}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+FAMILY = {
+    "llama": {},
+    "tied": {"tie_word_embeddings": True},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "one key-value head": {"num_key_value_heads": 1, "head_dim": 8},
+    "linear": {"rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "yarn": {
+        "rope_theta": 500.0,
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 10,
+        },
+    },
+    "llama3": {"rope_theta": 500000.0, "rope_scaling": LLAMA3},
+    "mistral": {"model_type": "mistral", "sliding_window": None},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", "head_dim": 32},
+}
+
+
+def opened(path, **options):
+    """llama.cpp's model, with a cache in float32, which its own default is not."""
+    return llama_cpp.Llama(
+        str(path), n_ctx=64, logits_all=True, verbose=False, type_k=0, type_v=0, n_threads=1,
+        **options,
+    )  # fmt: skip
+
+
+def their_logits(path, ids):
+    model = opened(path)
+    model.eval(list(map(int, ids)))
+    return np.array(model.scores[: len(ids)])
+
+
+def theirs_greedy(path, ids, count):
+    model = opened(path)
+    found = model.generate(list(map(int, ids)), temp=0.0, top_k=1, repeat_penalty=1.0)
+    return [next(found) for _ in range(count)]
+
+
+def greedy(model, ids, count):
+    ids = list(ids)
+    for _ in range(count):
+        with no_grad():
+            ids.append(int(model.next_logits(np.array([ids])).numpy()[0].argmax()))
+    return ids[-count:]
+
+
+def error(got, right):
+    return np.abs(got - right).max() / np.abs(right).max()
+
+
+@pytest.mark.parametrize("case", FAMILY)
+def test_logits_of_the_llama_family(tmp_path, case):
+    content = {"model_type": "llama"} | small_llama.SIZES | WIDE | FAMILY[case]
+    model = Llama(LlamaConfig.from_hf(content), seed=1).eval()
+    for parameter in model.parameters():
+        parameter.data *= 5 if parameter.ndim == 2 else 1
+    write_gguf(tmp_path / "a.gguf", model, None, "f32")
+    ids = small_llama.IDS[0]
+    ours = logits_of(model)(ids[None])[0]
+    assert error(their_logits(tmp_path / "a.gguf", ids), ours) < 1e-4
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_of_gpt2(tmp_path, tied):
+    model = small(n_embd=64, n_head=4, tie_word_embeddings=tied)
+    write_gguf(tmp_path / "a.gguf", model, None, "f32")
+    ids = np.array([1, 5, 12, 0, 5, 7, 3])
+    ours = logits_of(model)(ids[None])[0]
+    assert error(their_logits(tmp_path / "a.gguf", ids), ours) < 5e-3  # its GELU is a table
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance",
+    [("f16", 0.005), ("bf16", 0.02), ("q8_0", 0.03), ("q4_0", 0.03), ("q4_1", 0.03)],
+)
+def test_smaller_numbers_mean_the_same(tmp_path, dtype, tolerance):
+    """Ours are decoded, llama.cpp's multiplied with activations of eight bits."""
+    content = {"model_type": "llama"} | small_llama.SIZES | WIDE
+    model = Llama(LlamaConfig.from_hf(content), seed=1).eval()
+    for parameter in model.parameters():
+        parameter.data *= 5 if parameter.ndim == 2 else 1
+    write_gguf(tmp_path / "a.gguf", model, None, dtype)
+    ids = small_llama.IDS[0]
+    ours = logits_of(load_model(tmp_path / "a.gguf"))(ids[None])[0]
+    assert error(their_logits(tmp_path / "a.gguf", ids), ours) < tolerance
+    assert error(logits_of(model)(ids[None])[0], ours) > tolerance / 100
+
+
+def test_a_published_model_goes_on_alike(tmp_path):
+    """Once as numbers that both sides multiply as they are; prompts whose best tokens are clear."""
+    assert minillm("convert", smollm2(), tmp_path / "a.gguf", "--dtype", "f32") == 0
+    model, tokenizer = load(tmp_path / "a.gguf")
+    for prompt in ("The capital of France is", "Once upon a time"):
+        ids = tokenizer.encode(prompt)
+        assert theirs_greedy(tmp_path / "a.gguf", ids, 16) == greedy(model, ids, 16)
+
+
+@pytest.fixture(scope="module", params=["bpe", "byte", "char"])
+def trained(request, tmp_path_factory):
+    """A trained model and its GGUF file."""
+    place = tmp_path_factory.mktemp(request.param)
+    written(place / "text.txt", story(400))
+    words = {"tokenizer": request.param, "steps": 150, "lr": 0.01, "width": 64, "heads": 4}
+    words |= {"layers": 2, "context": 64, "sample_tokens": 0, "precision": "f32"}
+    words |= {"vocab_size": 300} if request.param == "bpe" else {}
+    flags = [word for k, v in words.items() for word in (f"--{k.replace('_', '-')}", v)]
+    assert minillm("train", place / "text.txt", "--out", place / "run", *flags) == 0
+    assert minillm("convert", place / "run", place / "a.gguf") == 0
+    return place
+
+
+class TestTrained:
+    def test_llama_cpp_goes_on_with_the_same_tokens(self, trained):
+        model, tokenizer = load(trained / "run")
+        for prompt in ("the cat", "a dog sat on the red mat", "then"):
+            ids = tokenizer.encode(prompt)
+            ours = greedy(model, ids, 20)
+            assert theirs_greedy(trained / "a.gguf", ids, 20) == ours
+            text = opened(trained / "a.gguf").create_completion(
+                prompt, max_tokens=20, temperature=0.0, repeat_penalty=1.0
+            )
+            # of SentencePiece's kind, which ours of characters becomes, a first space is dropped
+            theirs = text["choices"][0]["text"]
+            assert theirs in (tokenizer.decode(ours), tokenizer.decode(ours).lstrip(" "))
+
+    def test_llama_cpp_encodes_text_in_the_same_ids(self, trained):
+        tokenizer = load(trained / "run")[1]
+        theirs = opened(trained / "a.gguf")
+        for text in ("the cat sat.\n", " under  the\n\ntree", "the then that a"):
+            assert theirs.tokenize(text.encode(), add_bos=False) == tokenizer.encode(text)
+
+    def test_our_own_reading_gives_the_same_tokens(self, trained):
+        other, right = load(trained / "run")
+        if right.kind == "char":
+            pytest.skip("vocabularies of SentencePiece are not read yet")
+        model, tokenizer = load(trained / "a.gguf")
+        assert tokenizer.encode("the cat sat") == right.encode("the cat sat")
+        ids = right.encode("the cat")
+        assert greedy(model, ids, 20) == greedy(other, ids, 20)
