@@ -353,6 +353,9 @@ class TestFiles:
             assert np.array_equal(from_files(apart, untied)["head.bias"], untied[own])
             other = untied.pop(own) + 1
             assert np.array_equal(from_files(apart, untied)["head.bias"], other)
+            del untied[bias]
+            with pytest.raises(ValueError, match=f"{kind}: missing {own}"):
+                from_files(apart, untied)
 
 
 class TestConfig:
@@ -449,6 +452,12 @@ class TestConfig:
             ("roberta", {"pad_token_id": None}, "roberta: pad_token_id is None, an id from 0"),
             ("roberta", {"pad_token_id": 511}, "roberta: pad_token_id is 511, an id from 0 and"),
             ("distilbert", {"dim": 10}, "distilbert: 12 heads do not divide the width 10"),
+            (
+                "distilbert",
+                {"architectures": ["DistilBertForQuestionAnswering"]},
+                "distilbert: architecture 'DistilBertForQuestionAnswering' is not implemented",
+            ),
+            ("bert", {"architectures": [None]}, r"architectures=\[None\], a list of 1 is needed"),
         ],
     )
     def test_what_cannot_be_is_refused(self, kind, content, message):

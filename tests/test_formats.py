@@ -137,6 +137,12 @@ class TestSafetensors:
         assert not list(tmp_path.iterdir())
         safetensors.write(tmp_path / "f", {"x": np.array([np.inf, 6e4])}, dtype="f16")
 
+    @pytest.mark.parametrize("dtype", ["f32", "bf16"])
+    def test_what_float32_cannot_hold_is_refused(self, tmp_path, dtype):
+        with pytest.raises(ValueError, match=rf"values up to 1e\+300, which {dtype} cannot hold"):
+            safetensors.write(tmp_path / "f", {"x": np.array([1e300])}, dtype=dtype)
+        safetensors.write(tmp_path / "f", {"x": np.array([np.inf, 1e30])}, dtype=dtype)
+
     def test_the_bytes_of_a_file_are_these(self, tmp_path):
         """Files of earlier versions keep their digest."""
         more = {"t": np.array([True]), "s": np.array(2.5, np.float16), "e": np.zeros((0, 3))}

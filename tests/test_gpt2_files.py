@@ -37,6 +37,8 @@ class TestConfig:
             ({"scale_attn_weights": 1}, "scale_attn_weights is 1, a bool"),
             ({"add_cross_attention": True}, "add_cross_attention=True is not implemented"),
             ({"n_inner": 0}, "n_inner is 0, a whole number"),
+            ({"eos_token_id": "end"}, "eos_token_id is 'end', an id or several are needed"),
+            ({"eos_token_id": [1, None]}, r"eos_token_id is \(1, None\), an id or several"),
         ],
     )
     def test_what_is_not_implemented_is_refused(self, change, message):
@@ -50,6 +52,7 @@ class TestConfig:
             ({"eos_token_id": 5}, 5),
             ({"eos_token_id": [5, 7]}, (5, 7)),
             ({"eos_token_id": None}, None),
+            ({"eos_token_id": []}, None),
             ({"vocab_size": 50257}, 50256),
             ({"vocab_size": 50256}, None),
         ],
@@ -153,6 +156,26 @@ class TestFiles:
         ):
             again = load_model(tmp_path)
         assert np.array_equal(logits(again), logits(model))
+
+    def test_a_head_that_is_no_number_is_named(self, tmp_path):
+        def change(arrays):
+            arrays["lm_head.weight"] = np.full_like(arrays["transformer.wte.weight"], np.nan)
+
+        rewrite(save(tmp_path, small()), change)
+        with pytest.warns(UserWarning, match="differ by up to nan"):
+            load_model(tmp_path)
+
+    def test_weights_without_a_shape_are_refused(self, tmp_path):
+        names = ("transformer.wte.weight", "lm_head.weight")
+        rewrite(save(tmp_path, small()), lambda a: a.update(dict.fromkeys(names, np.float32(1))))
+        with pytest.raises(ValueError, match=r"wte\.weight has shape \(\)"):
+            load_model(tmp_path)
+
+    def test_a_name_with_and_without_prefix_is_refused(self, tmp_path):
+        change = {"wte.weight": np.ones((13, 12), np.float32)}
+        rewrite(save(tmp_path, small()), lambda arrays: arrays.update(change))
+        with pytest.raises(ValueError, match=r"gpt2: wte\.weight is there twice, one is needed"):
+            load_model(tmp_path)
 
     @pytest.mark.parametrize(
         "change, message",

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from minillm.formats import safetensors
+from minillm.formats import hf, safetensors
 from minillm.models import LlamaConfig
-from minillm.models.folder import load_model, save_model
+from minillm.models.folder import load_model, save_description, save_model
+from minillm.tokenizers import ByteTokenizer
 from small_llama import CASES, SIZES, content, logits, small
 
 
@@ -152,6 +153,18 @@ def rewrite(folder, model, change):
 
 
 class TestFiles:
+    @pytest.mark.parametrize(
+        ("ids", "expected"),
+        [
+            ({"bos_token_id": 3, "eos_token_id": [5, 256]}, {"bos": 3, "eos": [5, 256]}),
+            ({"bos_token_id": None, "eos_token_id": None}, {"bos": 256, "eos": 256}),
+        ],
+    )
+    def test_what_begins_and_ends_a_text(self, tmp_path, ids, expected):
+        save_description(tmp_path, small("llama", vocab_size=257, **ids), ByteTokenizer())
+        content = hf.read_json(tmp_path / "generation_config.json")
+        assert content == {f"{n}_token_id": id for n, id in expected.items()} | {"do_sample": True}
+
     @pytest.mark.parametrize("case", ["llama", "tied", "qwen2, window", "qwen3"])
     def test_what_is_saved_comes_back(self, tmp_path, recwarn, case):
         model = small(case)

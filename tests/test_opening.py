@@ -141,6 +141,25 @@ class TestContradictions:
         configure(folder, model_type=kind)
         refused(folder, r"model_type .* is not known, one of gpt2, .* is needed")
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("hidden_act", ["silu"]),
+            ("rope_scaling", {"rope_type": "yarn", "factor": 1e308}),
+            ("rope_theta", 10**400),
+        ],
+    )
+    def test_values_that_cannot_be_computed_with(self, tmp_path, key, value):
+        content = {"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
+                   "intermediate_size": 8, "num_attention_heads": 1, key: value}  # fmt: skip
+        hf.write_json(tmp_path / "config.json", content)
+        refused(tmp_path, r"load: .*config\.json holds a value of a wrong kind or size \(")
+
+    def test_a_configuration_that_says_two_things(self, folder):
+        text = (folder / "config.json").read_text(encoding="utf-8")
+        (folder / "config.json").write_text('{"n_layer": 1,' + text.lstrip()[1:], encoding="utf-8")
+        refused(folder, r"config\.json: not valid JSON \('n_layer' occurs twice\)")
+
     def test_a_configuration_of_absurd_size(self, folder):
         with open(folder / "config.json", "ab") as file:
             file.truncate(1 << 40)

@@ -127,6 +127,7 @@ class TestScaling:
             ({"rope_type": "longrope", **FACTORS, "short_factor": 1.0}, "a list of 4 numbers"),
             ({"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 4, "high_freq_factor": 4},
              "low_freq_factor 4 and high_freq_factor 4, the second must be larger"),
+            ({"rope_type": "yarn", "rope_theta": 1.0}, "yarn with rope_theta=1, another number"),
             ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not implemented"),
         ],
     )  # fmt: skip

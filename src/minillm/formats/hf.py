@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 
 from minillm.formats.files import atomic_write_text
+from minillm.formats.safetensors import distinct
 
 REFERENCE = "reference_logits"
 PROMPT_LENGTH = 8
@@ -23,7 +24,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"more than {LARGEST_JSON} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, kind):

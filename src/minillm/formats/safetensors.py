@@ -186,16 +186,17 @@ def rounded(array: Array, dtype: str) -> numpy.ndarray:
 def _bytes(path: Any, name: str, array: Array, kind: str) -> Any:
     """The array as it lies in the file."""
     host = to_numpy(array)
+    dtype = DTYPES["F32" if kind == "BF16" else kind]
+    if host.dtype != dtype:
+        with numpy.errstate(over="ignore"):
+            wide, host = host, host.astype(dtype)
+        if not numpy.array_equal(numpy.isinf(host), numpy.isinf(wide)):
+            raise ValueError(
+                f"{path}: {name} has values up to {numpy.abs(wide).max():.4g}, which "
+                f"{kind.lower()} cannot hold, {'bf16 or f32' if kind == 'F16' else 'f64'} is needed"
+            )
     if kind == "BF16":
         host = round_bf16(host)
-    elif host.dtype != DTYPES[kind]:
-        with numpy.errstate(over="ignore"):
-            wide, host = host, host.astype(DTYPES[kind])
-        if kind == "F16" and not numpy.array_equal(numpy.isinf(host), numpy.isinf(wide)):
-            raise ValueError(
-                f"{path}: {name} has values up to {numpy.abs(wide).max():.4g}, "
-                "which f16 cannot hold, bf16 or f32 is needed"
-            )
     return numpy.ascontiguousarray(host).reshape(-1).view(numpy.uint8).data
 
 

@@ -160,7 +160,7 @@ def stored(config: type[EncoderConfig]) -> dict[str, Any]:
 def architecture_of(config: type[EncoderConfig], content: dict[str, Any]) -> str:
     """The architecture that config.json names; the plain model where it names none."""
     named = content.get("architectures") or [f"{config.family}Model"]
-    if not isinstance(named, list) or len(named) != 1:
+    if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         raise ValueError(f"{config.model_type}: architectures={named!r}, a list of 1 is needed")
     if named[0] == f"{config.family}ForPreTraining":  # a masked LM and another head
         return f"{config.family}ForMaskedLM"
@@ -194,6 +194,18 @@ def labels_of(model_type: str, content: dict[str, Any]) -> tuple[str, ...]:
 def check(config: EncoderConfig) -> None:
     """ValueError in one line for sizes and settings that cannot be."""
     name = config.model_type
+    choices = {
+        "hidden_act": tuple(ACTIVATIONS),
+        "problem_type": PROBLEMS,
+        "architecture": tuple(config.family + task for task in TASKS),
+    }
+    for field, known in choices.items():
+        value = getattr(config, field)
+        if value not in known:
+            raise ValueError(
+                f"{name}: {field} {value!r} is not implemented, one of "
+                f"{', '.join(map(str, known))} is needed"
+            )
     for field in SIZES:
         whole(name, field, getattr(config, field), 1)
     lowest = 0 if "type_vocab_size" in config.keys else 1  # 0: the family has no segments
@@ -220,18 +232,6 @@ def check(config: EncoderConfig) -> None:
             f"{name}: {config.num_attention_heads} heads do not divide the width "
             f"{config.hidden_size}, a multiple of {config.num_attention_heads} is needed"
         )
-    choices = {
-        "hidden_act": tuple(ACTIVATIONS),
-        "problem_type": PROBLEMS,
-        "architecture": tuple(config.family + task for task in TASKS),
-    }
-    for field, known in choices.items():
-        value = getattr(config, field)
-        if value not in known:
-            raise ValueError(
-                f"{name}: {field} {value!r} is not implemented, one of "
-                f"{', '.join(map(str, known))} is needed"
-            )
     for field in ("tie_word_embeddings", "add_pooling_layer"):
         if type(getattr(config, field)) is not bool:
             raise ValueError(f"{name}: {field} is {getattr(config, field)!r}, a boolean is needed")

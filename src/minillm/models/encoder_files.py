@@ -92,7 +92,8 @@ def from_files(names: Names, arrays: Arrays, config: EncoderConfig) -> Arrays:
             tie(given, twin, names.bias[-1], config.model_type)
     elif config.task == "masked":
         for twin in names.bias[1:]:  # which no decoder reads
-            given.setdefault(names.bias[0], given.pop(twin, None))
+            if twin in given:
+                given.setdefault(names.bias[0], given.pop(twin))
     missing = [name for _, theirs in wanted for name in theirs if name not in given]
     others = tuple(heads(names))
     unused = [name for name in given if name not in known]

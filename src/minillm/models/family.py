@@ -73,6 +73,18 @@ def check_flags(family: str, config: Any, names: tuple[str, ...]) -> None:
             raise ValueError(f"{family}: {name} is {getattr(config, name)!r}, a bool is needed")
 
 
+def without_prefix(arrays: Arrays, prefix: str, family: str) -> Arrays:
+    """The arrays, their names without an optional prefix; ValueError if one is there with and
+    without it."""
+    state: Arrays = {}
+    for name, array in arrays.items():
+        short = name.removeprefix(prefix)
+        if short in state:
+            raise ValueError(f"{family}: {short} is there twice, one is needed")
+        state[short] = array
+    return state
+
+
 def tie(state: Arrays, head: str, embedding: str, family: str) -> None:
     """Keep `embedding` of two tied weights in `state`, whichever is there.
 
@@ -91,10 +103,10 @@ def tie(state: Arrays, head: str, embedding: str, family: str) -> None:
             "needed, the configuration ties them"
         )
     difference = 0.0
-    for start in range(0, kept.shape[0], ROWS):
+    for start in range(0, sum(kept.shape[:1]), ROWS):
         rows = slice(start, start + ROWS)
         gap = numpy.abs(numpy.asarray(twin[rows]) - numpy.asarray(kept[rows])).max(initial=0.0)
-        difference = max(difference, float(gap))
+        difference = float(numpy.maximum(difference, gap))  # NaN stays
     if difference:
         warnings.warn(
             f"{family}: {head} and {embedding} differ by up to {difference:.3g}, but the "

@@ -97,16 +97,23 @@ def save_description(
     hf.write_json(folder / "config.json", config.to_hf() | stored)
     if tokenizer is None:
         return
+    if config.kind != "encoder":
+        hf.write_json(folder / "generation_config.json", _generation(config, tokenizer))
+    tokenizer.save(folder)
+
+
+def _generation(config: Any, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of generation_config.json: ids that begin and end a text, the model's first."""
     if config.kind == "encoder-decoder":
         names = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-        generation = {name: getattr(config, name) for name in names}
-    elif tokenizer.eos_id is None:
-        generation = {"do_sample": True}
-    else:
-        ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_id)
-        generation = ends | {"do_sample": True}
-    hf.write_json(folder / "generation_config.json", generation)
-    tokenizer.save(folder)
+        return {name: getattr(config, name) for name in names}
+    content = config.to_hf()
+    end = tokenizer.eos_id if config.eos_token_id is None else content["eos_token_id"]
+    begin = tokenizer.role_ids.get("bos", tokenizer.eos_id)
+    if getattr(config, "bos_token_id", None) is not None:
+        begin = config.bos_token_id
+    ids = {"bos_token_id": begin, "eos_token_id": end}
+    return {name: id for name, id in ids.items() if id is not None} | {"do_sample": True}
 
 
 def save_model(

@@ -9,7 +9,7 @@ import numpy
 
 from minillm import nn, ops
 from minillm.arrays import Array, new_generator
-from minillm.models.family import ACTIVATIONS, Family, tie
+from minillm.models.family import ACTIVATIONS, Family, tie, without_prefix
 from minillm.models.gpt2_config import MODEL_TYPE, GPT2Config
 from minillm.models.pretrained import Pretrained
 from minillm.nn.attention import LayerCache
@@ -156,7 +156,7 @@ def from_files(arrays: dict[str, Array], config: GPT2Config) -> dict[str, Array]
     minGPT and nanoGPT store the four weights as Linear has them, (out, in). The shape of c_attn
     tells, for the square one beside it as well.
     """
-    state = {name.removeprefix("transformer."): array for name, array in arrays.items()}
+    state = without_prefix(arrays, "transformer.", MODEL_TYPE)
     state = {name: array for name, array in state.items() if not name.endswith(BUFFERS)}
     joint = state.get("h.0.attn.c_attn.weight")
     if joint is None or tuple(joint.shape) != (3 * config.n_embd, config.n_embd):

@@ -43,6 +43,9 @@ class GPT2Config:
         check_sizes("gpt2", self, SIZES + ("n_inner",) * (self.n_inner is not None))
         check_numbers("gpt2", self, {"dropout": 1.0, "layer_norm_epsilon": math.inf})
         check_flags("gpt2", self, FLAGS)
+        eos = self.eos_token_id
+        if not all(type(id) is int for id in (eos if isinstance(eos, tuple) else (eos or 0,))):
+            raise ValueError(f"gpt2: eos_token_id is {eos!r}, an id or several are needed")
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"gpt2: {self.n_head} heads do not divide the width {self.n_embd}, "
@@ -126,5 +129,5 @@ class GPT2Config:
     def _eos(content: dict[str, Any]) -> int | tuple[int, ...] | None:
         eos = content.get("eos_token_id", DEFAULT_EOS)
         if isinstance(eos, list):
-            return tuple(eos)
+            return tuple(eos) or None
         return None if eos == DEFAULT_EOS and eos >= content["vocab_size"] else eos

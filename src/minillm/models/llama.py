@@ -13,7 +13,7 @@ import numpy
 
 from minillm import nn, ops
 from minillm.arrays import Array, new_generator
-from minillm.models.family import ACTIVATIONS, Family, tie
+from minillm.models.family import ACTIVATIONS, Family, tie, without_prefix
 from minillm.models.llama_config import ARCHITECTURES, LlamaConfig
 from minillm.models.pretrained import Pretrained
 from minillm.nn.attention import LayerCache
@@ -161,11 +161,11 @@ def to_files(state: dict[str, Array], config: LlamaConfig) -> dict[str, Array]:
 
 def from_files(arrays: dict[str, Array], config: LlamaConfig) -> dict[str, Array]:
     """The reverse of `to_files`; prefix optional, angle buffers and a tied head are dropped."""
-    state = {
-        name.removeprefix("model."): array
-        for name, array in arrays.items()
-        if not name.endswith(BUFFERS)
-    }
+    state = without_prefix(
+        {name: array for name, array in arrays.items() if not name.endswith(BUFFERS)},
+        "model.",
+        config.model_type,
+    )
     if config.tie_word_embeddings:
         tie(state, "lm_head.weight", "embed_tokens.weight", config.model_type)
     return state

@@ -110,7 +110,12 @@ def configure(content: dict[str, Any], source: Path) -> tuple[Family, Any]:
             f"load: quantization_config ({method}) in {source} is not supported, "
             "weights in floating point, or a .gguf file, are needed"
         )
-    return FAMILIES[kind], FAMILIES[kind].config.from_hf(content)
+    try:
+        return FAMILIES[kind], FAMILIES[kind].config.from_hf(content)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(
+            f"load: {source} holds a value of a wrong kind or size ({error})"
+        ) from error
 
 
 def open_config(path: Path, changes: dict[str, Any] | None = None) -> tuple[Family, Any]:

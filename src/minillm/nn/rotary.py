@@ -208,6 +208,8 @@ def check(kind: Any, size: int, given: Mapping[str, Any]) -> None:
         fits, what = kind_of_value(name, given[name], size)
         if not fits:
             raise ValueError(f"rope: {name} is {given[name]!r}, {what} is needed")
+    if kind == "yarn" and given.get("rope_theta") == 1:
+        raise ValueError("rope: yarn with rope_theta=1, another number is needed")
     if kind == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
         raise ValueError(
             f"rope: low_freq_factor {given['low_freq_factor']} and high_freq_factor "
