@@ -13,6 +13,7 @@ from minillm.formats.ctranslate2_file import read
 from minillm.generation.encoder_decoder import generate_ids
 from minillm.models.folder import load_config, load_model, save_model
 from minillm.tokenizers import SourceTargetTokenizer, load
+from small_runs import minillm as command
 from small_transformer import IDS, MASK, small
 
 SOURCE = ["<blank>", "<s>", "</s>", *"abcdefghi", "<unk>"]  # 13
@@ -201,6 +202,35 @@ class TestOpening:
             arrays[f"decoder/layer_0/attention/linear_1/{part}"] = joint[16:]
         folder = written(tmp_path / "model", model_bin(arrays, architecture="TransformerBase"))
         assert np.array_equal(logits(load_model(folder), IDS), logits(model, IDS))
+
+
+class TestCommands:
+    def test_info(self, folder, capsys):
+        assert command("info", folder, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["format"] == "ctranslate2" and found["files"] == ["model.bin"]
+        assert (found["family"], found["kind"], found["heads"]) == (
+            "transformer",
+            "encoder-decoder",
+            3,
+        )
+        assert found["tokenizer"] == {"kind": "source-target", "vocab_size": 11}
+
+    def test_generate_prints_the_target_alone(self, folder, model, capsys):
+        ids = np.array([[3, 4, 5]])
+        text = SourceTargetTokenizer(SOURCE, TARGET).decode(
+            generate_ids(model, ids, max_tokens=6)[0]
+        )
+        assert len(text) > 2
+        assert command("generate", folder, "--prompt", "abc", "--temperature", 0,
+                       "--max-tokens", 6) == 0  # fmt: skip
+        assert capsys.readouterr().out == f"{text}\n"
+
+    def test_convert_gives_a_folder_in_hugging_face_layout(self, folder, model, tmp_path, capsys):
+        assert command("convert", folder, tmp_path / "out") == 0
+        opened, tokenizer = minillm.load(tmp_path / "out")
+        assert np.array_equal(logits(opened, IDS), logits(model, IDS))
+        assert tokenizer.encode("abc") == [3, 4, 5]
 
 
 class TestRefused:

@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     shown = visible if console.isatty() else str
     first = next(pieces, "")
-    console.write(shown(prompt + first))
+    goes_on = model.config.kind != "encoder-decoder"  # such a model writes another text
+    console.write(shown(prompt + first if goes_on else first))
     for piece in pieces:
         if console.lost is not None:
             break

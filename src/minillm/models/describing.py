@@ -11,7 +11,7 @@ from minillm.models.folder import load_tokenizer
 from minillm.models.opening import BYTES, Model, find, open_model
 
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
-HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "nhead")
 KV_HEADS = ("num_key_value_heads",)
 HEAD_SIZES = ("head_dim", "d_kv")
 LENGTH_TUNED = 1024  # tokens of the text that a step of training is estimated for
@@ -30,7 +30,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     heads = _first(content, HEADS)
     return {
         "path": str(opened.path),
-        "format": "gguf" if opened.is_gguf else "safetensors",
+        "format": opened.format,
         "files": [file.name for file in opened.files],
         "file_bytes": sum(file.stat().st_size for file in opened.files),
         "family": content["model_type"],

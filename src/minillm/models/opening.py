@@ -40,6 +40,13 @@ class Model(NamedTuple):
     def is_gguf(self) -> bool:
         return self.path.is_file()
 
+    @property
+    def format(self) -> str:
+        """ "gguf", "ctranslate2" or "safetensors"."""
+        if self.is_gguf:
+            return "gguf"
+        return "ctranslate2" if VOCABULARIES in self.metadata else "safetensors"
+
 
 def find(path: str | os.PathLike[str], *, pull: bool = False) -> Path:
     """The folder, or the .gguf file, that `path` or the name of a pulled model stands for.
