@@ -9,6 +9,10 @@ import warnings
 import numpy as np
 import pytest
 
+import small_encoders
+import small_llama
+import small_t5
+import small_transformer
 from minillm import load, nn
 from minillm.formats import hf, hub, safetensors
 from minillm.models import GPT2, GPT2Config
@@ -164,6 +168,42 @@ class TestContradictions:
         with open(folder / "config.json", "ab") as file:
             file.truncate(1 << 40)
         refused(folder, r"config\.json: not valid JSON \(more than 16777216 bytes\)")
+
+
+ANY = {
+    "gpt2": small,
+    "bert": lambda: small_encoders.small("bert", "ForMaskedLM"),
+    "t5": small_t5.small,
+    "qwen3": lambda: small_llama.small("qwen3"),
+    "transformer": small_transformer.small,
+}
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_whatever_stands_in_config_json_is_read_or_refused_in_one_line(tmp_path, name):
+    """Each setting in turn of a wrong kind, absurd, or missing."""
+    save_model(tmp_path, ANY[name]())
+    path = tmp_path / "config.json"
+    content = hf.read_json(path)
+    right = load_config(tmp_path)
+    missing = object()
+    begin, tried = time.perf_counter(), 0
+    for key in content:
+        for value in (missing, None, True, -1, 10**9, 10**30, 1.5, "x" * 5000, [], {"a": 1}):
+            changed = {k: value if k == key else v for k, v in content.items()}
+            if value is missing:
+                del changed[key]
+            hf.write_json(path, changed)
+            tried += 1
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    load_model(tmp_path)
+            except (ValueError, FileNotFoundError) as error:
+                assert "\n" not in str(error) and len(str(error)) < 1000, (key, value)
+    assert time.perf_counter() - begin < 0.1 * tried
+    hf.write_json(path, content)
+    assert load_config(tmp_path) == right
 
 
 def giant(folder):

@@ -15,6 +15,8 @@ from minillm.quantities import count, size
 GGUF_MAGIC = b"GGUF"
 BYTES = 4  # of a parameter in memory
 VOCABULARIES = "vocabularies"  # in the metadata of a CTranslate2 folder
+LARGEST = 1 << 62  # of the numbers in config.json
+LONGEST = 500  # characters of an error
 TOO_MANY = 100  # times the parameters in the file: not a difference to be listed
 
 
@@ -107,7 +109,7 @@ def configure(content: dict[str, Any], source: Path) -> tuple[Family, Any]:
     kind = content.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(
-            f"load: model_type {kind!r} in {source} is not known, "
+            f"load: model_type {repr(kind)[:80]} in {source} is not known, "
             f"one of {', '.join(FAMILIES)} is needed"
         )
     quantized = content.get("quantization_config")
@@ -117,12 +119,28 @@ def configure(content: dict[str, Any], source: Path) -> tuple[Family, Any]:
             f"load: quantization_config ({method}) in {source} is not supported, "
             "weights in floating point, or a .gguf file, are needed"
         )
+    return FAMILIES[kind], _configuration(FAMILIES[kind], content, source)
+
+
+def _configuration(family: Family, content: dict[str, Any], source: Path) -> Any:
+    """What a family makes of the content; in one short line what it cannot make sense of."""
     try:
-        return FAMILIES[kind], FAMILIES[kind].config.from_hf(content)
+        huge = next((name for name, value in content.items() if _is_huge(value)), None)
+        if huge is not None:
+            raise ValueError(f"{huge} is larger than {LARGEST}, a smaller number is needed")
+        return family.config.from_hf(content)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...") from error
     except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        reason = str(error)[:LONGEST]
         raise ValueError(
-            f"load: {source} holds a value of a wrong kind or size ({error})"
+            f"load: {source} holds a value of a wrong kind or size ({reason})"
         ) from error
+
+
+def _is_huge(value: Any) -> bool:
+    return type(value) is int and abs(value) > LARGEST
 
 
 def open_config(path: Path, changes: dict[str, Any] | None = None) -> tuple[Family, Any]:
