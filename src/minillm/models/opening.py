@@ -127,7 +127,7 @@ def _configuration(family: Family, content: dict[str, Any], source: Path) -> Any
     try:
         huge = next((name for name, value in content.items() if _is_huge(value)), None)
         if huge is not None:
-            raise ValueError(f"{huge} is larger than {LARGEST}, a smaller number is needed")
+            raise OverflowError(f"{huge} is beyond {LARGEST}")
         return family.config.from_hf(content)
     except ValueError as error:
         text = str(error)
