@@ -84,6 +84,12 @@ class TestBlocks:
         assert tensor.decode(out) is out
         np.testing.assert_array_equal(out, whole)
 
+    def test_what_is_filled_has_to_fit(self):
+        tensor = Blocks(block_bytes("Q8_0"), "Q8_0", (2, 32))
+        for out in (np.empty((2, 33), np.float32), np.empty((32, 2), np.float32).T):
+            with pytest.raises(ValueError, match=r"decode: .* numbers wanted of 2 Q8_0 blocks"):
+                tensor.decode(out)
+
     def test_q4_0_keeps_low_halves_first_and_takes_eight_away(self):
         raw = np.float16(1).tobytes() + bytes(j | (15 - j) << 4 for j in range(16))
         assert decoded("Q4_0", raw).tolist() == [*range(-8, 8), *range(7, -9, -1)]
@@ -98,7 +104,10 @@ class TestBlocks:
         layout = blocks.KINDS[kind].layout
         raw.view(layout)["d"][1] = np.nan
         out = decoded(kind, raw, (2, -1))
-        assert np.isfinite(out[0]).all() and np.isnan(out[1]).all() and not recwarn.list
+        assert np.isfinite(out[0]).all() and np.isnan(out[1]).all()
+        raw[:] = 0
+        raw.view(layout)["d"] = np.inf  # times 0
+        assert not np.isfinite(decoded(kind, raw)).any() and not recwarn.list
 
 
 @pytest.fixture

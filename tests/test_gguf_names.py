@@ -246,6 +246,11 @@ class TestReading:
             opened(changed)
         assert "a.gguf: " in str(caught.value)
 
+    def test_a_part_of_a_model_is_refused_with_what_joins_parts(self, opened):
+        with pytest.raises(ValueError, match=r"one of 3 parts of a model, .* llama-gguf-split"):
+            opened({"split.count": 3})
+        opened({"split.count": 1})
+
     def test_a_file_without_an_embedding_is_refused(self, opened):
         with pytest.raises(ValueError, match=r"tensor token_embd.weight is missing"):
             opened(shapes={"output_norm.weight": (8,)})
@@ -375,6 +380,18 @@ class TestModels:
         difference = np.abs(logits(again) - logits(model)).max()
         assert difference <= tolerance and (difference > 0) == (dtype != "f32")
         assert metadata["general.file_type"] == FILE_TYPES[dtype]
+
+    def test_gpt2s_matrices_lie_as_each_side_has_them(self, tmp_path):
+        model = wide()
+        write_gguf(tmp_path / "a.gguf", model, None, "f32")
+        right = FAMILIES["gpt2"].to_files(model.state_dict(), model.config)
+        found = open_gguf(tmp_path / "a.gguf")[1]
+        assert found.keys() == right.keys()
+        for name, array in right.items():
+            np.testing.assert_array_equal(found[name].decode(), array)
+        raw = gguf.read(tmp_path / "a.gguf")[1]
+        assert raw["blk.0.attn_qkv.weight"].shape == (192, 64)
+        assert raw["blk.1.ffn_down.weight"].shape == (64, 256)
 
     def test_vectors_positions_and_tables_are_kept_finer(self, tmp_path):
         write_gguf(tmp_path / "a.gguf", wide(), None, "q4_0")

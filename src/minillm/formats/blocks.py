@@ -37,6 +37,8 @@ def decode(kind: Kind, raw: Array, out: Array) -> None:
     NaN and infinite scales give what float32 arithmetic gives, without a warning.
     """
     blocks = raw.view(kind.layout)
+    if out.size != len(blocks) * kind.elements or not out.flags.c_contiguous:
+        raise ValueError(f"decode: {out.shape} numbers wanted of {len(blocks)} {kind.name} blocks")
     numbers = out.reshape(-1, kind.elements)
     step = CHUNK // kind.elements
     with numpy.errstate(invalid="ignore", over="ignore"):

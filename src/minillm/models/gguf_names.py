@@ -107,6 +107,11 @@ def open_gguf(
     metadata, tensors = gguf.read(path)
     try:
         arch = architecture(metadata)
+        if metadata.get("split.count", 1) not in (0, 1):
+            raise ValueError(
+                f"gguf: one of {metadata['split.count']} parts of a model, a whole file is needed; "
+                "join them with llama-gguf-split --merge"
+            )
         if EMBEDDING not in tensors:
             raise ValueError(f"gguf: tensor {EMBEDDING} is missing, it is needed")
         content = to_content(
