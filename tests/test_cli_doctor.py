@@ -1,6 +1,7 @@
 """`minillm doctor`: green where all providers agree with the reference, red where one does not."""
 
 import io
+import json
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -186,6 +187,17 @@ def test_a_wrong_gradient_turns_it_red(doctor, monkeypatch):
     assert code == 1
     assert "gradient WRONG" in line_of(lines, "gelu")
     assert lines[-1].startswith("  gelu: gradient 0 gives ")
+
+
+def test_json_holds_the_same(capsys, monkeypatch):
+    monkeypatch.setattr(kernels, "cpu", library(softmax_forward=slightly_off))
+    monkeypatch.setattr("minillm.ops.registry", {n: registry[n] for n in ("gelu", "softmax")})
+    assert minillm("doctor", "--cases", 6, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["ops"]["softmax"]["cpu"] is None
+    assert 0 < found["ops"]["gelu"]["reference"] < 1
+    assert found["failures"][0].startswith("softmax: forward of cpu, result 0: off by")
+    assert {"minillm", "numpy", "extension", "memory"} <= found["environment"].keys()
 
 
 def test_no_cases_prove_nothing(capsys):

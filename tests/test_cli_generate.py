@@ -53,6 +53,12 @@ def test_the_same_seed_gives_the_same_text_whatever_the_way(model, capsys):
     assert "the cat" + found + "\n" == text
 
 
+def test_json_is_the_prompt_and_the_text(model, capsys):
+    words = (model, "--prompt", "the cat", "--max-tokens", 20)
+    content = json.loads(text_of(capsys, *words, "--json"))
+    assert content["prompt"] + content["text"] + "\n" == text_of(capsys, *words)
+
+
 def test_without_a_cache_no_cache_is_used(model, capsys, monkeypatch):
     def update(*arguments):
         raise RuntimeError("a cache was used")

@@ -18,6 +18,7 @@ from minillm.tokenizers import ByteTokenizer, CharTokenizer
 from small_gpt2 import small
 from small_runs import minillm, process, written
 
+TOKENIZER_OF_11 = CharTokenizer.from_characters("abcdefghijk", ())
 TOKENIZER = CharTokenizer.from_characters("abcdefghijkl", ())
 
 
@@ -160,6 +161,15 @@ class TestScore:
     )
     def test_what_is_refused(self, models, capsys, words, line):
         assert line in refused(capsys, "score", models / words[0], *words[1:])
+
+    def test_an_encoder_writes_no_text(self, tmp_path, capsys):
+        save_model(tmp_path, small_encoders.small("bert", "ForMaskedLM"), TOKENIZER_OF_11)
+        for words in (
+            ("generate", tmp_path, "--prompt", "ab"),
+            ("score", tmp_path, "--text", "ab"),
+        ):
+            assert "the model is an encoder" in refused(capsys, *words)
+        assert "no head that predicts tokens" in refused(capsys, "predict", tmp_path, "ab")
 
     def test_what_cannot_be_parsed(self, models, capsys):
         for words in ((), ("--text", "a", "--file", "b"), ("--text",)):

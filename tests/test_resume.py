@@ -1,5 +1,6 @@
 """Resume: the bits of an uninterrupted run, wherever and however it was cut."""
 
+import json
 import os
 import signal
 import subprocess
@@ -186,6 +187,9 @@ def test_verify_resume_proves_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "environ", environment())
     assert minillm("verify-resume", "--steps", 7) == 0
     assert capsys.readouterr().out.startswith("equal: 7 steps on 1 thread, and 3 + 4 steps in two")
+    assert minillm("verify-resume", "--steps", 2, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["equal"], found["different"], found["steps"]) == (True, [], 2)
     assert minillm("verify-resume", "--steps", 1) == 2
     assert minillm("verify-resume", tmp_path / "none.txt") == 2
     assert "none.txt" in capsys.readouterr().err

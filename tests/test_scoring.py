@@ -7,9 +7,10 @@ import pytest
 
 import small_encoders
 import small_t5
-from minillm import no_grad, tokenizers
+from minillm import generate, no_grad, tokenizers
 from minillm.formats import hf
-from minillm.generation.scoring import predict, prompt_ids, score, spans
+from minillm.generation.decoding import first_ids, prompt_ids
+from minillm.generation.scoring import predict, score, spans
 from minillm.tokenizers import CharTokenizer
 from small_gpt2 import small
 
@@ -51,6 +52,7 @@ def led(tmp_path_factory):
             },
         },
     )
+    hf.write_json(folder / "tokenizer_config.json", {"bos_token": "<s>"})
     return tokenizers.load(folder)
 
 
@@ -120,6 +122,26 @@ class TestPredict:
             np.errstate(all="ignore"),
         ):
             predict(model, TOKENIZER, "abc")
+
+
+class TestGenerate:
+    def test_a_text_is_written_behind_the_start_token(self, led):
+        assert first_ids(led, "ab") == [12, 0, 1]
+        assert first_ids(led, "") == [12]
+        assert first_ids(TOKENIZER, "") == []
+        model, ids = small(vocab_size=14), [12, 0, 1]
+        for _ in range(4):
+            ids.append(int(log_softmax(model, ids)[0][-1].argmax()))
+        assert max(ids[3:]) < 12
+        assert generate(model, led, "ab", max_tokens=4, temperature=0) == led.decode(ids[3:])
+
+    def test_it_ends_at_any_of_the_ids_that_end_texts(self):
+        options = {"max_tokens": 5, "temperature": 2, "seed": 1}
+        whole = generate(small(), TOKENIZER, "abel", **options)
+        place = next(k for k in range(5) if whole[k] != whole[0])
+        for ends in (LETTERS.index(whole[place]), (12, LETTERS.index(whole[place]))):
+            model = small(eos_token_id=ends)
+            assert generate(model, TOKENIZER, "abel", **options) == whole[:place]
 
 
 class TestScore:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from minillm.cli.main import FAILED, OK
@@ -27,54 +28,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cases", type=int, default=CASES, metavar="N", help=f"random cases for each op ({CASES})"
     )
+    parser.add_argument("--json", action="store_true", help="print a JSON object when it is done")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.cases < 1:
         raise ValueError(f"--cases: {arguments.cases}, 1 or more is needed")
-    _show_environment()
+    show = (lambda line: None) if arguments.json else print
+    facts = {}
+    for name, text in _environment():
+        facts[name] = text
+        show(f"{name:12} {text}")
+    show("")
     begin = time.perf_counter()
-    failures = _check_ops(arguments.cases)
+    ops, failures = _check_ops(arguments.cases, show)
     seconds = time.perf_counter() - begin
-    if failures:
+    if arguments.json:
+        found = {"environment": facts, "ops": ops, "failures": failures, "seconds": seconds}
+        print(json.dumps(found, ensure_ascii=False))
+    elif failures:
         print(f"\n{len(failures)} check{'s' * (len(failures) > 1)} failed in {seconds:.1f} s:")
         for line in failures:
             print(f"  {line}")
-        return FAILED
-    print(f"\nall providers agree with the float64 reference ({seconds:.1f} s)")
-    return OK
+    else:
+        print(f"\nall providers agree with the float64 reference ({seconds:.1f} s)")
+    return FAILED if failures else OK
 
 
-def _show_environment() -> None:
+def _environment() -> Iterator[tuple[str, str]]:
+    """What is installed and what the machine is, by name."""
     from minillm import kernels
     from minillm.machine import environment
 
-    for name, value in environment().items():
-        print(f"{name:12} {value}")
+    yield from environment().items()
     for name in PACKAGES:
         if importlib.util.find_spec(name) is None:
-            print(f"{name:12} not installed")
+            yield name, "not installed"
         elif name != "numpy":
-            print(f"{name:12} {_version(name)}")
+            yield name, _version(name)
     if kernels.cpu is None:
-        print("extension    none: NumPy serves every op")
+        yield "extension", "none: NumPy serves every op"
     else:
         runtime = kernels.cpu.runtime
-        print(
-            f"extension    C++ for {runtime.isa()} (this machine runs "
-            f"{', '.join(runtime.available_isas())}), {_threads(runtime.threads())}"
+        yield (
+            "extension",
+            f"C++ for {runtime.isa()} (this machine runs "
+            f"{', '.join(runtime.available_isas())}), {_threads(runtime.threads())}",
         )
-    print(f"bf16         {'yes' if kernels.has_bf16() else 'no, float32 is used instead'}")
+    yield "bf16", "yes" if kernels.has_bf16() else "no, float32 is used instead"
     if kernels.cpu is not None:
-        _show_speed(kernels.cpu.runtime)
-    print()
+        yield from _speed(kernels.cpu.runtime)
 
 
 def _threads(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
-def _show_speed(runtime: Any) -> None:
+def _speed(runtime: Any) -> Iterator[tuple[str, str]]:
     """What the machine does at best, and how near a matrix product comes to it."""
     most = runtime.threads()
     peaks = {"f32": runtime.peak_f32(), "bf16": runtime.peak_bf16()}
@@ -83,14 +93,15 @@ def _show_speed(runtime: Any) -> None:
     runtime.set_threads(most)
     for name, peak in peaks.items():
         if peak:
-            print(
-                f"{f'peak {name}':12} {peak:,.0f} GFLOP/s on {_threads(most)}, "
+            yield (
+                f"peak {name}",
+                f"{peak:,.0f} GFLOP/s on {_threads(most)}, "
                 f"{single[name]:,.0f} on 1; a product of {PRODUCT} square reaches "
-                f"{_product_rate(name) / peak:.0%}"
+                f"{_product_rate(name) / peak:.0%}",
             )
     for name, size in (("memory", MEMORY_BYTES), ("cache", CACHE_BYTES)):
         read, copy = runtime.peak_read(size), runtime.peak_copy(size)
-        print(f"{name:12} {read:.0f} GB/s read, {copy:.0f} copied ({size >> 20} MB)")
+        yield name, f"{read:.0f} GB/s read, {copy:.0f} copied ({size >> 20} MB)"
 
 
 def _product_rate(precision: Any) -> float:
@@ -113,32 +124,40 @@ def _version(name: str) -> str:
     return importlib.metadata.version(found[0])
 
 
-def _check_ops(cases: int) -> list[str]:
-    """Print one line an op; what failed, one line each."""
+def _check_ops(
+    cases: int, show: Callable[[str], None]
+) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+    """Show one line an op. The worst shares by op and check, None if wrong; what failed."""
     from minillm import testing
     from minillm.ops import registry
 
-    failures = []
+    found: dict[str, dict[str, float | None]] = {}
+    failures: list[str] = []
     for op in registry.values():
-        checks: list[tuple[str, Callable[[Any, int], str], Any]] = [
+        checks: list[tuple[str, Callable[[Any, int], float | None], Any]] = [
             (provider.name, _share_of, provider) for provider in testing.providers(op)
         ]
         if op.backward is not None:
             checks.append(("gradient", _check_gradients, op))
-        cells = []
+        found[op.name], cells = {}, []
         for name, check, subject in checks:
             try:
-                cells.append(check(subject, cases))
+                share = check(subject, cases)
             except Exception as error:  # whatever a wrong kernel does is a finding
                 known = isinstance(error, AssertionError)
                 failures.append(str(error) if known else f"{op.name}: {name} raised {error!r}")
                 cells.append(f"{name} WRONG")
-        print(f"{op.name:30} {'   '.join(cell for cell in cells if cell)}")
-    print("(the figure is the worst error as a share of what is tolerated)")
-    return failures
+                found[op.name][name] = None
+                continue
+            if share is not None:
+                cells.append(f"{name} {share:.2f}")
+                found[op.name][name] = share
+        show(f"{op.name:30} {'   '.join(cells)}")
+    show("(the figure is the worst error as a share of what is tolerated)")
+    return found, failures
 
 
-def _share_of(provider: Provider, cases: int) -> str:
+def _share_of(provider: Provider, cases: int) -> float:
     """The worst share of the tolerated error in random cases, more of them until one is served."""
     from minillm import testing
 
@@ -151,12 +170,11 @@ def _share_of(provider: Provider, cases: int) -> str:
         truth = testing.reference(provider.op, *testing.sampled(provider.op, seed), seed)
         worst = max(worst, testing.check_case(truth, provider, provider))
         seed += 1
-    return f"{provider.name} {worst:.2f}"
+    return worst
 
 
-def _check_gradients(op: Op, cases: int) -> str:
+def _check_gradients(op: Op, cases: int) -> None:
     from minillm import testing
 
     for seed in range(cases):
         testing.check_gradient(op, *testing.sampled(op, seed), seed)
-    return ""

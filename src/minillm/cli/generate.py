@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 
@@ -26,12 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--no-cache", action="store_true", help="compute every position each time")
+    parser.add_argument("--json", action="store_true", help="print a JSON object when it is done")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
     from minillm.cli.texts import decoded
     from minillm.generation import stream
+    from minillm.generation.decoding import first_ids
     from minillm.models.folder import load
 
     if arguments.seed < 0:
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = arguments.prompt
     if prompt == "-":
         prompt = decoded(sys.stdin.buffer.read(), "generate", "the prompt")
-    if not prompt and tokenizer.eos_id is None:
+    if not prompt and not first_ids(tokenizer, prompt):
         raise ValueError("generate: no prompt given, this model needs one to begin with; --prompt")
     console = Console(sys.stdout)
     pieces = stream(
@@ -57,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         use_cache=not arguments.no_cache,
         on_slide=_slide_notice(),
     )
+    if arguments.json:
+        print(json.dumps({"prompt": prompt, "text": "".join(pieces)}, ensure_ascii=False))
+        return OK
     shown = visible if console.isatty() else str
     first = next(pieces, "")
     goes_on = model.config.kind != "encoder-decoder"  # such a model writes another text

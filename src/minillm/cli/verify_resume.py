@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="text to train on (a built-in one)")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps of the run (20)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,6 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
         _minillm("train", "--resume", str(halves), "--threads", "2")
         problems = differences(straight, halves, steps)
         epochs = _epochs(straight, steps // 2)
+    if arguments.json:
+        found = {"equal": not problems, "different": problems, "steps": steps, "epochs": epochs}
+        print(json.dumps(found, ensure_ascii=False))
+        return FAILED if problems else OK
     for problem in problems:
         print(f"different: {problem}")
     if problems:

@@ -67,6 +67,23 @@ def _read(model: Any, ids: Sequence[int], cache: Cache | None) -> numpy.ndarray:
     return logits.numpy()[0]
 
 
+def prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
+    """The control tokens that the tokenizer puts before a text, such as <s>, and those of the text.
+
+    What it would put behind it is left out: the text goes on.
+    """
+    bare, whole = tokenizer.encode(text), tokenizer.encode(text, add_special_tokens=True)
+    fits = (k for k in range(len(whole) + 1) if whole[k : k + len(bare)] == bare)
+    return whole[: next(fits)] if bare else [], bare
+
+
+def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What a decoder reads before it writes; for an empty prompt what stands before every text."""
+    before, ids = prompt_ids(tokenizer, prompt)
+    start = tokenizer.role_ids.get("bos", tokenizer.eos_id)
+    return before + ids if ids or start is None else [start]
+
+
 def stream(
     model: Any,
     tokenizer: Tokenizer,
@@ -80,7 +97,7 @@ def stream(
     use_cache: bool = True,
     on_slide: Callable[[int], None] | None = None,
 ) -> Iterator[str]:
-    """Pieces of text that follow `prompt`, whole characters each; ends at the end-of-text token.
+    """Pieces of text that follow `prompt`, whole characters each; ends at a token that ends texts.
 
     An encoder-decoder reads the prompt as its source and gives the text of the target. The same
     model, prompt, settings and seed give the same text. ValueError for max_tokens below 0, or a
@@ -89,18 +106,20 @@ def stream(
     if max_tokens < 0:
         raise ValueError(f"max-tokens: {max_tokens}, 0 or more is needed")
     model.eval()
+    if model.config.kind == "encoder":
+        raise ValueError(
+            "generate: the model is an encoder, which writes no text, a decoder is needed (minillm "
+            "predict fills its masks, minillm embed gives vectors)"
+        )
     sampler, generator = Sampler(temperature, top_k, top_p), new_generator(seed)
-    size, ends = tokenizer.vocab_size, {tokenizer.eos_id}
+    size, ends = tokenizer.vocab_size, {tokenizer.eos_id, *end_ids(model.config)}
     if model.config.kind == "encoder-decoder":
         source = numpy.array([tokenizer.encode(prompt, add_special_tokens=True)], numpy.int64)
-        ends.update(end_ids(model.config))
         generated = target_ids(
             model, source, sampler, generator, vocab_size=size, use_cache=use_cache
         )
     else:
-        ids = tokenizer.encode(prompt)
-        if not ids and tokenizer.eos_id is not None:
-            ids = [tokenizer.eos_id]  # what stood before every text in training
+        ids = first_ids(tokenizer, prompt)
         generated = generate_ids(
             model, ids, sampler, generator, vocab_size=size, use_cache=use_cache, on_slide=on_slide
         )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from minillm import kernels
+from minillm.generation.decoding import prompt_ids
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
@@ -51,16 +52,6 @@ class Score(NamedTuple):
     def bits_per_byte(self) -> float | None:
         """None where the tokens that count stand for no bytes."""
         return -self.total / math.log(2) / self.bytes if self.bytes else None
-
-
-def prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
-    """The control tokens that the tokenizer puts before a text, such as <s>, and those of the text.
-
-    What it would put behind it is left out: the text goes on.
-    """
-    bare, whole = tokenizer.encode(text), tokenizer.encode(text, add_special_tokens=True)
-    fits = (k for k in range(len(whole) + 1) if whole[k : k + len(bare)] == bare)
-    return whole[: next(fits)] if bare else [], bare
 
 
 def predict(model: Any, tokenizer: Tokenizer, text: str, top: int = 5) -> list[list[Candidate]]:
