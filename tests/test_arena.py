@@ -304,7 +304,7 @@ class Canaries:
         assert all(a + size <= b for (a, size), (b, _) in itertools.pairwise(spans))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(acts)
 def test_no_array_touches_another(acts):
     before = stats()["in_use"]

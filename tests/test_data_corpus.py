@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.data import read
@@ -71,7 +71,6 @@ texts = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(texts, st.integers(1, 9))
 def test_facts_equal_those_of_a_plain_count(texts, size):
     scan = Scan()

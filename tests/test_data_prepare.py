@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.data import Dataset, TokenFile, Windows, prepare, read
@@ -158,7 +158,6 @@ def test_a_document_keeps_its_side_when_the_order_changes(tmp_path):
     assert one.tolist() != two.tolist()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(1, 500)), min_size=2, max_size=60),
     st.floats(0.001, 0.999),
@@ -246,7 +245,6 @@ def test_shares_outside_0_to_1_are_refused(tmp_path, fraction):
         prepare(corpus, BYTES, tmp_path / "data", val_fraction=fraction, context=8)
 
 
-@settings(deadline=None)
 @given(
     st.text(st.sampled_from("ab  \n'sé日1!🙂"), max_size=60),
     st.lists(st.integers(0, 60), max_size=10),

@@ -1,16 +1,19 @@
 """Which files a corpus is made of, and what is said of those that cannot be one."""
 
+import contextlib
+import gc
 import gzip
 import io
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from minillm.data import read
-from minillm.data.sources import find, shown
+from minillm.data.sources import Spool, find, shown
 
 
 def written(path: Path, content: str | bytes = "some text here\n") -> Path:
@@ -166,6 +169,21 @@ def test_standard_input_is_read_as_often_as_needed(tmp_path, monkeypatch, packed
     assert spool.exists()
     del corpus
     assert not spool.exists()
+
+
+def test_an_interrupt_as_the_copy_of_standard_input_appears_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    os_open = os.open
+
+    def interrupted(path, *rest):
+        os.close(os_open(path, *rest))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        Spool(io.BytesIO(b"some text here"))
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")

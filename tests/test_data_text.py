@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minillm.data.text import Decoding, Repairs, decode
@@ -43,7 +43,6 @@ def decoded(chunks, encoding="utf-8", errors="strict", keep_newlines=False):
     return "".join(decode(chunks, decoding, "a.txt", repairs)), repairs
 
 
-@settings(deadline=None)
 @given(texts, st.sampled_from(ENCODINGS), st.integers(1, 9), st.booleans())
 @example("\r\n" * 9, "utf-8", 1, False)
 @example("\ufeff\ufeffa", "utf-8", 2, False)
@@ -59,7 +58,6 @@ def test_any_chunking_gives_the_text_decoded_whole(text, encoding, size, keep):
     assert repairs.replacements == 0
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(

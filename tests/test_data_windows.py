@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.data import Windows, validation
@@ -28,7 +28,6 @@ def test_too_few_tokens_are_refused_with_both_numbers(count):
             act()
 
 
-@settings(deadline=None)
 @given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 2**70), st.integers(0, 5))
 def test_each_token_is_a_target_at_most_once_an_epoch(n, context, seed, epoch):
     if n <= context:
@@ -43,7 +42,6 @@ def test_each_token_is_a_target_at_most_once_an_epoch(n, context, seed, epoch):
     assert len(np.unique((inputs[:, 0] - inputs.min()) % context)) == 1
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 100), st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 2**40)
 )

@@ -450,7 +450,7 @@ class TestModels:
         with pytest.raises(ValueError, match="dtype 'q4_k', one of f32, f16, bf16, q8_0"):
             write_gguf(tmp_path / "a.gguf", wide(), None, "q4_k")
 
-    @settings(max_examples=300, deadline=2000)
+    @settings(max_examples=300)
     @given(st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 255)), min_size=1, max_size=4))
     def test_damage_to_the_description_gives_a_value_error_or_a_model(
         self, tmp_path_factory, damage

@@ -42,7 +42,7 @@ def test_any_text_comes_back(tokenizer, text):
 
 @each_kind
 @given(text=texts, more=texts)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_laws_of_text(tokenizer, text, more):
     ids = tokenizer.encode(text + more)
     assert tokenizer.decode(ids) == text + more
@@ -55,7 +55,7 @@ def test_laws_of_text(tokenizer, text, more):
 
 @each_kind
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_streamed_text_is_decoded_text(tokenizer, data):
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=30))
     for skip in (True, False):

@@ -130,7 +130,7 @@ def test_byte_alphabet_is_gpt2s():
 
 
 @given(text=texts)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_split_follows_the_pattern(text):
     assert split(text) == naive_split(text)
 
@@ -153,7 +153,7 @@ def test_split_by_hand(text, pieces):
 
 
 @given(text=texts, more=texts)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_settled_pre_tokens_stay(text, more):
     k = settled(text)
     assert split(text[:k]) + split(text[k:] + more) == split(text + more)
@@ -171,14 +171,14 @@ def test_settled_in_every_short_text():
 
 
 @given(chunks=st.lists(texts, max_size=8), size=st.integers(1, 20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_windows_are_split_like_the_whole(chunks, size):
     cut = list(windows(chunks, size))
     assert [piece for window in cut for piece in split(window)] == split("".join(chunks))
 
 
 @given(data=st.data(), text=st.text("abc", max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_heap_merge_is_naive_merge(data, text):
     """Any table of merges, also one where a later merge makes a token that an earlier one joins."""
     pool = ["a", "b", "c"]

@@ -55,7 +55,7 @@ def test_byte_fallback_spells_unknown_characters_in_utf8():
 
 
 @given(text=st.text(st.one_of(st.sampled_from("ab🙂é"), st.characters(codec="utf-8"))))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_byte_fallback_character_by_character(text):
     tokenizer = CharTokenizer.from_characters("a🙂", byte_fallback=True)
     expected = []

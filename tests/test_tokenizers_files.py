@@ -71,7 +71,7 @@ def test_hugging_face_agrees_on_nasty_text(name, opened):
 
 @pytest.mark.parametrize("name", ["bpe", "byte", "char"])
 @given(text=texts)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_hugging_face_agrees_on_any_text(name, opened, text):
     ids = ALL[name].encode(text)
     assert opened[name].encode(text).ids == ids

@@ -41,7 +41,7 @@ def naive_merges(words, size):
 
 
 @given(text=st.text("aab bé'\n", max_size=150), size=st.integers(0, 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_merges_are_those_of_counting_anew(text, size):
     words = Counter(split(text))
     assert learn_merges(words, size) == naive_merges(words, size)
@@ -63,7 +63,7 @@ def test_merges_by_hand():
 
 
 @given(text=st.text("aab 's\n ré1", max_size=80), cuts=st.lists(st.integers(0, 80), max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_borders_of_chunks_make_no_difference(text, cuts):
     bounds = [0, *sorted(cuts), len(text)]
     chunks = [text[low:high] for low, high in itertools.pairwise(bounds)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -28,11 +29,14 @@ class Spool:
     """A copy of a stream that can be read only once; the file goes when nothing refers to it."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        descriptor, path = tempfile.mkstemp(prefix="minillm-")
-        self.path = Path(path)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
-        with open(descriptor, "wb") as file:
+        self.path = Path(tempfile.gettempdir(), f"minillm-{secrets.token_hex(8)}")
+        weakref.finalize(self, self.path.unlink, missing_ok=True)  # before there is a file: Ctrl-C
+        with open(self.path, "xb", opener=_private) as file:
             shutil.copyfileobj(stream, file, CHUNK_BYTES)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class _Reader:
         tensor_count, entry_count = self.start()
         metadata: Metadata = {}
         for _ in range(entry_count):
-            key = self.string("a metadata key")
+            key = self.name("a metadata key")
             if key in metadata:
                 self.fail(f"metadata {key!r} occurs twice")
             metadata[key] = self.value(key, self.integer("<I"))
@@ -117,6 +117,13 @@ class _Reader:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             self.fail(f"{what} is not UTF-8 ({error.reason} at byte {error.start})")
+
+    def name(self, what: str) -> str:
+        """A string that errors can show as it is."""
+        name = self.string(what)
+        if not name.isprintable():
+            self.fail(f"{what} is {name!r}, printable characters are needed")
+        return name
 
     def value(self, key: str, kind: int, depth: int = 0) -> Any:
         if kind == STRING:
@@ -169,7 +176,7 @@ class _Reader:
 
     def tensor(self) -> tuple[str, Kind, tuple[int, ...], int]:
         """Name, kind, shape and offset of the next tensor."""
-        name = self.string("the name of a tensor")
+        name = self.name("the name of a tensor")
         rank = self.integer("<I")
         if not 1 <= rank <= LARGEST_RANK:
             self.fail(f"tensor {name!r} has {rank} dimensions, 1 to {LARGEST_RANK} are needed")
