@@ -407,12 +407,26 @@ class TestConfig:
             ({"is_decoder": True}, "is_decoder=True is not implemented"),
             ({"tie_encoder_decoder": True}, "tie_encoder_decoder=True is not implemented"),
             ({"quantization_config": {"load_in_8bit": True}}, "quantization_config={.* is not"),
-            ({"architectures": ["T5EncoderModel"]}, "architecture T5EncoderModel is not impl"),
+            (
+                {"architectures": ["T5EncoderModel"]},
+                r"architectures=\['T5EncoderModel'\] is not impl",
+            ),
         ],
     )
     def test_what_is_not_implemented_is_refused(self, change, message):
         with pytest.raises(ValueError, match=message):
             T5Config.from_hf(small().config.to_hf() | change)
+
+    @pytest.mark.parametrize("version", VERSIONS)
+    def test_whatever_stands_there_is_refused_in_one_line(self, version):
+        content = small(version).config.to_hf()
+        for key in (*content, "dense_act_fn", "is_gated_act", "is_decoder", "quantization_config"):
+            for value in (None, True, -1, 0.5, float("nan"), "", "x", [], [[1]], [None], {"a": 1}):
+                try:
+                    T5Config.from_hf(content | {key: value})
+                except ValueError as error:
+                    assert str(error).startswith(("t5: ", "relative_position_bucket: ")), key
+                    assert len(str(error)) < 250 and "\n" not in str(error), key
 
 
 class TestFiles:

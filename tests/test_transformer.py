@@ -239,6 +239,17 @@ class TestConfig:
         with pytest.raises(ValueError, match=message):
             TransformerConfig.from_hf(small().config.to_hf() | change)
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_whatever_stands_there_is_refused_in_one_line(self, kind):
+        content = small(kind).config.to_hf()
+        for key in content:
+            for value in (None, True, -1, 0.5, float("nan"), "", "x", [], [[1]], [None], {"a": 1}):
+                try:
+                    TransformerConfig.from_hf(content | {key: value})
+                except ValueError as error:
+                    assert str(error).startswith(("transformer: ", "sinusoidal_positions: ")), key
+                    assert len(str(error)) < 250 and "\n" not in str(error), key
+
     def test_a_missing_size_is_named(self):
         with pytest.raises(ValueError, match=r"transformer: config\.json has no 'vocab_size'"):
             TransformerConfig.from_hf({"model_type": "transformer"})

@@ -11,6 +11,7 @@ from minillm.models import Transformer, TransformerConfig
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 
 SMALL = {"vocab_size": 37, "target_vocab_size": 29, "d_model": 24, "nhead": 4, "dropout": 0.0,
          "num_encoder_layers": 2, "num_decoder_layers": 2, "dim_feedforward": 40}  # fmt: skip

@@ -135,11 +135,10 @@ class T5Config:
         for name, implemented in REFUSED.items():
             if content.get(name, implemented) not in (implemented, None):
                 raise ValueError(f"t5: {name}={content[name]!r} is not implemented")
-        classes = content.get("architectures") or ARCHITECTURES
-        if not set(classes) & set(ARCHITECTURES):
+        classes = content.get("architectures") or [ARCHITECTURES[0]]
+        if not isinstance(classes, list) or not any(name in ARCHITECTURES for name in classes):
             raise ValueError(
-                f"t5: architecture {', '.join(map(str, classes))} is not implemented, "
-                f"{ARCHITECTURES[0]} is needed"
+                f"t5: architectures={classes!r} is not implemented, {ARCHITECTURES[0]} is needed"
             )
         names = [field.name for field in fields(cls)]
         values = {name: content[name] for name in names if name in content}

@@ -75,7 +75,7 @@ class TransformerConfig:
         check_flags("transformer", self, FLAGS)
         check_numbers("transformer", self, {"dropout": 1.0, "layer_norm_eps": math.inf})
         check_tokens("transformer", self, self.target_size)
-        if self.activation not in nn.ACTIVATIONS:
+        if self.activation not in tuple(nn.ACTIVATIONS):
             raise ValueError(
                 f"transformer: activation {self.activation!r}, one of "
                 f"{', '.join(nn.ACTIVATIONS)} is needed"
