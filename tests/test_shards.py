@@ -141,6 +141,16 @@ class TestReading:
         ):
             assert part in str(error.value)
 
+    def test_shards_of_two_saves_are_told_apart(self, sharded, tmp_path_factory):
+        """As a save leaves them that was killed on its way."""
+        other = tmp_path_factory.mktemp("other")
+        shards.write(other, {n: a + 1 for n, a in ARRAYS.items()}, {"k": "w"}, shard_bytes=250)
+        shutil.copy(other / "model-00001-of-00004.safetensors", sharded)
+        with pytest.raises(
+            ValueError, match=r"00002-of-00004\.safetensors is of another save than"
+        ):
+            shards.read(sharded)
+
     def test_many_problems_are_counted(self):
         assert shards.shown([f"p{n}" for n in range(9)]) == "p0; p1; p2; p3; p4; p5; 3 more"
         assert shards.shown(["p"]) == "p"

@@ -63,6 +63,8 @@ def read(folder: Path, *, verify: bool = True) -> tuple[dict[str, Any], dict[str
         _, notes = safetensors.header(path)
         opened = safetensors.verify if verify and safetensors.DIGEST in notes else safetensors.read
         found, notes = opened(path)
+        if _of_a_save(metadata) != _of_a_save(notes) and metadata:
+            problems.append(f"{path.name} is of another save than {paths[0].name}")
         metadata = metadata or notes
         twice = [name for name in found if name in where]
         problems += [f"{name} is in {where[name]} and in {path.name}" for name in twice]
@@ -81,6 +83,13 @@ def read(folder: Path, *, verify: bool = True) -> tuple[dict[str, Any], dict[str
     if problems:
         raise ValueError(f"load: {folder / INDEX} and its shards do not agree: {shown(problems)}")
     return arrays, metadata, paths
+
+
+def _of_a_save(metadata: Mapping[str, str]) -> dict[str, str] | None:
+    """What the metadata of all shards of one save by `write` have in common, None of others."""
+    if safetensors.DIGEST not in metadata:
+        return None
+    return {name: text for name, text in metadata.items() if name != safetensors.DIGEST}
 
 
 def shown(problems: list[str]) -> str:
