@@ -5,6 +5,7 @@ import pytest
 
 import small_llama
 from minillm import no_grad
+from minillm.formats.gguf import read
 from minillm.models import Llama, LlamaConfig
 from minillm.models.folder import load, load_model, logits_of
 from minillm.models.gguf_export import write_gguf
@@ -111,6 +112,26 @@ def test_smaller_numbers_mean_the_same(tmp_path, dtype, tolerance):
     ours = logits_of(load_model(tmp_path / "a.gguf"))(ids[None])[0]
     assert error(their_logits(tmp_path / "a.gguf", ids), ours) < tolerance
     assert error(logits_of(model)(ids[None])[0], ours) > tolerance / 100
+
+
+@pytest.mark.parametrize(
+    "file_type, kinds",
+    [(8, {"Q5_0"}), (9, {"Q5_1"}), (14, {"Q4_K"}), (16, {"Q5_K"}), (18, {"Q6_K"})],
+)
+def test_what_llama_cpp_quantizes_opens_here(tmp_path, file_type, kinds):
+    content = {"model_type": "llama"} | small_llama.SIZES | WIDE
+    content |= {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    model = Llama(LlamaConfig.from_hf(content), seed=1).eval()
+    write_gguf(tmp_path / "a.gguf", model, None, "f32")
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype, options.nthread = file_type, 1
+    names = [str(tmp_path / name).encode() for name in ("a.gguf", "b.gguf")]
+    assert llama_cpp.llama_model_quantize(*names, options) == 0
+    assert kinds <= {tensor.kind for tensor in read(tmp_path / "b.gguf")[1].values()}
+    ids = small_llama.IDS[0]
+    ours = logits_of(load_model(tmp_path / "b.gguf"))(ids[None])[0]
+    assert error(their_logits(tmp_path / "b.gguf", ids), ours) < 0.03
+    assert 1e-4 < error(logits_of(model)(ids[None])[0], ours) < 0.2
 
 
 def test_a_published_model_goes_on_alike(tmp_path):
