@@ -12,6 +12,12 @@ from minillm.arrays import Array
 from minillm.formats import blocks
 
 
+def kind_of(array: Any) -> str:
+    """How an array is stored: "Q4_1", or "F32" and the like for one that is not deferred."""
+    plain = array.dtype
+    return getattr(array, "kind", f"{plain.kind.upper()}{8 * plain.itemsize}")
+
+
 class Deferred:
     """An array of float32 known by its shape; `decode` does the work, each time it is called."""
 
@@ -104,7 +110,9 @@ class Joined(Deferred):
         self.parts = parts
         self.shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         self.dtype = numpy.result_type(*(part.dtype for part in parts))
-        self.kind, self.nbytes = "joined", sum(part.nbytes for part in parts)
+        kinds = {kind_of(part) for part in parts}
+        self.kind = kinds.pop() if len(kinds) == 1 else "several kinds"
+        self.nbytes = sum(part.nbytes for part in parts)
 
     def decode(self, out: Array | None = None) -> Array:
         return numpy.concatenate([numpy.asarray(part) for part in self.parts], out=out)

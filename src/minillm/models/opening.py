@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from minillm import machine
 from minillm.formats import ctranslate2, hf, hub, shards
+from minillm.formats.deferred import kind_of
 from minillm.models import FAMILIES, Family
 from minillm.quantities import count, size
 
@@ -180,9 +181,7 @@ def open_model(path: Path, changes: dict[str, Any] | None = None, *, verify: boo
 def _dtypes(arrays: dict[str, Any]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for array in arrays.values():
-        plain = array.dtype
-        kind = getattr(array, "kind", f"{plain.kind.upper()}{8 * plain.itemsize}")
-        counts[kind] += array.size
+        counts[kind_of(array)] += array.size
     return dict(counts.most_common())
 
 
