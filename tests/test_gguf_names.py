@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 import small_llama
 from minillm.formats import gguf, gguf_writing
 from minillm.models import FAMILIES
-from minillm.models.gguf_config import llama3_factors
 from minillm.models.gguf_export import FILE_TYPES, write_gguf
 from minillm.models.gguf_metadata import to_metadata
 from minillm.models.gguf_names import GPT2_NAMES, ROTARY_NAMES, half_split, interleaved, open_gguf
+from minillm.models.gguf_rope import llama3_factors
 from small_gguf import numbers
 from small_gpt2 import logits, small
 
@@ -293,6 +293,12 @@ class TestMetadata:
             name: value for name, value in again.items() if name != "architectures"
         }
 
+    def test_yarn_without_a_factor_reaches_what_the_context_does(self):
+        scaling = {"rope_type": "yarn", "original_max_position_embeddings": 16}
+        metadata, _ = to_metadata(CONTENT | {"rope_scaling": scaling})
+        assert metadata["llama.rope.scaling.factor"] == 4.0
+        assert metadata["llama.rope.scaling.original_context_length"] == 16
+
     def test_both_spellings_of_the_base_are_read(self):
         content = {k: v for k, v in CONTENT.items() if k not in ("rope_theta", "rope_scaling")}
         content["rope_parameters"] = {"rope_type": "default", "rope_theta": 7.0}
@@ -310,7 +316,7 @@ class TestMetadata:
                 {"model_type": "mistral", "sliding_window": 32},
                 "sliding_window=32 is not applied .* all 64 positions",
             ),
-            ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic with factor"),
+            ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "of type 'dynamic' cannot"),
             (
                 {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 16}},
                 "yarn with beta_fast=16 cannot be held",
@@ -337,12 +343,12 @@ class TestMetadata:
 CANNOT_BE_HELD = {  # of small_llama.CASES
     "biases": "hidden_act='gelu' cannot",
     "linear": "hidden_act='relu' cannot",
-    "dynamic": "rope_scaling dynamic with factor",
+    "dynamic": "of type 'dynamic' cannot",
     "yarn, every setting": "yarn with beta_fast=5.0",
     "yarn, own attention factor": "yarn with attention_factor=1.25",
     "yarn, long ramp": "yarn with beta_slow=0.01",
-    "longrope": "longrope with",
-    "longrope, short": "longrope with",
+    "longrope": "of type 'longrope' cannot",
+    "longrope, short": "of type 'longrope' cannot",
     "llama3": "only that of Llama 3.1",
     "rope_parameters": "only that of Llama 3.1",
     "mistral": "sliding_window=7 is not applied",

@@ -7,15 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
-
-from minillm import nn
-
-Metadata = dict[str, Any]
-Content = dict[str, Any]
+from minillm.models.gguf_keys import Content, Keys, Metadata
+from minillm.models.gguf_rope import read_scaling
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gpt2")
-REQUIRED = object()
 SIZES = (  # what every architecture here has
     "vocab_size",
     "context_length",
@@ -54,12 +49,6 @@ NEUTRAL: Content = {  # settings that are implemented for this value only
     "tensor_data_layout": None,
     "use_parallel_residual": True,
 }
-# Llama 3's scaling is stored as factors alone; these are what every published model made them with.
-LLAMA3: Content = {
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
 
 
 def to_content(
@@ -77,8 +66,8 @@ def to_content(
     what is missing, of a wrong kind, or not implemented.
     """
     arch = architecture(metadata)
-    keys = _Keys(metadata, arch)
-    keys.refuse_unknown((*SIZES, *(GPT2 if arch == "gpt2" else ROTARY)))
+    keys = Keys(metadata, arch)
+    keys.refuse_unknown((*SIZES, *(GPT2 if arch == "gpt2" else ROTARY)), NEUTRAL)
     content: Content = {
         "model_type": arch,
         "vocab_size": vocab_size,
@@ -104,41 +93,6 @@ def architecture(metadata: Metadata) -> str:
     return arch
 
 
-class _Keys:
-    """The metadata of one architecture, checked when they are read."""
-
-    def __init__(self, metadata: Metadata, arch: str) -> None:
-        self.metadata, self.arch = metadata, arch
-
-    def refuse_unknown(self, known: tuple[str, ...]) -> None:
-        for key, value in self.metadata.items():
-            name = key.removeprefix(f"{self.arch}.")
-            if name == key or name in known:
-                continue
-            held = NEUTRAL.get(name, REQUIRED)
-            plain = isinstance(value, bool | int | float)
-            if held is REQUIRED or (held is not None and not (plain and held == value)):
-                raise ValueError(f"gguf: {key}={value!r} is not implemented")
-
-    def get(self, name: str, kind: type, default: Any = REQUIRED) -> Any:
-        key = f"{self.arch}.{name}"
-        if key not in self.metadata:
-            if default is REQUIRED:
-                raise ValueError(f"gguf: metadata {key} is missing, it is needed")
-            return default
-        value = self.metadata[key]
-        if isinstance(value, numpy.ndarray) and value.size and (value == value[0]).all():
-            value = value[0].item()  # one for each layer, all the same
-        if kind is float and type(value) in (int, float):
-            return float(str(numpy.float32(value)))  # 1e-05 was meant, not 9.999999747378752e-06
-        right = type(value) is kind
-        if not right:
-            raise ValueError(f"gguf: {key} is {value!r}, one {kind.__name__} is needed")
-        if kind is int and value < 1:
-            raise ValueError(f"gguf: {key} is {value}, a number from 1 is needed")
-        return value
-
-
 def _id(metadata: Metadata, name: str) -> int | None:
     key = f"tokenizer.ggml.{name}_token_id"
     value = metadata.get(key)
@@ -154,7 +108,7 @@ def _ends(metadata: Metadata) -> Any:
     return distinct if len(distinct) > 1 else next(iter(distinct), None)
 
 
-def _gpt2(keys: _Keys) -> Content:
+def _gpt2(keys: Keys) -> Content:
     width, inner = keys.get("embedding_length", int), keys.get("feed_forward_length", int)
     heads = keys.get("attention.head_count", int)
     if keys.get("attention.head_count_kv", int, heads) != heads:
@@ -173,7 +127,7 @@ def _gpt2(keys: _Keys) -> Content:
     }
 
 
-def _rotary(keys: _Keys, factors: Any) -> Content:
+def _rotary(keys: Keys, factors: Any) -> Content:
     width, heads = keys.get("embedding_length", int), keys.get("attention.head_count", int)
     head_dim = keys.get("attention.key_length", int, width // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
@@ -195,53 +149,5 @@ def _rotary(keys: _Keys, factors: Any) -> Content:
         "max_position_embeddings": keys.get("context_length", int),
         "rms_norm_eps": keys.get("attention.layer_norm_rms_epsilon", float),
         "rope_theta": keys.get("rope.freq_base", float, 10000.0),
-        "rope_scaling": _scaling(keys, head_dim, factors),
+        "rope_scaling": read_scaling(keys, head_dim, factors),
     }
-
-
-def _scaling(keys: _Keys, head_dim: int, factors: Any) -> Content | None:
-    """`rope_scaling` of config.json."""
-    old = keys.get("rope.scale_linear", float, 1.0)
-    kind = keys.get("rope.scaling.type", str, "linear" if old != 1.0 else "none")
-    factor = keys.get("rope.scaling.factor", float, old)
-    if factors is not None:
-        if kind != "none":
-            raise ValueError(f"gguf: rope_freqs.weight beside rope.scaling.type={kind!r}")
-        if numpy.equal(factors, 1).all():
-            return None
-        base = keys.get("rope.freq_base", float, 10000.0)
-        scaling = llama3_scaling(base, head_dim, factors)
-        if scaling is None:
-            raise ValueError("gguf: rope_freqs.weight is not implemented, but for Llama 3.1's")
-        return scaling
-    if kind == "none":
-        return None
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": factor}
-    if kind == "yarn":
-        original = keys.get("rope.scaling.original_context_length", int)
-        return {
-            "rope_type": "yarn",
-            "factor": factor,
-            "original_max_position_embeddings": original,
-        }
-    raise ValueError(f"gguf: {keys.arch}.rope.scaling.type={kind!r} is not implemented")
-
-
-def llama3_factors(base: float, head_dim: int, scaling: Content) -> numpy.ndarray:
-    """What Llama 3.1's scaling divides each rotary frequency by, float64 (head_dim / 2,)."""
-    original = scaling["original_max_position_embeddings"]
-    plain, scaled = (
-        nn.Rotary(head_dim, original, {"rope_theta": base} | parameters)
-        for parameters in ({}, {"rope_type": "llama3"} | scaling)
-    )
-    return plain.frequencies(1, numpy.float64) / scaled.frequencies(1, numpy.float64)
-
-
-def llama3_scaling(base: float, head_dim: int, factors: Any) -> Content | None:
-    """Llama 3.1's scaling, if the factors are what it gives, else None."""
-    stored = numpy.asarray(factors, numpy.float64)
-    scaling = LLAMA3 | {"rope_type": "llama3", "factor": float(stored.max(initial=1.0))}
-    expected = llama3_factors(base, head_dim, scaling)
-    same = stored.shape == expected.shape and numpy.allclose(stored, expected, rtol=1e-5)
-    return scaling if same else None

@@ -10,7 +10,8 @@ import numpy
 from minillm.arrays import to_numpy
 from minillm.formats import gguf_writing
 from minillm.models import FAMILIES
-from minillm.models.gguf_metadata import Metadata, to_metadata
+from minillm.models.gguf_keys import Metadata
+from minillm.models.gguf_metadata import to_metadata
 from minillm.models.gguf_names import EMBEDDING, HEAD, NAMES, POSITIONS, ROTARY_FACTORS, to_gguf
 from minillm.tokenizers.gguf_vocabulary import UNUSED
 from minillm.tokenizers.gguf_vocabulary import to_gguf as vocabulary_to_gguf

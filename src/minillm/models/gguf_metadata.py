@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy
 
-from minillm.models.gguf_config import Content, Metadata, llama3_factors, llama3_scaling
+from minillm.models.gguf_keys import Content, Metadata
+from minillm.models.gguf_rope import write_scaling
 
 ARCHITECTURE_OF = {
     "llama": "llama",
@@ -14,25 +15,6 @@ ARCHITECTURE_OF = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "gpt2": "gpt2",
-}
-ROTARY_KINDS: dict[
-    str, Content
-] = {  # what else a rope_scaling of that kind may say, with the value it then has
-    "default": {},
-    "linear": {"factor": None},
-    "yarn": {
-        "factor": None,
-        "original_max_position_embeddings": None,
-        "beta_fast": 32,
-        "beta_slow": 1,
-        "truncate": True,
-    },
-    "llama3": {
-        "factor": None,
-        "original_max_position_embeddings": None,
-        "low_freq_factor": None,
-        "high_freq_factor": None,
-    },
 }
 
 
@@ -106,7 +88,7 @@ def _rotary(content: Content, arch: str) -> tuple[Metadata, numpy.ndarray | None
         "attention.layer_norm_rms_epsilon": float(content["rms_norm_eps"]),
         "rope.dimension_count": content["head_dim"],
     }
-    scaling, factors = _scaling(content)
+    scaling, factors = write_scaling(content)
     return metadata | scaling, factors
 
 
@@ -115,29 +97,3 @@ def _require(content: Content, name: str, held: tuple[Any, ...]) -> None:
         raise ValueError(
             f"gguf: {name}={content.get(name)!r} cannot be held, {held[0]!r} is needed"
         )
-
-
-def _scaling(content: Content) -> tuple[Metadata, numpy.ndarray | None]:
-    """Rotary settings; frequencies' factors for Llama 3's kind, which has no settings in GGUF."""
-    rope = dict(content.get("rope_parameters") or content.get("rope_scaling") or {})
-    base = float(rope.pop("rope_theta", content.get("rope_theta", 10000.0)))
-    kind = rope.pop("rope_type", "default")
-    metadata: Metadata = {"rope.freq_base": base}
-    for name, value in rope.items():
-        known = ROTARY_KINDS.get(kind, {})
-        if name not in known or known[name] not in (None, value):
-            raise ValueError(f"gguf: rope_scaling {kind} with {name}={value!r} cannot be held")
-    if kind == "default":
-        return metadata, None
-    if kind == "llama3":
-        factors = llama3_factors(base, content["head_dim"], rope).astype(numpy.float32)
-        if llama3_scaling(base, content["head_dim"], factors) != {"rope_type": kind} | rope:
-            raise ValueError(f"gguf: rope_scaling {rope} cannot be held, only that of Llama 3.1 is")
-        return metadata, factors
-    if kind not in ROTARY_KINDS:
-        raise ValueError(f"gguf: rope_scaling of type {kind!r} cannot be held")
-    metadata |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
-    if kind == "yarn":
-        original = rope.get("original_max_position_embeddings", content["max_position_embeddings"])
-        metadata["rope.scaling.original_context_length"] = original
-    return metadata, None

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from minillm.arrays import Array
 from minillm.formats import gguf
 from minillm.formats.deferred import Changed, Deferred
-from minillm.models.gguf_config import Content, Metadata, architecture, to_content
+from minillm.models.gguf_config import architecture, to_content
+from minillm.models.gguf_keys import Content, Metadata
 from minillm.nn.rotary import half_split, interleaved
 
 ROTARY_FACTORS = "rope_freqs.weight"
