@@ -93,7 +93,7 @@ class TestPredict:
             (("gpt2", "Z"), "unknown character 'Z' (U+005A) at position 0"),
             (("gpt2", "a", "--top", "0"), "top: 0, 1 or more is needed"),
             (("gpt2", "a", "--threads", "0"), "threads: 0 asked for, at least 1 is needed"),
-            (("bare", "a"), "tokenizer.json: no such file"),
+            (("bare", "a"), "bare has no tokenizer.json, a tokenizer is needed"),
             (("none", "a"), "is not a folder, nor a .gguf file"),
             (("long.txt", "a"), "is not a folder nor a GGUF file"),
             (("gpt2/model.safetensors", "a"), "give the folder: "),
@@ -255,6 +255,30 @@ class TestInfo:
         path = tmp_path / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
         assert "not a readable safetensors file" in refused(capsys, "info", tmp_path)
+
+
+class TestWhatANewcomerTries:
+    def test_no_path_is_not_the_folder_one_is_in(self, models, capsys, monkeypatch):
+        monkeypatch.chdir(models / "gpt2")
+        for words in (["info"], ["predict", "a"], ["generate"], ["embed", "a"]):
+            line = refused(capsys, words[0], "", *words[1:])
+            assert line == "load: the path is empty, a folder, a .gguf file or a name is needed"
+
+    def test_a_text_needs_a_tokenizer(self, models, capsys):
+        line = refused(capsys, "predict", models / "bare", "a")
+        assert line == f"load: {models / 'bare'} has no tokenizer.json, a tokenizer is needed"
+
+    def test_an_option_is_not_corrected_to_itself_or_to_that_of_another_command(
+        self, models, capsys
+    ):
+        for words, line in (
+            (["info", "--threads"], "info: unknown option --threads; did you mean --help?"),
+            (["predict", "a", "--tpo", "3"], "predict: unknown option --tpo; did you mean --top?"),
+            (["predict", "a", "b"], "minillm predict: unexpected argument b"),
+        ):
+            assert minillm(words[0], models / "gpt2", *words[1:]) == 2
+            error = capsys.readouterr().err
+            assert error.endswith(f"{line}\n") and error.count("\n") == 1
 
 
 def test_the_classic_first_example(tmp_path):

@@ -79,7 +79,7 @@ def test_without_the_extra_the_error_names_it(monkeypatch, capsys):
     assert minillm("pull", "org/name") == 2
     assert capsys.readouterr().err == (
         "minillm: pull: huggingface-hub is not installed, it is needed; "
-        "install the extra hf: pip install 'minillm[hf]'\n"
+        "install the extra hf, in the checkout: pip install '.[hf]'\n"
     )
 
 

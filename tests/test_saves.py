@@ -170,7 +170,7 @@ def without(name):
         (in_settings(width=0), "settings.json is damaged (--width: 0, 1 or more is needed)"),
         (in_settings(colour=3), "settings.json is damaged"),
         (in_settings(heads=3), "3 heads do not divide the width 16"),
-        (without("tokenizer.json"), "tokenizer.json: no such file"),
+        (without("tokenizer.json"), "has no tokenizer.json, a tokenizer is needed"),
         (without("training/val.bin"), "val.bin: no such file"),
         (without("training/settings.json"), "cut holds no run (no training/settings.json)"),
         (in_file("metrics.jsonl", lambda b: b.replace(b"{", b"[", 1)), "metrics.jsonl line 1"),

@@ -12,7 +12,7 @@ from minillm.training.console import Console, visible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder of a run or model")
+    parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
     parser.add_argument("--prompt", default="", help="text to continue, - to read it from stdin")
     parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="length (200)")
     parser.add_argument(

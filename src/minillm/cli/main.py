@@ -35,9 +35,10 @@ class Parser(argparse.ArgumentParser):
 
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            word = next((part for part in unknown.split() if part.startswith("-")), unknown)
-            near = nearest(word.partition("=")[0], self.known_flags())
-            message = f"unknown option {word}" + (f"; did you mean {near}?" if near else "")
+            word = next((part for part in unknown.split() if part.startswith("-")), "")
+            near = nearest(word.partition("=")[0], self.known_flags()) if word else None
+            message = f"unknown option {word}" if word else f"unexpected argument {unknown}"
+            message += f"; did you mean {near}?" if near else ""
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
     def known_flags(self) -> list[str]:
@@ -77,7 +78,7 @@ def build_parser() -> Parser:
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run, command=name)
+        sub.set_defaults(run=command.run, command=name, parser=sub)
     return parser
 
 
@@ -88,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams()
     warnings.showwarning = _show_warning
     try:
-        options = build_parser().parse_args(arguments)
+        options, unknown = build_parser().parse_known_args(arguments)
+        if unknown:
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         code = options.run(options)
         sys.stdout.flush()
         return code

@@ -95,7 +95,7 @@ def pull(name: str, *, file: str | None = None, revision: str | None = None) -> 
     except ImportError as error:
         raise RuntimeError(
             "pull: huggingface-hub is not installed, it is needed; "
-            "install the extra hf: pip install 'minillm[hf]'"
+            "install the extra hf, in the checkout: pip install '.[hf]'"
         ) from error
     try:
         siblings = huggingface_hub.HfApi().model_info(name, revision=revision).siblings or []

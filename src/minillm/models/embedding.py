@@ -167,7 +167,8 @@ def load(path: str | os.PathLike[str]) -> Embedder:
     place = find(path)
     kind = open_config(place)[1].kind
     if kind != "encoder":
-        raise ValueError(f"embed: {path} is a {kind}, an encoder is needed, such as BERT")
+        article = "a" if kind == "decoder" else "an"
+        raise ValueError(f"embed: {path} is {article} {kind}, an encoder is needed, such as BERT")
     model = load_model(place, changes={"architectures": None, "add_pooling_layer": False})
     tokenizer = load_tokenizer(place)
     require_fit(tokenizer, model.config.vocab_size, path)

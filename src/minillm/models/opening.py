@@ -57,6 +57,8 @@ def find(path: str | os.PathLike[str], *, pull: bool = False) -> Path:
     With `pull` a name that is not there is fetched from the hub. FileNotFoundError or ValueError
     in one line, with what to do, if there is no such thing or it holds no model.
     """
+    if not os.fspath(path):
+        raise ValueError("load: the path is empty, a folder, a .gguf file or a name is needed")
     place = Path(path)
     if place.is_dir():
         return _in_folder(place)

@@ -33,7 +33,7 @@ def choose_backend(backend: str | None) -> str:
     if chosen == "tokenizers" and not is_installed():
         raise RuntimeError(
             "tokenizer backend 'tokenizers': the library is not installed, it is needed; "
-            "install minillm[hf]"
+            "install the extra hf, in the checkout: pip install '.[hf]'"
         )
     return chosen
 

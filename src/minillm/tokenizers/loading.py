@@ -32,6 +32,10 @@ def load(path: str | os.PathLike[str], backend: str | None = None) -> Tokenizer:
         return load_source_target(path)
     if path.is_dir():
         path = path / TOKENIZER_FILE
+        if not path.exists():
+            raise FileNotFoundError(
+                f"load: {path.parent} has no {TOKENIZER_FILE}, a tokenizer is needed"
+            )
     try:
         document = read_json(path)
         about = description(path.parent) if path.name == TOKENIZER_FILE else NOTHING

@@ -13,7 +13,10 @@ class Unsupported(ValueError):
     """What a tokenizer needs and Python alone does not do; the `tokenizers` library may."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not supported without the library; install minillm[hf]")
+        super().__init__(
+            f"{what} is not supported without the library; install the extra hf, in the checkout: "
+            "pip install '.[hf]'"
+        )
 
 
 def short(value: Any) -> str:
