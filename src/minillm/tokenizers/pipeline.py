@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -91,6 +91,21 @@ class PipelineTokenizer(Tokenizer):
         ids: list[int] = self._encoded(text, True).tolist()
         return ids
 
+    def encode_parts(self, parts: Sequence[str]) -> list[int]:
+        flags = {token.content: token for token in self._added}
+        ids: list[int] = []
+        for index, part in enumerate(parts):
+            if index % 2:
+                ids.append(self.special_tokens[part])
+                continue
+            if index and flags[parts[index - 1]].rstrip:
+                part = part.lstrip()
+            if index + 1 < len(parts) and flags[parts[index + 1]].lstrip:
+                part = part.rstrip()
+            packed = self._reference.encode_stretch(part, False, "".join(parts[:index]) == "")
+            ids += np.frombuffer(packed, id_dtype(self.vocab_size)).tolist()
+        return ids
+
     def _encoded(self, text: str, specials: bool) -> np.ndarray:
         provider = self._reference if self._provider.confused_by(text) else self._provider
         stretches = list(self._stretches(text)) if not specials else [text]
@@ -153,9 +168,10 @@ class _Reference:
 
     def encode(self, stretches: list[str], specials: bool) -> bytes:
         """The packed ids of the stretches of a text; with `specials` control tokens are found."""
-        return b"".join([self._encode(stretch, specials) for stretch in stretches])
+        return b"".join([self.encode_stretch(stretch, specials) for stretch in stretches])
 
-    def _encode(self, text: str, specials: bool) -> bytes:
+    def encode_stretch(self, text: str, specials: bool, begins: bool = True) -> bytes:
+        """The packed ids of one stretch, which `begins` the text or does not."""
         packed = bytearray()
         begins = True
         for segment, id in self._finders[specials].segments(text):

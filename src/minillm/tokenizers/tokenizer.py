@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..formats.files import atomic_write_text
+from .chat import chat_ids, split_at
 from .decoders import Decoder
 from .post_processors import PLAIN, Template
 from .vocabulary import Vocabulary
@@ -133,8 +133,24 @@ class Tokenizer(Vocabulary, ABC):
 
     def _encode_with_specials(self, text: str) -> list[int]:
         check_text("encode", text)
-        names = sorted(self.special_tokens, key=len, reverse=True)
-        parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+        return self.encode_parts(split_at(self.special_tokens, text))
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool = False,
+        **variables: Any,
+    ) -> list[int]:
+        """The ids of a conversation, as the chat template writes it; arguments as in `chat.render`.
+
+        What the template writes of control tokens becomes their ids; what users wrote never does,
+        however it is spelled. Errors as in `chat.render`, and ValueError where a template alters a
+        control token spelled in a message.
+        """
+        return chat_ids(self, messages, add_generation_prompt, variables)
+
+    def encode_parts(self, parts: Sequence[str]) -> list[int]:
+        """The ids of one text given as text, control token, text ... in turn."""
         ids: list[int] = []
         for index, part in enumerate(parts):
             ids += [self.special_tokens[part]] if index % 2 else self.encode_array(part).tolist()
