@@ -62,15 +62,7 @@ class BPETokenizer(Tokenizer):
         Ids are GPT-2's: 256 bytes, one id for each merge, control tokens. A first line that starts
         with #version is skipped. Raises ValueError naming the line that is not two tokens.
         """
-        merges = []
-        for number, line in enumerate(lines, 1):
-            line = line.rstrip("\r\n")
-            if not line or (number == 1 and line.startswith("#version")):
-                continue
-            parts = line.split(" ")
-            if len(parts) != 2 or not all(parts):
-                raise ValueError(f"merges: line {number} is {line!r}, two tokens are needed")
-            merges.append((parts[0], parts[1]))
+        merges = read_merges(lines)
         check_special_tokens(special_tokens)
         made = dict.fromkeys(left + right for left, right in merges)
         tokens = [*(ALPHABET[byte] for byte in BYTE_ORDER), *made, *special_tokens]
@@ -105,3 +97,17 @@ class BPETokenizer(Tokenizer):
 
     def _ids_of(self, piece: str) -> Iterator[list[int]]:
         return self._merger.blocks(piece.encode("utf-8"))
+
+
+def read_merges(lines: Iterable[str]) -> list[tuple[str, str]]:
+    """The merges of a `vocab.bpe` or `merges.txt` by rank; ValueError as in `from_merges`."""
+    merges = []
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip("\r\n")
+        if not line or (number == 1 and line.startswith("#version")):
+            continue
+        parts = line.split(" ")
+        if len(parts) != 2 or not all(parts):
+            raise ValueError(f"merges: line {number} is {line!r}, two tokens are needed")
+        merges.append((parts[0], parts[1]))
+    return merges

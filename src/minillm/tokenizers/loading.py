@@ -14,12 +14,15 @@ from .reading import Document, Unsupported, an_object, require, require_known
 from .simple_documents import simple
 from .source_target import is_saved_in, load_source_target
 from .tokenizer import TOKENIZER_FILE, Tokenizer
+from .vocabulary_files import vocabulary_file
 
 
 def load(path: str | os.PathLike[str], backend: str | None = None) -> Tokenizer:
     """Open the tokenizer in a folder, or one file of those below, saved by minillm or by others.
 
     tokenizer.json                 BPE, WordPiece or Unigram
+    vocab.json and merges.txt      byte-level BPE of GPT-2 or RoBERTa
+    vocab.txt                      BERT's WordPiece
     tokenizer_config.json, special_tokens_map.json and chat_template.jinja beside it are heeded.
     `backend` says who encodes: "python", "tokenizers" (Hugging Face's library, extra `hf`) or
     "auto", which takes the library for what it does faster and for what Python alone does not;
@@ -30,13 +33,18 @@ def load(path: str | os.PathLike[str], backend: str | None = None) -> Tokenizer:
     path = Path(path)
     if is_saved_in(path):
         return load_source_target(path)
-    if path.is_dir():
+    older = vocabulary_file(path)
+    if older is not None:
+        path = older.path
+    elif path.is_dir():
         path = path / TOKENIZER_FILE
         if not path.exists():
             raise FileNotFoundError(
                 f"load: {path.parent} has no {TOKENIZER_FILE}, a tokenizer is needed"
             )
     try:
+        if older is not None:
+            return from_document(*older.read(), backend)
         document = read_json(path)
         about = description(path.parent) if path.name == TOKENIZER_FILE else NOTHING
         return from_document(document, about, backend)
