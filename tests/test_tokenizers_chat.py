@@ -136,6 +136,8 @@ def test_what_templates_find(make):
         ("{{ raise_exception('roles must\n alternate') }}", "says: roles must alternate"),
         ("{{ nothing.at.all }}", "'nothing' is undefined"),
         ("{{ 'a' + 1 }}", "can only concatenate str"),
+        ("{{ 'a' * 10**12 }}", "makes values of any size"),
+        ("{{ 'a' * 1000000000000 }}", "makes values of any size"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ messages.append(1) }}", "unsafe|safely"),
         ("{% if %}", "is damaged: "),

@@ -14,7 +14,7 @@ def environment() -> Any:
     Templates are programs of strangers: they see no attribute that begins with an underscore and
     change nothing that they are given. Beyond jinja2 they have raise_exception, {% break %} and
     {% continue %}, a tojson that keeps < and &, and {% generation %}, which marks what a model is
-    trained on and changes no text.
+    trained on and changes no text. No text or list is multiplied: that takes any amount of memory.
     """
     try:
         from jinja2.exceptions import TemplateError
@@ -25,6 +25,16 @@ def environment() -> Any:
         raise RuntimeError(
             "apply_chat_template: jinja2 is not installed, it is needed; install minillm[chat]"
         ) from None
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "**" or not all(isinstance(one, int | float) for one in (left, right)):
+                raise TemplateError(
+                    f"{operator} makes values of any size, it is not supported here"
+                )
+            return super().call_binop(context, operator, left, right)
 
     class Generation(Extension):
         tags = {"generation"}  # noqa: RUF012
@@ -37,9 +47,7 @@ def environment() -> Any:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     made.globals["raise_exception"] = raise_exception
     made.filters["tojson"] = _to_json
     return made
