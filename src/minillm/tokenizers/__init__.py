@@ -16,6 +16,7 @@ from .gguf_documents import from_gguf
 from .gguf_vocabulary import to_gguf
 from .loading import from_document, load
 from .pipeline import PipelineTokenizer
+from .sentencepiece import SentencePieceTokenizer
 from .source_target import SourceTargetTokenizer
 from .stream import StreamDecoder
 from .tokenizer import Tokenizer, id_dtype
@@ -26,6 +27,7 @@ __all__ = [
     "ByteTokenizer",
     "CharTokenizer",
     "PipelineTokenizer",
+    "SentencePieceTokenizer",
     "SourceTargetTokenizer",
     "StreamDecoder",
     "Tokenizer",

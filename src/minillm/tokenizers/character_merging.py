@@ -14,7 +14,7 @@ MARK = "▁"
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 
 _WORDS = re.compile(f"{MARK}*[^{MARK}]+|{MARK}+")
-_MARK_INSIDE = re.compile(f"[^{MARK}]{MARK}")
+MARK_INSIDE = re.compile(f"[^{MARK}]{MARK}")
 
 
 class CharacterMerger:
@@ -47,9 +47,7 @@ class CharacterMerger:
     @property
     def separable(self) -> bool:
         """Whether `words` changes no id: no token has `▁` behind another character."""
-        return (
-            not self._whole and MARK in self._ids and not any(map(_MARK_INSIDE.search, self._ids))
-        )
+        return not self._whole and MARK in self._ids and not any(map(MARK_INSIDE.search, self._ids))
 
     def _start(self, piece: str) -> list[int]:
         """The ids before the first merge."""

@@ -6,22 +6,28 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .added_tokens import AddedToken, read_added_tokens
 from .reading import Document, a_list, a_string, an_object, short
 from .tokenizer import CONFIG_FILE, Tokenizer
 
 LARGEST_FILE = 1 << 28
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
-_MAP_FILE, _TEMPLATE_FILE = "special_tokens_map.json", "chat_template.jinja"
+_MAP_FILE, _ADDED_FILE = "special_tokens_map.json", "added_tokens.json"
+_TEMPLATE_FILE = "chat_template.jinja"
 
 
 class Description(NamedTuple):
-    """`config` is tokenizer_config.json, {} where there is none; `roles` name control tokens."""
+    """`config` is tokenizer_config.json, {} where there is none; `roles` name control tokens.
+
+    `specials` are the names of all control tokens, `added` tokens that stand in these files.
+    """
 
     config: Document
     roles: dict[str, str]
     specials: list[str]
     chat_template: str | None
+    added: tuple[AddedToken, ...] = ()
 
     def give_to(self, tokenizer: Tokenizer) -> Tokenizer:
         """`tokenizer`, which now has the roles and the template."""
@@ -35,7 +41,8 @@ NOTHING = Description({}, {}, [], None)
 
 
 def description(folder: Path) -> Description:
-    """Read tokenizer_config.json, special_tokens_map.json and chat_template.jinja of a folder.
+    """Read what lies beside a tokenizer: tokenizer_config.json, special_tokens_map.json,
+    added_tokens.json and chat_template.jinja.
 
     Each may be missing. Raises ValueError naming the file and what is damaged in it.
     """
@@ -56,6 +63,7 @@ def description(folder: Path) -> Description:
         roles,
         [name for name in [*roles.values(), *more] if name],
         template.read_text(encoding="utf-8-sig") if template.is_file() else _template_of(config),
+        _added(config, _read_if_there(folder / _ADDED_FILE)),
     )
 
 
@@ -75,6 +83,19 @@ def read_json(path: Path) -> Document:
 
 def _read_if_there(path: Path) -> Document:
     return read_json(path) if path.exists() else {}
+
+
+def _added(config: Document, older: Document) -> tuple[AddedToken, ...]:
+    """The tokens of added_tokens_decoder in tokenizer_config.json and of added_tokens.json."""
+    entries = an_object(config.get("added_tokens_decoder", {}), "added_tokens_decoder")
+    tokens = {}
+    for id, entry in entries.items():
+        known = {name: value for name, value in entry.items() if name != "__type"}
+        numbered = {**known, "id": int(id) if id.isdecimal() else id}
+        tokens[str(known.get("content"))] = read_added_tokens([numbered])[0]
+    for content, id in older.items():
+        tokens.setdefault(content, read_added_tokens([{"content": content, "id": id}])[0])
+    return tuple(tokens.values())
 
 
 def _content(token: Any, name: str) -> str | None:

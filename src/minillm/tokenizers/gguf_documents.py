@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .added_tokens import AddedToken
 from .description import ROLES, Description
-from .gguf_vocabulary import CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, USER_DEFINED
+from .gguf_vocabulary import BYTE, CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, USER_DEFINED
 from .loading import from_document
-from .post_processors import around
+from .post_processors import Template, around
 from .reading import Document, short
+from .sentencepiece import SentencePieceTokenizer
+from .sentencepiece_model import BPE, UNIGRAM, PieceModel
 from .split_patterns import BEGIN_NAMES, NFC_NAMES, STEPS_BY_NAME, WHOLE_TOKEN_NAMES
 from .tokenizer import Tokenizer
 
@@ -22,10 +26,10 @@ _PHANTOM = "▁"  # stands before tokens that begin a word
 def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
     """The tokenizer in the metadata of a GGUF file; `backend` as in `load`.
 
-    Kinds (tokenizer.ggml.model): "gpt2", byte-level BPE that splits as tokenizer.ggml.pre says, and
-    "bert", WordPiece. The ids are those of the tokenizer the file was made from: qwen2 normalises
-    to NFC, which llama.cpp leaves out. Raises ValueError naming what is missing, damaged or not
-    supported.
+    Kinds (tokenizer.ggml.model): "gpt2", byte-level BPE that splits as tokenizer.ggml.pre says,
+    "bert", WordPiece, "llama", SentencePiece's BPE, and "t5", its Unigram. The ids are those of
+    the tokenizer the file was made from: qwen2 normalises to NFC, which llama.cpp leaves out.
+    Raises ValueError naming what is missing, damaged or not supported.
     """
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in _KINDS:
@@ -116,7 +120,41 @@ def _bert(
     return _made(metadata, document, names, types, roles, None, backend)
 
 
-_KINDS = {"gpt2": _gpt2, "bert": _bert}
+def _pieces(
+    metadata: Metadata, tokens: list[str], types: list[int], backend: str | None
+) -> Tokenizer:
+    """SentencePiece, BPE ("llama") or Unigram ("t5"); Python alone encodes."""
+    bpe = metadata["tokenizer.ggml.model"] == "llama"
+    scores = [float(one) for one in metadata.get("tokenizer.ggml.scores", ())]
+    if len(scores) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens and {len(scores)} scores, as many are needed")
+    defaults = {"unk": 0, "bos": 1, "eos": 2} if bpe else {"unk": 2, "eos": 1, "pad": 0}
+    roles = _roles(metadata, len(tokens), defaults)
+    for role in ("bos", "eos", "unk"):
+        if role in roles and types[roles[role]] == NORMAL and ROLE_KEYS[role] not in metadata:
+            del roles[role]
+    for role in {"bos", "eos"} & roles.keys():
+        types[roles[role]] = CONTROL
+    charsmap = np.asarray(metadata.get("tokenizer.ggml.precompiled_charsmap", ()), np.uint8)
+    model = PieceModel(
+        BPE if bpe else UNIGRAM,
+        tokens,
+        scores,
+        types,
+        roles,
+        charsmap.tobytes(),
+        bool(metadata.get("tokenizer.ggml.add_space_prefix", bpe)),
+        bool(metadata.get("tokenizer.ggml.remove_extra_whitespaces", False)),
+        bpe or BYTE in types,
+    )
+    usual = {"bos": bpe, "eos": not bpe}
+    flags = [metadata.get(f"tokenizer.ggml.add_{role}_token", flag) for role, flag in usual.items()]
+    tokenizer = SentencePieceTokenizer(model, _around(roles, flags))
+    tokenizer.chat_template = _chat_template(metadata)
+    return tokenizer
+
+
+_KINDS = {"gpt2": _gpt2, "bert": _bert, "llama": _pieces, "t5": _pieces}
 
 
 def _document(normalizer: Any, split: Document, decoder: Document, model: Document) -> Document:
@@ -145,18 +183,28 @@ def _made(
         for id, (token, type) in enumerate(zip(tokens, types))
         if type in (CONTROL, UNKNOWN, USER_DEFINED)
     ]
-    if around_text is not None and any(around_text):
-        wanted = [role for role, flag in zip(("bos", "eos"), around_text) if flag]
-        if not set(wanted) <= roles.keys():
-            raise ValueError(f"{wanted[0]} is to stand around a text, but its id is not given")
-        begin, end = ([roles[role]] if role in wanted else [] for role in ("bos", "eos"))
-        document["post_processor"] = around(begin, end)
+    if around_text is not None:
+        document["post_processor"] = _around(roles, around_text).document(tokens)
+    names = {role: tokens[roles[role]] for role in ROLES if role in roles}
+    ends = [names[role] for role in ("bos", "eos") if role in names]
+    about = Description({}, names, ends, _chat_template(metadata))
+    return from_document(document, about, backend)
+
+
+def _around(roles: dict[str, int], flags: Sequence[Any]) -> Template:
+    """The template with the bos and the eos token, as far as the flags say so."""
+    wanted = [role for role, flag in zip(("bos", "eos"), flags) if flag]
+    if not set(wanted) <= roles.keys():
+        raise ValueError(f"{wanted[0]} is to stand around a text, but its id is not given")
+    begin, end = ([roles[role]] if role in wanted else [] for role in ("bos", "eos"))
+    return around(begin, end)
+
+
+def _chat_template(metadata: Metadata) -> str | None:
     template = metadata.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
         raise ValueError(f"tokenizer.chat_template is {short(template)}, a string is needed")
-    names = {role: tokens[roles[role]] for role in ROLES if role in roles}
-    ends = [names[role] for role in ("bos", "eos") if role in names]
-    return from_document(document, Description({}, names, ends, template), backend)
+    return template
 
 
 def _roles(metadata: Metadata, count: int, defaults: dict[str, int]) -> dict[str, int]:

@@ -27,6 +27,7 @@ _LAST = 0x10FFFF
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _TABLES = {"L": LETTERS, "N": NUMBERS, "M": MARKS, "P": PUNCTUATION, "Nd": DIGITS}
 _CONTROLS = {"r": "\r", "n": "\n", "t": "\t", "f": "\f"}
+_ENDS = {r"\A": r"\A", r"\z": r"\Z"}
 _GROUPS = ("(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!")
 _LOOKAROUND = ("(?=", "(?!", "(?<=", "(?<!")
 _QUANTIFIER = re.compile(r"[*+?][+?]?|\{\d+(?:,\d*)?\}\??(?!\+)")
@@ -113,8 +114,12 @@ class _Translation:
         return ""
 
     def _one(self, ignoring_case: bool) -> str:
-        """What matches one character."""
+        """What matches one character, or an end of the text."""
         character = self._source[self._at]
+        end = _ENDS.get(self._source[self._at : self._at + 2])
+        if end:
+            self._at += 2
+            return end
         if character == "[":
             self._at += 1
             bounds, negated = self._set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .reading import Document, a_list, a_string, an_object, require_known, settings, short
@@ -13,13 +13,28 @@ Item = tuple[int | str, int]  # an id, or "A" or "B" for a text, and the segment
 class Template(NamedTuple):
     """What stands around one text ("A") and around two ("A" and "B")."""
 
-    single: Sequence[Item] = (("A", 0),)
-    pair: Sequence[Item] = (("A", 0), ("B", 1))
+    single: tuple[Item, ...] = (("A", 0),)
+    pair: tuple[Item, ...] = (("A", 0), ("B", 1))
 
     def around(self, ids: list[int]) -> list[int]:
         """The ids of one text with those around it."""
         parts = [ids if item == "A" else [int(item)] for item, _ in self.single]
         return [id for part in parts for id in part]
+
+    def document(self, tokens: Sequence[str] | Mapping[int, str]) -> Document | None:
+        """The post-processor of tokenizer.json, None where nothing is added; `tokens` by id."""
+        if self == PLAIN:
+            return None
+        ids = {item for item, _ in [*self.single, *self.pair] if isinstance(item, int)}
+        return {
+            "type": "TemplateProcessing",
+            "single": [_part(item, segment, tokens) for item, segment in self.single],
+            "pair": [_part(item, segment, tokens) for item, segment in self.pair],
+            "special_tokens": {
+                tokens[id]: {"id": tokens[id], "ids": [id], "tokens": [tokens[id]]}
+                for id in sorted(ids)
+            },
+        }
 
     def around_pair(self, first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
         """The ids of two texts with those around them, and the segment of each, 0 or 1."""
@@ -43,20 +58,19 @@ def template(spec: Any) -> Template:
     return found[0] if found else PLAIN
 
 
-def around(begin: Sequence[int], end: Sequence[int]) -> Document:
-    """The post-processor that puts `begin` before and `end` after each text."""
-    ids = [*begin, *end]
-    before = [{"SpecialToken": {"id": str(id), "type_id": 0}} for id in begin]
-    after = [{"SpecialToken": {"id": str(id), "type_id": 0}} for id in end]
-    texts = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
-    return {
-        "type": "TemplateProcessing",
-        "single": [*before, texts[0], *after],
-        "pair": [*before, texts[0], *after, *before, texts[1], *after],
-        "special_tokens": {
-            str(id): {"id": str(id), "ids": [id], "tokens": [str(id)]} for id in ids
-        },
-    }
+def around(begin: Sequence[int], end: Sequence[int]) -> Template:
+    """The template that puts `begin` before and `end` after each text."""
+    texts: list[tuple[Item, ...]] = [
+        (*((id, segment) for id in begin), (name, segment), *((id, segment) for id in end))
+        for segment, name in enumerate("AB")
+    ]
+    return Template(texts[0], texts[0] + texts[1])
+
+
+def _part(item: int | str, segment: int, tokens: Sequence[str] | Mapping[int, str]) -> Document:
+    if isinstance(item, int):
+        return {"SpecialToken": {"id": tokens[item], "type_id": segment}}
+    return {"Sequence": {"id": item, "type_id": segment}}
 
 
 def _parts(spec: Any) -> list[Document]:
@@ -88,10 +102,10 @@ def _classic(spec: Document, roberta: bool) -> Template:
     )
     cls, sep = (_id_of(chosen[name]) for name in ("cls", "sep"))
     second = 0 if roberta else 1
-    between: list[Item] = [(sep, 0), (sep, 0)] if roberta else [(sep, 0)]
+    between: tuple[Item, ...] = ((sep, 0), (sep, 0)) if roberta else ((sep, 0),)
     return Template(
-        [(cls, 0), ("A", 0), (sep, 0)],
-        [(cls, 0), ("A", 0), *between, ("B", second), (sep, second)],
+        ((cls, 0), ("A", 0), (sep, 0)),
+        ((cls, 0), ("A", 0), *between, ("B", second), (sep, second)),
     )
 
 
@@ -108,7 +122,7 @@ def _template(spec: Document) -> Template:
     return Template(_items(spec.get("single"), tokens), _items(spec.get("pair"), tokens))
 
 
-def _items(entries: Any, tokens: Document) -> list[Item]:
+def _items(entries: Any, tokens: Document) -> tuple[Item, ...]:
     items: list[Item] = []
     for entry in a_list(entries, "post_processor template"):
         match entry:
@@ -119,4 +133,4 @@ def _items(entries: Any, tokens: Document) -> list[Item]:
                 items += [(int(id), segment) for id in ids]
             case _:
                 raise ValueError(f"post_processor template part {short(entry)} is not supported")
-    return items
+    return tuple(items)

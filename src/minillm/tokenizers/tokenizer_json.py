@@ -17,6 +17,58 @@ def byte_level(use_regex: bool) -> Document:
     }
 
 
+def whole_document(
+    added_tokens: list[Document],
+    normalizer: Document | None,
+    pre_tokenizer: Document | None,
+    post_processor: Document | None,
+    decoder: Document | None,
+    model: Document,
+) -> Document:
+    """A whole tokenizer.json; the keys are in Hugging Face's order."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added_tokens,
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": post_processor,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
+def added_token(content: str, id: int, special: bool) -> Document:
+    """An entry of added_tokens that is found in a text as it is."""
+    return {
+        "id": id,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": special,
+    }
+
+
+def bpe_model(vocab: Mapping[str, int], merges: Iterable[object], **settings: object) -> Document:
+    """The model of a tokenizer.json whose kind is BPE; `settings` are those that are not usual."""
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        **settings,
+        "vocab": dict(vocab),
+        "merges": list(merges),
+    }
+
+
 def bpe_document(
     tokens: Sequence[str],
     special_tokens: Mapping[str, int],
@@ -25,40 +77,20 @@ def bpe_document(
     merges: Iterable[tuple[str, str]] = (),
     byte_fallback: bool = False,
 ) -> Document:
-    """A whole tokenizer.json whose model is BPE; the keys are in Hugging Face's order."""
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": id,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for token, id in sorted(special_tokens.items(), key=lambda item: item[1])
-        ],
-        "normalizer": None,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
-        "decoder": decoder,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": byte_fallback,
-            "ignore_merges": False,
-            "vocab": {token: id for id, token in enumerate(tokens)},
-            "merges": [f"{left} {right}" for left, right in merges],
-        },
-    }
+    """A tokenizer.json that neither normalises nor adds anything, whose model is BPE."""
+    by_id = sorted(special_tokens.items(), key=lambda item: item[1])
+    return whole_document(
+        [added_token(token, id, True) for token, id in by_id],
+        None,
+        pre_tokenizer,
+        None,
+        decoder,
+        bpe_model(
+            {token: id for id, token in enumerate(tokens)},
+            [f"{left} {right}" for left, right in merges],
+            byte_fallback=byte_fallback,
+        ),
+    )
 
 
 def check_special_tokens(special_tokens: Sequence[str]) -> None:

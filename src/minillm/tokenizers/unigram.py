@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from .character_merging import BYTE_TOKENS
 
 _UNKNOWN_PENALTY = 10.0
+_FLOOR = -1e5
 
 
 class Unigram:
@@ -23,23 +24,25 @@ class Unigram:
         unknown: int | None,
         byte_ids: Sequence[int] | None = None,
         least_score: float | None = None,
-        precision: str = "d",
+        single: bool = False,
     ) -> None:
         """`ids` of the tokens that may be found, `scores` (log-probabilities) by id.
 
         `byte_ids` are the tokens of the 256 bytes, where unknown characters become bytes; an
         unknown character scores 10 less than `least_score`, by default the least of `scores`.
-        `precision` is that of the sums, "d" or "f", 64 or 32 bits: ties are decided by rounding.
+        `single`: sums are rounded to 32 bits and begin anew below -100,000, as SentencePiece 0.2.3
+        does it; rounding decides ties. Else they have 64 bits.
         """
         self._scores, self._unknown, self._byte_ids = scores, unknown, byte_ids
-        self._precision = precision
+        self._type, self._floor = ("f", _FLOOR) if single else ("d", float("-inf"))
         self._known: dict[str, int] = {}  # tokens, and -1 for what only begins one
         for token in ids:
             for end in range(1, len(token)):
                 self._known.setdefault(token[:end], -1)
         self._known |= ids
+        self._longest = max(map(len, ids), default=1)
         least = min(scores, default=0.0) if least_score is None else least_score
-        self._unknown_score = least - _UNKNOWN_PENALTY
+        self._unknown_score = array(self._type, [least - _UNKNOWN_PENALTY])[0]
 
     def lists(self, piece: str) -> Iterator[list[int]]:
         """The ids of a pre-token, as one list; ValueError if it needs an unknown token."""
@@ -61,10 +64,14 @@ class Unigram:
         """Where the last token of the best way to each place begins, and its id; -1 if unknown."""
         size = len(text)
         known, scores = self._known, self._scores
-        best = array(self._precision, [0.0]) * (size + 1)
+        best, rounded = array(self._type, [0.0]) * (size + 1), array(self._type, [0.0])
         starts, found = [-1] * (size + 1), [-1] * (size + 1)
         for start in range(size):
             so_far = best[start]
+            if so_far < self._floor:
+                for end in range(start + 1, min(start + self._longest, size + 1)):
+                    best[end] -= so_far
+                so_far = 0.0
             single = False
             for end in range(start + 1, size + 1):
                 id = known.get(text[start:end])
@@ -73,13 +80,13 @@ class Unigram:
                 if id < 0:
                     continue
                 single = single or end == start + 1
-                score = scores[id] + so_far
-                if starts[end] < 0 or score > best[end]:
-                    best[end], starts[end], found[end] = score, start, id
+                rounded[0] = scores[id] + so_far
+                if starts[end] < 0 or rounded[0] > best[end]:
+                    best[end], starts[end], found[end] = rounded[0], start, id
             if not single:
-                score, end = self._unknown_score + so_far, start + 1
-                if starts[end] < 0 or score > best[end]:
-                    best[end], starts[end], found[end] = score, start, -1
+                rounded[0], end = self._unknown_score + so_far, start + 1
+                if starts[end] < 0 or rounded[0] > best[end]:
+                    best[end], starts[end], found[end] = rounded[0], start, -1
         return starts, found
 
     def _without_token(self, text: str) -> list[int]:

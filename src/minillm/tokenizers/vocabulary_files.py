@@ -86,7 +86,8 @@ def _byte_level(path: Path, about: Description) -> tuple[Document, dict[str, str
         sep, cls = ([roles[role], _id(vocab, roles, role)] for role in ("sep", "cls"))
         around_text = {"type": "RobertaProcessing", "sep": sep, "cls": cls}
     elif chosen["add_bos_token"]:
-        around_text = around([_id(vocab, roles, "bos")], [])
+        names = {id: token for token, id in vocab.items()}
+        around_text = around([_id(vocab, roles, "bos")], []).document(names)
     merges = path.with_name(MERGES)
     if not merges.exists():
         raise ValueError(f"{MERGES} is missing, it is needed beside {VOCAB_JSON}")
