@@ -69,7 +69,9 @@ class TestTokenizers:
 
     @pytest.mark.parametrize("begin, end", [([264], []), ([], [264]), ([264], [264])])
     def test_tokens_around_a_text(self, begin, end):
-        tokenizer = from_document(document("gpt-2", post_processor=around(begin, end)))
+        names = [str(id) for id in range(266)]
+        template = around(begin, end).document(names)
+        tokenizer = from_document(document("gpt-2", post_processor=template))
         tokenizer.role_ids |= {"bos": 264, "eos": 264}
         metadata = to_gguf(tokenizer)
         assert metadata["tokenizer.ggml.add_bos_token"] == bool(begin)
@@ -77,7 +79,8 @@ class TestTokenizers:
         whole = from_gguf(metadata).encode("the", add_special_tokens=True)
         assert whole == tokenizer.encode("the", add_special_tokens=True)
         with pytest.raises(ValueError, match=r"puts \[265\] around a text cannot be written"):
-            to_gguf(from_document(document("gpt-2", post_processor=around([265], []))))
+            template = around([265], []).document(names)
+            to_gguf(from_document(document("gpt-2", post_processor=template)))
 
     def test_roles_and_the_template_of_a_conversation(self):
         tokenizer = from_document(document("qwen2"))

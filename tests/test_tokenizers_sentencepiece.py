@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from frozen_sentencepiece import BPE, BPE_IDS, TEXTS, UNIGRAM, UNIGRAM_IDS
-from minillm.tokenizers import SentencePieceTokenizer, from_document, from_gguf, load
+from minillm.tokenizers import SentencePieceTokenizer, from_document, from_gguf, load, to_gguf
 from minillm.tokenizers.precompiled import CharsMap
 from minillm.tokenizers.protobuf import fields
 from minillm.tokenizers.sentencepiece_model import parse
@@ -137,6 +137,11 @@ def test_same_vocabulary_in_gguf(kind):
     assert [tokenizer.encode(text) for text in TEXTS] == MODELS[kind][1]
     expected = [1, 266] if kind == "bpe" else [*tokenizer.encode("the"), 1]
     assert tokenizer.encode("the", True) == expected
+    again = from_gguf(to_gguf(tokenizer))
+    assert [again.encode(text, True) for text in TEXTS] == [
+        tokenizer.encode(text, True) for text in TEXTS
+    ]
+    assert (again.eos_id, again.fingerprint) == (tokenizer.eos_id, tokenizer.fingerprint)
     del metadata["tokenizer.ggml.scores"]
     with pytest.raises(ValueError, match=r"from_gguf: .* tokens and 0 scores"):
         from_gguf(metadata)

@@ -9,6 +9,8 @@ import numpy as np
 from . import models
 from .char import BYTE_TOKENS, CharTokenizer
 from .reading import Document, short
+from .sentencepiece import SentencePieceTokenizer
+from .sentencepiece_model import BPE, PieceModel
 from .split_patterns import NFC_NAMES, STEPS_BY_NAME, WHOLE_TOKEN_NAMES
 from .tokenizer import Tokenizer
 
@@ -24,15 +26,21 @@ SPACE = "\u2581"  # stands for a space in the vocabularies of SentencePiece
 def to_gguf(tokenizer: Tokenizer) -> dict[str, Any]:
     """The entries `tokenizer.*`; ValueError for what llama.cpp does not encode as we do.
 
-    Byte-level BPE, bytes (BPE without merges) and characters (pieces of SentencePiece, none longer
-    than one character) can be written.
+    Byte-level BPE, bytes (BPE without merges), SentencePiece and characters (pieces of it, none
+    longer than one character) can be written.
     """
     if isinstance(tokenizer, CharTokenizer):
         metadata, tokens = _characters(tokenizer)
+    elif isinstance(tokenizer, SentencePieceTokenizer):
+        metadata, tokens = _pieces(tokenizer.model), _tokens(tokenizer)
     else:
         metadata, tokens = _byte_level(tokenizer), _tokens(tokenizer)
     metadata["tokenizer.ggml.tokens"] = tokens
-    metadata["tokenizer.ggml.token_type"] = np.array(_types(tokenizer), np.int32)
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        types = tokenizer.model.types  # of the same numbers
+    else:
+        types = _types(tokenizer)
+    metadata["tokenizer.ggml.token_type"] = np.array(types, np.int32)
     roles = tokenizer.role_ids
     if tokenizer.eos_id is not None:
         roles = {"bos": tokenizer.eos_id, "eos": tokenizer.eos_id} | roles
@@ -57,6 +65,21 @@ def _characters(tokenizer: CharTokenizer) -> tuple[dict[str, Any], list[str]]:
         "tokenizer.ggml.scores": np.zeros(len(tokens), np.float32),
     }
     return metadata, tokens
+
+
+def _pieces(model: PieceModel) -> dict[str, Any]:
+    if model.kind == BPE and not model.byte_fallback:
+        raise ValueError("gguf: pieces of BPE without byte fallback cannot be written")
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": "llama" if model.kind == BPE else "t5",
+        "tokenizer.ggml.scores": np.array(model.scores, np.float32),
+        "tokenizer.ggml.add_space_prefix": model.add_dummy_prefix,
+        "tokenizer.ggml.remove_extra_whitespaces": model.remove_extra_whitespaces,
+    }
+    if model.charsmap:
+        charsmap = np.frombuffer(model.charsmap, np.uint8)
+        metadata["tokenizer.ggml.precompiled_charsmap"] = charsmap
+    return metadata
 
 
 def _byte_level(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -173,7 +173,6 @@ class _Reference:
     def encode_stretch(self, text: str, specials: bool, begins: bool = True) -> bytes:
         """The packed ids of one stretch, which `begins` the text or does not."""
         packed = bytearray()
-        begins = True
         for segment, id in self._finders[specials].segments(text):
             if id is not None:
                 packed += self._ids[id]

@@ -24,7 +24,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     Encodes with Python alone; the ids are SentencePiece's. A tokenizer.json cannot say all of this
     exactly: what `save` writes gives other ids for a few rare texts, such as marks that combine
-    with nothing and long texts whose best path is decided by rounding.
+    with nothing and long texts whose best path is decided by rounding. `model` is what it was made
+    from.
     """
 
     def __init__(self, model: PieceModel, template: Template) -> None:
@@ -46,7 +47,7 @@ class SentencePieceTokenizer(Tokenizer):
             template,
         )
         self.role_ids = dict(model.roles)
-        self._model = model
+        self.model = model
         self._normalizer = Normalizer(model)
         self._encoder = BPEPieces(model) if model.kind == BPE else UnigramPieces(model)
         self._cache = PieceCache(self._encoder.lists, id_dtype(self.vocab_size))
@@ -62,7 +63,7 @@ class SentencePieceTokenizer(Tokenizer):
         return 0
 
     def to_dict(self) -> Document:
-        model = self._model
+        model = self.model
         found = (CONTROL, UNKNOWN, USER_DEFINED) if model.kind == BPE else (CONTROL, UNKNOWN)
         added = [
             added_token(piece, id, type != USER_DEFINED)
