@@ -87,12 +87,15 @@ def _read_if_there(path: Path) -> Document:
 
 def _added(config: Document, older: Document) -> tuple[AddedToken, ...]:
     """The tokens of added_tokens_decoder in tokenizer_config.json and of added_tokens.json."""
-    entries = an_object(config.get("added_tokens_decoder", {}), "added_tokens_decoder")
     tokens = {}
-    for id, entry in entries.items():
-        known = {name: value for name, value in entry.items() if name != "__type"}
-        numbered = {**known, "id": int(id) if id.isdecimal() else id}
-        tokens[str(known.get("content"))] = read_added_tokens([numbered])[0]
+    for id, entry in an_object(
+        config.get("added_tokens_decoder", {}), "added_tokens_decoder"
+    ).items():
+        fields = an_object(entry, "added token")
+        if not (id.isascii() and id.isdigit()) or not isinstance(fields.get("content"), str):
+            raise ValueError(f"added_tokens_decoder has {short({id: entry})}, an id is needed")
+        known = {name: fields[name] for name in AddedToken._fields if name in fields}
+        tokens[fields["content"]] = read_added_tokens([{**known, "id": int(id)}])[0]
     for content, id in older.items():
         tokens.setdefault(content, read_added_tokens([{"content": content, "id": id}])[0])
     return tuple(tokens.values())

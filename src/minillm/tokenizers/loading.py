@@ -28,7 +28,7 @@ def load(path: str | os.PathLike[str], backend: str | None = None) -> Tokenizer:
     """Open the tokenizer in a folder, or one file of those below, saved by minillm or by others.
 
     tokenizer.json             BPE, WordPiece or Unigram
-    vocab.json and merges.txt  byte-level BPE of GPT-2, RoBERTa or Qwen2
+    vocab.json and merges.txt  byte-level BPE of GPT-2 or RoBERTa
     *.model                    SentencePiece, BPE or Unigram
     vocab.txt                  BERT's WordPiece
     *.gguf                     see `from_gguf`

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .added_tokens import AddedToken
 from .bpe import read_merges
 from .description import LARGEST_FILE, Description, description, read_json
 from .post_processors import around
-from .reading import Document, an_object, settings, short
+from .reading import Document, settings, short
 from .tokenizer import CONFIG_FILE, END_OF_TEXT, TOKENIZER_FILE
 from .tokenizer_json import byte_level
 
 VOCAB_JSON, MERGES, VOCAB_TXT = "vocab.json", "merges.txt", "vocab.txt"
 
-_ADDED_FILE = "added_tokens.json"
 _ROBERTA = {
     "bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "unk": "<unk>", "pad": "<pad>",
     "mask": "<mask>",
@@ -49,7 +48,7 @@ class VocabularyFile(NamedTuple):
             self.path, about
         )
         vocab: dict[str, int] = document["model"]["vocab"]
-        added = _added(self.path.parent, about.config)
+        added = {token.content: token for token in about.added}
         for role, name in roles.items():
             if name not in added and name in vocab:
                 lstrip = role == "mask" and name == _ROBERTA["mask"]
@@ -168,21 +167,6 @@ def _id(vocab: dict[str, int], roles: dict[str, str], role: str) -> int:
     if roles[role] not in vocab:
         raise ValueError(f"the {role} token {roles[role]!r} is not in the vocabulary, it is needed")
     return vocab[roles[role]]
-
-
-def _added(folder: Path, config: Document) -> dict[str, AddedToken]:
-    """Tokens that the vocabulary does not have or that stand out of it, by their text."""
-    path = folder / _ADDED_FILE
-    ids: dict[str, Any] = read_json(path) if path.exists() else {}
-    added = {name: AddedToken(name, id) for name, id in ids.items()}
-    decoder = an_object(config.get("added_tokens_decoder", {}), "added_tokens_decoder")
-    for id, entry in decoder.items():
-        fields = an_object(entry, "added token")
-        if not (id.isascii() and id.isdigit()) or not isinstance(fields.get("content"), str):
-            raise ValueError(f"added_tokens_decoder has {short({id: entry})}, an id is needed")
-        flags = {name: fields[name] for name in AddedToken._fields[2:] if name in fields}
-        added[fields["content"]] = AddedToken(fields["content"], int(id), **flags)
-    return added
 
 
 def _lines(path: Path) -> list[str]:
