@@ -146,6 +146,16 @@ class TestVocabularies:
         with pytest.raises(ValueError, match="characters with '▁' cannot be written"):
             self.metadata(tmp_path, CharTokenizer.from_characters("a▁"))
 
+    @pytest.mark.parametrize("fallback", [True, False])
+    def test_characters_come_back(self, tmp_path, fallback):
+        tokenizer = CharTokenizer.from_characters("ab \né<", byte_fallback=fallback)
+        again = from_gguf(self.metadata(tmp_path, tokenizer))
+        assert isinstance(again, CharTokenizer) and again.byte_fallback == fallback
+        assert again.vocab_size == tokenizer.vocab_size and again.eos_id == tokenizer.eos_id
+        for text in (" a  b\n\n", "é", "", *["x🙂 ▁"] * fallback):
+            assert again.encode(text) == tokenizer.encode(text)
+            assert again.decode(again.encode(text)) == text
+
     def test_more_tokens_than_embeddings_are_refused(self, tmp_path):
         tokenizer = ByteTokenizer([f"<{id}>" for id in range(50)], "<0>")
         with pytest.raises(ValueError, match="306 tokens for 300 embeddings"):

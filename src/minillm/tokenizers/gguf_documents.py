@@ -8,8 +8,18 @@ from typing import Any
 import numpy as np
 
 from .added_tokens import AddedToken
+from .char import CharTokenizer
 from .description import ROLES, Description
-from .gguf_vocabulary import BYTE, CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, USER_DEFINED
+from .gguf_vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    ROLE_KEYS,
+    SPACE,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
 from .loading import from_document
 from .post_processors import Template, around
 from .reading import Document, short
@@ -19,8 +29,6 @@ from .split_patterns import BEGIN_NAMES, NFC_NAMES, STEPS_BY_NAME, WHOLE_TOKEN_N
 from .tokenizer import Tokenizer
 
 Metadata = Mapping[str, Any]
-
-_PHANTOM = "▁"  # stands before tokens that begin a word
 
 
 def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
@@ -88,8 +96,8 @@ def _bert(
     roles = _roles(metadata, len(tokens), {"unk": 100, "sep": 102, "pad": 0, "mask": 103})
     roles["cls"] = roles.get("cls", roles.get("bos", 101))
     names = [
-        token[len(_PHANTOM) :]
-        if token.startswith(_PHANTOM)
+        token[len(SPACE) :]
+        if token.startswith(SPACE)
         else token
         if type in (CONTROL, UNKNOWN) or (token.startswith("[") and token.endswith("]"))
         else f"##{token}"
@@ -128,6 +136,8 @@ def _pieces(
     scores = [float(one) for one in metadata.get("tokenizer.ggml.scores", ())]
     if len(scores) != len(tokens):
         raise ValueError(f"{len(tokens)} tokens and {len(scores)} scores, as many are needed")
+    if bpe and not any(scores) and all(len(t) == 1 for t, k in zip(tokens, types) if k == NORMAL):
+        return _characters(metadata, tokens, types)
     defaults = {"unk": 0, "bos": 1, "eos": 2} if bpe else {"unk": 2, "eos": 1, "pad": 0}
     roles = _roles(metadata, len(tokens), defaults)
     for role in ("bos", "eos", "unk"):
@@ -152,6 +162,16 @@ def _pieces(
     tokenizer = SentencePieceTokenizer(model, _around(roles, flags))
     tokenizer.chat_template = _chat_template(metadata)
     return tokenizer
+
+
+def _characters(metadata: Metadata, tokens: list[str], types: list[int]) -> CharTokenizer:
+    """Pieces of one character each, which nothing merges: `to_gguf` writes them for characters."""
+    while types and types[-1] == UNUSED:
+        types = types[:-1]
+    names = [" " if token == SPACE else token for token in tokens[: len(types)]]
+    specials = {names[id]: id for id, type in enumerate(types) if type not in (NORMAL, BYTE)}
+    eos = _roles(metadata, len(names), {}).get("eos")
+    return CharTokenizer(names, specials, None if eos is None else names[eos])
 
 
 _KINDS = {"gpt2": _gpt2, "bert": _bert, "llama": _pieces, "t5": _pieces}
