@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import small_llama
-from minillm import no_grad
+from minillm import no_grad, tokenizers
+from minillm.formats import llama2c
 from minillm.formats.gguf import read
-from minillm.models import Llama, LlamaConfig
+from minillm.models import Llama, LlamaConfig, llama
 from minillm.models.folder import load, load_model, logits_of
 from minillm.models.gguf_export import write_gguf
 from real_models import smollm2
@@ -44,12 +45,11 @@ FAMILY = {
 }
 
 
-def opened(path, **options):
+def opened(path, n_ctx=64):
     """llama.cpp's model, with a cache in float32, which its own default is not."""
     return llama_cpp.Llama(
-        str(path), n_ctx=64, logits_all=True, verbose=False, type_k=0, type_v=0, n_threads=1,
-        **options,
-    )  # fmt: skip
+        str(path), n_ctx=n_ctx, logits_all=True, verbose=False, type_k=0, type_v=0, n_threads=1
+    )
 
 
 def their_logits(path, ids):
@@ -58,8 +58,7 @@ def their_logits(path, ids):
     return np.array(model.scores[: len(ids)])
 
 
-def theirs_greedy(path, ids, count):
-    model = opened(path)
+def theirs_greedy(model, ids, count):
     found = model.generate(list(map(int, ids)), temp=0.0, top_k=1, repeat_penalty=1.0)
     return [next(found) for _ in range(count)]
 
@@ -140,7 +139,25 @@ def test_a_published_model_goes_on_alike(tmp_path):
     model, tokenizer = load(tmp_path / "a.gguf")
     for prompt in ("The capital of France is", "Once upon a time"):
         ids = tokenizer.encode(prompt)
-        assert theirs_greedy(tmp_path / "a.gguf", ids, 16) == greedy(model, ids, 16)
+        assert theirs_greedy(opened(tmp_path / "a.gguf"), ids, 16) == greedy(model, ids, 16)
+
+
+def test_a_published_model_of_llama2c_tells_its_story(tmp_path, shared_data):
+    """Weights and vocabulary of a third format; its pieces are SentencePiece's."""
+    folder = shared_data / "models" / "stories260K"
+    content, arrays = llama2c.read(folder / "stories260K.bin")
+    config = LlamaConfig.from_hf(content)
+    model = Llama(config).eval()
+    model.load_state_dict(llama.from_files(arrays, config))
+    tokenizer = tokenizers.load(folder / "tok512.bin")
+    write_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    theirs = opened(tmp_path / "a.gguf", n_ctx=300)
+    told = theirs_greedy(theirs, [1], 256)
+    text = (folder / "greedy.txt").read_text(encoding="utf-8").removesuffix("\n")
+    assert tokenizer.decode(told).lstrip(" ") == text
+    assert theirs.detokenize(told).decode().lstrip(" ") == text
+    for line in (text[:200], "  naïve 🙂\n\n12", "<s> a</s>", ""):
+        assert theirs.tokenize(line.encode(), add_bos=False) == tokenizer.encode(line)
 
 
 @pytest.fixture(scope="module", params=["bpe", "byte", "char"])
@@ -163,7 +180,7 @@ class TestTrained:
         for prompt in ("the cat", "a dog sat on the red mat", "then"):
             ids = tokenizer.encode(prompt)
             ours = greedy(model, ids, 20)
-            assert theirs_greedy(trained / "a.gguf", ids, 20) == ours
+            assert theirs_greedy(opened(trained / "a.gguf"), ids, 20) == ours
             text = opened(trained / "a.gguf").create_completion(
                 prompt, max_tokens=20, temperature=0.0, repeat_penalty=1.0
             )
