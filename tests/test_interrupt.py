@@ -90,8 +90,9 @@ def test_a_signal_in_the_preflight_leaves_nothing_behind(tmp_path, number):
     with started(tmp_path, command("train", "-", "--out", "a/run")) as process:
         process.stdin.write(story(3))
         process.stdin.flush()
-        while not (tmp_path / "a/run").exists():
+        while not list((tmp_path / "tmp").iterdir()):  # the copy of standard input
             assert process.poll() is None
+        assert (tmp_path / "a/run").exists()
         process.send_signal(number)
         said = process.stderr.read()
         assert process.wait() == 130

@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import os
 import secrets
-import shutil
+import select
 import stat
 import sys
 import tempfile
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 CHUNK_BYTES = 1 << 18
 STDIN = "-"
@@ -28,11 +29,21 @@ _Identity = tuple[int, int]
 class Spool:
     """A copy of a stream that can be read only once; the file goes when nothing refers to it."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self.path = Path(tempfile.gettempdir(), f"minillm-{secrets.token_hex(8)}")
         weakref.finalize(self, self.path.unlink, missing_ok=True)  # before there is a file: Ctrl-C
         with open(self.path, "xb", opener=_private) as file:
-            shutil.copyfileobj(stream, file, CHUNK_BYTES)
+            _wait_for(stream)
+            while chunk := stream.read1(CHUNK_BYTES):
+                file.write(chunk)
+                _wait_for(stream)
+
+
+def _wait_for(stream: BinaryIO) -> None:
+    """Return when there is something to read. A read that blocks may miss a signal just before."""
+    with suppress(OSError, ValueError):  # what cannot be waited for is read at once
+        while not select.select([stream], [], [], 0.1)[0]:
+            pass
 
 
 def _private(path: str, flags: int) -> int:
