@@ -3,6 +3,16 @@
 from minillm.generation.cache import Cache
 from minillm.generation.decoding import generate, generate_ids, stream
 from minillm.generation.encoder_decoder import EncoderDecoderCache
+from minillm.generation.reading import Reader, Reading
 from minillm.generation.sampling import Sampler
 
-__all__ = ["Cache", "EncoderDecoderCache", "Sampler", "generate", "generate_ids", "stream"]
+__all__ = [
+    "Cache",
+    "EncoderDecoderCache",
+    "Reader",
+    "Reading",
+    "Sampler",
+    "generate",
+    "generate_ids",
+    "stream",
+]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import numpy
 
 from minillm.arrays import Array, xp_of
@@ -51,10 +54,21 @@ class Cache:
             buffer[:, :, : old.shape[2]] = old
         return buffer
 
+    def rewind(self, length: int) -> None:
+        """Forget all positions from `length` on, keep the memory."""
+        self.length = min(self.length, length)
+        self._filled = [min(filled, length) for filled in self._filled]
+
     def clear(self) -> None:
         """Forget all positions, keep the memory."""
-        self.length = 0
-        self._filled = [0] * len(self._filled)
+        self.rewind(0)
+
+    def fork(self) -> Self:
+        """An independent copy."""
+        twin = copy.copy(self)
+        twin._filled = self._filled.copy()
+        twin._buffers = [pair and (pair[0].copy(), pair[1].copy()) for pair in self._buffers]
+        return twin
 
     @property
     def nbytes(self) -> int:

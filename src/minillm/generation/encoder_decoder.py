@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy
 
@@ -33,6 +33,12 @@ class EncoderDecoderCache(Cache):
                 raise RuntimeError("cache: keys and values require a gradient, no_grad() is needed")
             self._memory[layer] = k, v
         return self._memory[layer]
+
+    def fork(self) -> Self:
+        """An independent copy; what belongs to the source is shared."""
+        twin = super().fork()
+        twin._memory = self._memory.copy()
+        return twin
 
     def clear(self) -> None:
         """Forget all positions and the source."""

@@ -1,0 +1,152 @@
+"""Reading token ids: the one place that runs a model to generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from minillm import kernels
+from minillm.generation.cache import Cache
+from minillm.generation.encoder_decoder import EncoderDecoderCache
+from minillm.tensor import no_grad
+
+PREFILL_CHUNK = 512
+
+
+class Reading:
+    """One text on its way: the ids read so far, and what the model keeps of them.
+
+    A Reader begins it. `memory` is what an encoder made of the source.
+    """
+
+    def __init__(self, cache: Cache | None, memory: Any = None) -> None:
+        self.ids: list[int] = []
+        self.cache = cache
+        self.memory = memory
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.cache is None else self.cache.nbytes
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` ids; ValueError if there are fewer."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"rewind: {length} of {self.length} ids, 0 to {self.length} is needed")
+        del self.ids[length:]
+        if self.cache is not None:
+            self.cache.rewind(length)
+
+    def fork(self) -> Reading:
+        """An independent copy; what an encoder gave is shared."""
+        twin = Reading(None if self.cache is None else self.cache.fork(), self.memory)
+        twin.ids = self.ids.copy()
+        return twin
+
+
+class Reader:
+    """Gives a model ids and returns logits. The model is put into evaluation mode.
+
+    A text enters in chunks of 512 that begin at its multiples, each text by itself, so that a
+    row's logits have the same bits whatever is read beside it. With use_cache=False everything is
+    computed anew each time. ValueError for an encoder, which writes nothing.
+    """
+
+    def __init__(self, model: Any, *, use_cache: bool = True) -> None:
+        self.kind = model.config.kind
+        if self.kind == "encoder":
+            raise ValueError(
+                "generate: the model is an encoder, which writes no text, a decoder is needed "
+                "(minillm predict fills its masks, minillm embed gives vectors)"
+            )
+        self.model = model.eval()
+        self.use_cache = use_cache
+        self.context: int | None = model.config.context
+        decodes = self.kind == "encoder-decoder"
+        self.start_ids = [int(model.config.decoder_start_token_id)] if decodes else []
+        self._arena = kernels.Arena()
+
+    def begin(self, source: Sequence[int] | None = None) -> Reading:
+        """A new text. An encoder-decoder encodes its `source` ids here; a decoder has none.
+
+        The first ids an encoder-decoder reads are `start_ids`.
+        """
+        layers = self.model.config.n_layer
+        if self.kind == "decoder":
+            if source is not None:
+                raise ValueError("generate: a source was given, this model has no encoder")
+            return Reading(Cache(layers) if self.use_cache else None)
+        if source is None or not len(source):
+            raise ValueError("generate: a source of 0 tokens, at least 1 is needed")
+        with self._arena.step(), no_grad():
+            memory = self.model.encode(numpy.asarray([source], numpy.int64), None)
+        return Reading(EncoderDecoderCache(layers) if self.use_cache else None, memory)
+
+    def read(
+        self, batch: Sequence[tuple[Reading, Sequence[int]]], *, every: bool = False
+    ) -> list[numpy.ndarray]:
+        """Append ids, one or more, to each text of the batch.
+
+        Returns float32 logits for each: (V,) after the last id, or (n, V) after each of its n ids
+        with `every`. ValueError for no ids or more than the context holds, IndexError for an id the
+        model does not have; no text has changed then.
+        """
+        for reading, ids in batch:
+            self._check(reading, ids)
+        results = []
+        for reading, ids in batch:
+            before = reading.length
+            try:
+                results.append(self._read(reading, [int(i) for i in ids], every))
+            except BaseException:
+                if reading.cache is not None:
+                    reading.cache.rewind(before)
+                raise
+            reading.ids.extend(int(i) for i in ids)
+        return results
+
+    def _check(self, reading: Reading, ids: Sequence[int]) -> None:
+        size = self.model.config.vocab_size
+        if self.kind == "encoder-decoder":
+            size = self.model.config.target_size
+        if not len(ids):
+            raise ValueError("generate: 0 tokens to read, at least 1 is needed")
+        if self.context is not None and reading.length + len(ids) > self.context:
+            raise ValueError(
+                f"generate: {reading.length + len(ids)} tokens, the model's context is "
+                f"{self.context}"
+            )
+        for id in ids:
+            if not 0 <= id < size:
+                raise IndexError(f"generate: id {id}, 0 <= id < {size} is needed")
+
+    def _read(self, reading: Reading, ids: list[int], every: bool) -> numpy.ndarray:
+        start = reading.length
+        if reading.cache is None:
+            logits = self._chunk(reading, reading.ids + ids, every)
+            return logits[start:] if every else logits
+        if getattr(self.model, "reads_whole", False):
+            borders = [start + len(ids)]
+        else:
+            first = start // PREFILL_CHUNK * PREFILL_CHUNK + PREFILL_CHUNK
+            borders = [*range(first, start + len(ids), PREFILL_CHUNK), start + len(ids)]
+        found = []
+        for end in borders:
+            chunk = ids[start - reading.length : end - reading.length]
+            found.append(self._chunk(reading, chunk, every))
+            start = end
+        return numpy.concatenate(found) if every else found[-1]
+
+    def _chunk(self, reading: Reading, ids: list[int], every: bool) -> numpy.ndarray:
+        row = numpy.asarray([ids], numpy.int64)
+        with self._arena.step(), no_grad():
+            if self.kind == "encoder-decoder":
+                logits = self.model.decode(row, reading.memory, None, reading.cache)
+                return logits.numpy()[0] if every else logits.numpy()[0, -1]
+            read = self.model if every else self.model.next_logits
+            return read(row, reading.cache).numpy()[0]
