@@ -15,6 +15,8 @@ const char* name_of(Type type) {
             return "int64";
         case Type::boolean:
             return "bool";
+        case Type::bytes:
+            return "uint8";
         case Type::other:
             break;
     }
@@ -84,6 +86,10 @@ const float* Arguments::optional_input(const Array& a, const char* name, Shape s
 
 const int64_t* Arguments::ids(const Array& a, const char* name, Shape shape) const {
     return static_cast<const int64_t*>(contiguous(a, name, Type::int64, shape));
+}
+
+const uint8_t* Arguments::bytes(const Array& a, const char* name, Shape shape) const {
+    return static_cast<const uint8_t*>(contiguous(a, name, Type::bytes, shape));
 }
 
 float* Arguments::output(const Array& a, const char* name, Shape shape) const {

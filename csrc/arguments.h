@@ -35,6 +35,7 @@ class Arguments {
     const float* input(const Array& a, const char* name, Shape shape) const;
     const float* optional_input(const Array& a, const char* name, Shape shape) const;
     const int64_t* ids(const Array& a, const char* name, Shape shape) const;
+    const uint8_t* bytes(const Array& a, const char* name, Shape shape) const;
     float* output(const Array& a, const char* name, Shape shape) const;
     Gradient gradient(const Array& a, bool add, const char* name, Shape shape) const;  // optional
 

@@ -9,7 +9,7 @@
 
 namespace minillm {
 
-enum class Type { float32, int64, boolean, other };
+enum class Type { float32, int64, boolean, bytes, other };
 
 // A view of the caller's array, valid while the call lasts; None is an array that is not given.
 struct Array {
@@ -53,6 +53,7 @@ struct pybind11::detail::type_caster<minillm::Array> {
         if (order != '=' && order != '|') return minillm::Type::other;
         if (kind == 'f' && type.itemsize() == 4) return minillm::Type::float32;
         if (kind == 'i' && type.itemsize() == 8) return minillm::Type::int64;
+        if (kind == 'u' && type.itemsize() == 1) return minillm::Type::bytes;
         return kind == 'b' ? minillm::Type::boolean : minillm::Type::other;
     }
 };

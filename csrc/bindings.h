@@ -21,6 +21,7 @@ struct Unlocked {
 void bind_activation(pybind11::module_& module);
 void bind_arena(pybind11::module_& runtime);
 void bind_attention(pybind11::module_& module);
+void bind_blocks(pybind11::module_& module);
 void bind_linear(pybind11::module_& module);
 void bind_loss(pybind11::module_& module);
 void bind_norm(pybind11::module_& module);

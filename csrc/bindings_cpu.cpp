@@ -93,6 +93,7 @@ PYBIND11_MODULE(_cpu, module) {
     minillm::read_environment();
     minillm::bind_activation(module);
     minillm::bind_attention(module);
+    minillm::bind_blocks(module);
     minillm::bind_linear(module);
     minillm::bind_loss(module);
     minillm::bind_norm(module);

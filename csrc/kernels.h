@@ -83,6 +83,10 @@ struct Strides {
     /* x (n, k), weight (m, k), out (n, m); bias (m) and residual (n, m) may be null */            \
     X(linear_forward, (const float* x, const float* weight, const float* bias,                     \
                        const float* residual, int64_t n, int64_t m, int64_t k, float* out))        \
+    /* the same with the weight as (m) rows of ggml's blocks, `kind` its number of their type; x   \
+       may be rounded to 16 bits, and below 32 rows none of them changes the bits of another */              \
+    X(block_linear_forward, (int kind, const uint8_t* blocks, const float* x, const float* bias,   \
+                             const float* residual, int64_t n, int64_t m, int64_t k, float* out))  \
     X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,         \
                         int64_t m, int64_t k, Gradient dx, Gradient dweight, Gradient dbias))      \
     /* biases and residual may be null; hidden is what the activation gets */                      \

@@ -11,7 +11,7 @@ import pytest
 import minillm
 
 FLOORS = (
-    ("arrays", "kernels", "machine", "quantities"),
+    ("arrays", "blocks", "kernels", "machine", "quantities"),
     ("tensor",),
     ("op",),
     ("ops",),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.formats import blocks, gguf
+from minillm import blocks
+from minillm.formats import gguf
 from minillm.formats.deferred import Blocks
 from small_gguf import FOREIGN, METADATA, TENSORS, numbers
 

@@ -6,6 +6,10 @@
 #include "../platform.h"
 #include "../precision.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace minillm {
 
 #define MINILLM_LINK(isa)         \
@@ -26,6 +30,13 @@ MINILLM_LINK(generic)
 
 namespace {
 
+#if defined(__x86_64__)
+bool converts_halves() {  // F16C; clang's builtin does not know its name
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 // The builtins also ask the operating system whether it keeps the wide registers.
 std::vector<const Kernels*> supported() {
 #if defined(__x86_64__)
@@ -33,7 +44,8 @@ std::vector<const Kernels*> supported() {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("sse4.2")) return found;
     found.push_back(&sse4::kernels);
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return found;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !converts_halves())
+        return found;
     found.push_back(&avx2::kernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))

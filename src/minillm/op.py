@@ -19,8 +19,8 @@ array object of the input's dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy
@@ -37,8 +37,9 @@ class Op:
 
     `constant` names the inputs (by place) that never receive a gradient; `accumulates` those whose
     gradient a kernel may add to a total; `mutates` those an update rule changes in place, counted
-    from the start of each group of `group_size` inputs. Ops without a backward are computed on raw
-    arrays by `compute`.
+    from the start of each group of `group_size` inputs. Kernels may round an input to the relative
+    precision that `rounds` gives its place. Ops without a backward are computed on raw arrays by
+    `compute`.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Op:
         "group_size",
         "mutates",
         "name",
+        "rounds",
         "sample",
     )
 
@@ -70,6 +72,7 @@ class Op:
         accumulates: tuple[int, ...] = (),
         mutates: tuple[int, ...] = (),
         group_size: int = 1,
+        rounds: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
         self.name = forward.__name__.removesuffix("_forward")
         self.doc = forward.__doc__
@@ -80,6 +83,7 @@ class Op:
         self.accumulates = accumulates
         self.mutates = mutates
         self.group_size = group_size
+        self.rounds = rounds
         self._check = check
         self._kernel_forward = kernel_forward
         self._kernel_backward = kernel_backward

@@ -1,7 +1,8 @@
 """One rule that tells a right provider from a wrong one, shared by tests, bench and doctor.
 
 One unit is the error that rounding every array which crosses an op's boundary (inputs, saved,
-upstream gradient, result) once to the working precision causes, measured in float64. A provider may
+upstream gradient, result) once to the working precision causes, measured in float64; an input that
+the op lets its kernels round more coarsely (`Op.rounds`), to that precision. A provider may
 be at most 8 * max(1, sqrt(n / 256)) units from the float64 reference, n the most elements that a
 reduction can meet: the larger of rows and columns of any array (all elements for a scalar result).
 Nothing is tolerated per op, shape or dtype.
@@ -10,9 +11,9 @@ Nothing is tolerated per op, shape or dtype.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy
@@ -163,14 +164,24 @@ def outputs(
     return [out], saved
 
 
-def perturbed(arrays: Sequence[Any], rng: numpy.random.Generator, eps: float) -> list[Any]:
+def perturbed(
+    arrays: Sequence[Any],
+    rng: numpy.random.Generator,
+    eps: float,
+    rounds: Mapping[int, float] = MappingProxyType({}),
+) -> list[Any]:
     """Every float moved up or down, by a quarter or half of a unit in the last place.
 
-    Two sizes, because errors of one size cancel too often where there are only two numbers.
+    Two sizes, because errors of one size cancel too often where there are only two numbers. The
+    unit is `eps`, or what `rounds` gives an array's place if that is more.
     """
     return [
-        numpy.asarray(a * (1 + rng.choice(ROUNDINGS, numpy.shape(a)) * eps)) if is_float(a) else a
-        for a in arrays
+        numpy.asarray(
+            a * (1 + rng.choice(ROUNDINGS, numpy.shape(a)) * max(eps, rounds.get(place, 0.0)))
+        )
+        if is_float(a)
+        else a
+        for place, a in enumerate(arrays)
     ]
 
 
@@ -238,7 +249,7 @@ def reference(
     out_units = [0.5 * eps * _largest(out) for out in outs]
     grad_units = [0.5 * eps * _largest(grad) for grad in grads]
     for _ in range(DRAWS):
-        shaken, shaken_saved = outputs(op, truth, perturbed(exact, rng, eps), params)
+        shaken, shaken_saved = outputs(op, truth, perturbed(exact, rng, eps, op.rounds), params)
         _widen(out_units, shaken, outs, eps)
         if upstream is not None:
             assert op.backward is not None

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import small_llama
-from minillm.formats import blocks, gguf_writing
+from minillm import blocks
 from minillm.formats import gguf as ours
+from minillm.formats import gguf_writing
 from minillm.formats.block_encoding import ENCODERS, encode
 from minillm.models.folder import logits_of
 from minillm.models.gguf_export import write_gguf

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy
 
 from minillm.arrays import Array
-from minillm.formats.blocks import CHUNK, KINDS
+from minillm.blocks import CHUNK, KINDS
 
 
 def encode(kind: str, numbers: Array) -> Iterator[Array]:

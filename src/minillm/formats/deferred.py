@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy
 
+from minillm import blocks
 from minillm.arrays import Array
-from minillm.formats import blocks
 
 
 def kind_of(array: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy
 
 from minillm.arrays import Array
-from minillm.formats.blocks import KINDS, OTHER_KINDS, Kind
+from minillm.blocks import KINDS, OTHER_KINDS, Kind
 from minillm.formats.deferred import Blocks, Deferred
 
 MAGIC = b"GGUF"

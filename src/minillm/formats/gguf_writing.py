@@ -11,8 +11,8 @@ from typing import Any
 import numpy
 
 from minillm.arrays import Array, to_numpy
+from minillm.blocks import KINDS
 from minillm.formats.block_encoding import ENCODERS, encode
-from minillm.formats.blocks import KINDS
 from minillm.formats.deferred import Deferred
 from minillm.formats.files import atomic_write
 from minillm.formats.gguf import ALIGNMENT, ARRAY, BOOL, DEFAULT_ALIGNMENT, MAGIC, NUMBERS, STRING

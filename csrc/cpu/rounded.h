@@ -1,0 +1,29 @@
+// Rows of activations as 16-bit integers, a scale for each 32 of them: the largest of a block
+// becomes 32767, so that what rounding moves is at most 2^-16 of it.
+#pragma once
+
+#include "../scratch.h"
+#include "blocks.h"
+
+namespace minillm::MINILLM_ISA {
+
+// One row: `numbers` of it in order, for each block its scale and scale times the sum of numbers.
+struct RoundedRow {
+    const int16_t* numbers;
+    const float *scales, *sums;
+};
+
+class RoundedRows {
+ public:
+    RoundedRows(const float* x, int64_t rows, int64_t cols);  // cols a multiple of 32
+    RoundedRow operator[](int64_t row) const {
+        const float* at = memory_ + row * stride_;
+        return {reinterpret_cast<const int16_t*>(at + 2 * blocks_), at, at + blocks_};
+    }
+
+ private:
+    const int64_t blocks_, stride_;
+    const Scratch memory_;
+};
+
+}  // namespace minillm::MINILLM_ISA
