@@ -50,3 +50,20 @@ def numbers(count=64):
     place = np.arange(count)
     wave = ((place * place * 7 + place * 31) % 256 - 128) / np.float32(128)
     return np.where(place < 32, wave, wave * np.float32(0.01)).astype(np.float32)
+
+
+def awkward():
+    """float32 (16, 256), exact everywhere, on which an encoder has to decide as another did."""
+    x = np.random.RandomState(7).randint(-4096, 4096, (16, 256)).astype(np.float32) / 1024
+    x[0] = 0
+    x[1] = 0.75  # one number, above and below zero
+    x[2] = -0.75
+    x[3, :32] = 0
+    x[4] = np.round(x[4])  # ties
+    x[5], x[6] = np.abs(x[5]), -np.abs(x[6])
+    x[7, :128] /= 4096  # groups whose scale becomes zero beside the others'
+    x[8, ::7] *= 64
+    x[9] /= 1 << 24  # scales that float16 holds with few bits
+    x[10] /= 1 << 60
+    x[11, 32:64] = 2**-20
+    return x

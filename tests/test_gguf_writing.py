@@ -42,8 +42,8 @@ class TestEncoding:
 
     @pytest.mark.parametrize("kind", ENCODERS)
     def test_zeros_come_back_as_zeros(self, kind, recwarn):
-        assert not decoded(kind, np.zeros(64)).any()
-        assert not np.frombuffer(encoded(kind, np.zeros(64)), np.uint8)[:2].view("<f2").any()
+        assert not decoded(kind, np.zeros(256)).any()
+        assert not np.frombuffer(encoded(kind, np.zeros(256)), np.uint8)[:2].view("<f2").any()
         assert not recwarn.list
 
     @pytest.mark.parametrize("kind, levels", [("Q8_0", 254), ("Q4_0", 16), ("Q4_1", 15)])
@@ -154,7 +154,7 @@ class TestWriting:
         "array, kind, complaint",
         [
             (np.zeros((4, 48)), "Q8_0", "name has rows of 48, Q8_0 needs multiples of 32"),
-            (np.zeros((4, 256)), "Q4_K", "name as Q4_K, one of F32, F16, BF16, Q8_0, Q4_0, Q4_1"),
+            (np.zeros((4, 256)), "Q2_K", "name as Q2_K, one of F32, F16, BF16, Q8_0, Q4_0, Q4_1"),
             (np.zeros(()), "F32", r"name has shape \(\), 1 to 4 sizes"),
             (np.zeros((1,) * 5), "F32", "1 to 4 sizes"),
             (np.zeros((3, 0)), "F32", "sizes from 1"),

@@ -40,7 +40,7 @@ def test_random_bytes_decode_to_the_same_bits(kind, top):
     assert np.isnan(out).any() == (top == 256)
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", [kind for kind in ENCODERS if kind[-1] != "K"])
 @pytest.mark.parametrize("size", [1e-6, 1e-3, 1, 300])
 def test_numbers_encode_to_the_same_bytes(kind, size):
     generator = np.random.default_rng(7)

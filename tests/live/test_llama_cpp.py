@@ -1,11 +1,16 @@
 """What minillm writes runs in llama.cpp (llama-cpp-python) and says the same."""
 
+import ctypes
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import small_llama
 from minillm import no_grad, tokenizers
+from minillm.blocks import KINDS
 from minillm.formats import llama2c
+from minillm.formats.block_encoding import ENCODERS, encode
 from minillm.formats.gguf import read
 from minillm.models import Llama, LlamaConfig, llama
 from minillm.models.folder import load, load_model, logits_of
@@ -200,3 +205,37 @@ class TestTrained:
         assert tokenizer.encode("the cat sat") == right.encode("the cat sat")
         ids = right.encode("the cat")
         assert greedy(model, ids, 20) == greedy(other, ids, 20)
+
+
+class TestQuantization:
+    @pytest.mark.parametrize("kind", [kind for kind in ENCODERS if kind[0] == "Q"])
+    @pytest.mark.parametrize("size", [1e-6, 1e-3, 0.02, 1, 5])
+    def test_numbers_encode_to_the_same_bytes(self, kind, size):
+        generator = np.random.default_rng(3)
+        x = (generator.standard_normal((512, 256)) * size).astype(np.float32)
+        x[:9, :32] = 0
+        x[9] = 0
+        x[10:30] = x[10:30, :1]  # blocks of one number
+        x[30:90] = np.round(x[30:90] / size * 4) / 4 * size  # ties
+        x[90:99], x[99:110] = np.abs(x[90:99]), -np.abs(x[99:110])
+        x[110:150, :128] *= 1e-4
+        x[150:170, ::7] *= 100
+        x[170:200] = np.clip(generator.standard_cauchy((30, 256)), -900, 900) * size
+        got = b"".join(piece.tobytes() for piece in encode(kind, x))
+        assert got == their_blocks(kind, x)
+
+
+def their_blocks(kind, x):
+    """What ggml makes of float32 rows (n, k)."""
+    libraries = Path(llama_cpp.llama_cpp._lib._name).parent.glob("libggml-base.*")
+    quantize = ctypes.CDLL(str(next(libraries))).ggml_quantize_chunk
+    quantize.restype = ctypes.c_size_t
+    layout = KINDS[kind]
+    out = np.empty(x.size // layout.elements * layout.block_bytes, np.uint8)
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    written = quantize(
+        layout.id, pointer(x.ctypes.data), pointer(out.ctypes.data), count(0),
+        *map(count, x.shape), pointer(None),
+    )  # fmt: skip
+    assert written == out.size
+    return out.tobytes()

@@ -11,6 +11,7 @@ import numpy
 
 from minillm.arrays import Array
 from minillm.blocks import CHUNK, KINDS
+from minillm.formats.superblock_encoding import SUPERBLOCK_ENCODERS
 
 
 def encode(kind: str, numbers: Array) -> Iterator[Array]:
@@ -26,17 +27,17 @@ def encode(kind: str, numbers: Array) -> Iterator[Array]:
         piece = flat[start : start + step]
         with numpy.errstate(all="ignore"):
             blocks = ENCODERS[kind](piece.astype(numpy.float32))
-            held = _held(blocks)
-        if not held:
+        if not _held(blocks, piece):
             largest = numpy.abs(piece).max()
             raise ValueError(f"numbers up to {largest:.4g} cannot be held in {kind}")
         yield blocks.reshape(-1)
 
 
-def _held(blocks: Array) -> bool:
-    """Whether all scales are finite."""
+def _held(blocks: Array, numbers: Array) -> bool:
+    """Whether all numbers that share a scale, and all scales, are finite."""
     names = blocks.dtype.names or ()
-    return all(numpy.isfinite(blocks[name]).all() for name in ("d", "m") if name in names)
+    scales = [blocks[name] for name in ("d", "m") if name in names]
+    return not scales or all(numpy.isfinite(array).all() for array in (numbers, *scales))
 
 
 def _encode_f32(x: Array) -> Array:
@@ -69,27 +70,56 @@ def _inverse(scale: Array) -> Array:
     return numpy.where(numpy.isfinite(inverse), inverse, 0).astype(numpy.float32)
 
 
-def _packed(x: Array) -> Array:
-    """Numbers (n, 32) cut to whole numbers 0 to 15, in bytes (n, 16)."""
-    whole = numpy.minimum(x, 15).astype(numpy.uint8)
-    return whole[:, :16] | whole[:, 16:] << 4
+def _centred(x: Array, half: int) -> tuple[Array, Array]:
+    """Scale of each block, by which its largest number is -half, and whole numbers above that."""
+    place = numpy.abs(x).argmax(axis=1)[:, None]
+    scale = numpy.take_along_axis(x, place, axis=1) / -half
+    whole = x * _inverse(scale) + numpy.float32(half + 0.5)
+    return scale[:, 0], numpy.minimum(whole, 2 * half - 1).astype(numpy.uint8)
+
+
+def _shifted(x: Array, most: int) -> tuple[Array, Array, Array]:
+    """Scale and least number of each block, and whole numbers from 0 to `most`."""
+    least = x.min(axis=1, keepdims=True)
+    scale = (x.max(axis=1, keepdims=True) - least) / most
+    whole = (x - least) * _inverse(scale) + numpy.float32(0.5)
+    return scale[:, 0], least[:, 0], numpy.minimum(whole, most).astype(numpy.uint8)
+
+
+def _nibbles(whole: Array) -> Array:
+    """The low four bits of (n, 32) in bytes (n, 16)."""
+    return whole[:, :16] & 15 | whole[:, 16:] << 4
+
+
+def _fifth_bits(whole: Array) -> Array:
+    return numpy.packbits(whole >> 4, axis=1, bitorder="little")
 
 
 def _encode_q4_0(x: Array) -> Array:
     out = _blocks("Q4_0", len(x))
-    place = numpy.abs(x).argmax(axis=1)[:, None]
-    scale = numpy.take_along_axis(x, place, axis=1) / -8  # the largest becomes exactly -8
-    out["d"] = scale[:, 0]
-    out["q"] = _packed(x * _inverse(scale) + numpy.float32(8.5))
+    out["d"], whole = _centred(x, 8)
+    out["q"] = _nibbles(whole)
     return out
 
 
 def _encode_q4_1(x: Array) -> Array:
     out = _blocks("Q4_1", len(x))
-    least = x.min(axis=1, keepdims=True)
-    scale = (x.max(axis=1, keepdims=True) - least) / 15
-    out["d"], out["m"] = scale[:, 0], least[:, 0]
-    out["q"] = _packed((x - least) * _inverse(scale) + numpy.float32(0.5))
+    out["d"], out["m"], whole = _shifted(x, 15)
+    out["q"] = _nibbles(whole)
+    return out
+
+
+def _encode_q5_0(x: Array) -> Array:
+    out = _blocks("Q5_0", len(x))
+    out["d"], whole = _centred(x, 16)
+    out["q"], out["h"] = _nibbles(whole), _fifth_bits(whole)
+    return out
+
+
+def _encode_q5_1(x: Array) -> Array:
+    out = _blocks("Q5_1", len(x))
+    out["d"], out["m"], whole = _shifted(x, 31)
+    out["q"], out["h"] = _nibbles(whole), _fifth_bits(whole)
     return out
 
 
@@ -110,4 +140,7 @@ ENCODERS: dict[str, Callable[[Array], Array]] = {
     "Q8_0": _encode_q8_0,
     "Q4_0": _encode_q4_0,
     "Q4_1": _encode_q4_1,
+    "Q5_0": _encode_q5_0,
+    "Q5_1": _encode_q5_1,
+    **SUPERBLOCK_ENCODERS,
 }

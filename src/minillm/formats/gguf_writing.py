@@ -37,8 +37,9 @@ def write(
     entries = [_string(key) + _typed(key, value) for key, value in metadata.items()]
     offset = 0
     for name, (array, kind) in tensors.items():
+        taken = _byte_count(name, array.shape, kind)
         entries.append(_info(name, array.shape, kind, offset))
-        offset += _padded(_byte_count(name, array.shape, kind))
+        offset += _padded(taken)
     head = MAGIC + struct.pack("<IQQ", 3, len(tensors), len(metadata)) + b"".join(entries)
     with atomic_write(path) as file:
         file.write(head + bytes(-len(head) % DEFAULT_ALIGNMENT))
