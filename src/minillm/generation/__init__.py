@@ -4,7 +4,7 @@ from minillm.generation.cache import Cache
 from minillm.generation.decoding import generate, generate_ids, stream
 from minillm.generation.encoder_decoder import EncoderDecoderCache
 from minillm.generation.reading import Reader, Reading
-from minillm.generation.sampling import Sampler
+from minillm.generation.sampling import Sampler, Seen
 
 __all__ = [
     "Cache",
@@ -12,6 +12,7 @@ __all__ = [
     "Reader",
     "Reading",
     "Sampler",
+    "Seen",
     "generate",
     "generate_ids",
     "stream",
