@@ -15,6 +15,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = (  # each a file of this folder
     "train",
     "generate",
+    "chat",
     "predict",
     "score",
     "embed",
@@ -23,6 +24,15 @@ COMMANDS = (  # each a file of this folder
     "pull",
     "verify-resume",
     "doctor",
+)
+ERRORS = (  # what a person can be told in one line
+    ValueError,
+    TypeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ImportError,
+    MemoryError,
 )
 NUMPY_POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -100,15 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return OK
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        ImportError,
-        MemoryError,
-    ) as e:
+    except ERRORS as e:
         if os.environ.get("MINILLM_DEBUG"):
             raise
         tell(f"minillm: {one_line(e)}")
