@@ -112,7 +112,7 @@ class TestScore:
             "       4  'e'                          -4.1243",
             "      11  'l'                          -4.5659",
             "log-probability -12.7381 of 3 tokens",
-            "perplexity      69.8276",
+            "perplexity      69.8276 +- 11.2754",
             "bits per byte   6.1257 (3 bytes)",
         ]
 

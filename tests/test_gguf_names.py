@@ -376,7 +376,19 @@ def reopened(path):
 class TestModels:
     @pytest.mark.parametrize(
         "dtype, tolerance",
-        [("f32", 0), ("f16", 0.01), ("bf16", 0.1), ("q8_0", 0.3), ("q4_0", 2), ("q4_1", 2)],
+        [
+            ("f32", 0),
+            ("f16", 0.01),
+            ("bf16", 0.1),
+            ("q8_0", 0.3),
+            ("q4_0", 2),
+            ("q4_1", 2),
+            ("q5_0", 2),
+            ("q5_1", 2),
+            ("q4_k", 2),
+            ("q5_k", 2),
+            ("q6_k", 0.5),
+        ],
     )
     def test_a_model_comes_back_as_exactly_as_its_dtype_allows(self, tmp_path, dtype, tolerance):
         model = wide()
@@ -405,10 +417,38 @@ class TestModels:
         assert kinds["token_embd.weight"] == "Q8_0" and kinds["position_embd.weight"] == "F32"
         assert kinds["blk.0.attn_qkv.weight"] == "Q4_0" and kinds["blk.0.attn_qkv.bias"] == "F32"
 
-    def test_rows_that_are_no_whole_blocks_are_refused_by_name(self, tmp_path):
-        with pytest.raises(ValueError, match=r"token_embd.weight has rows of 12, Q8_0 needs"):
-            write_gguf(tmp_path / "a.gguf", small(), None, "q8_0")
-        assert not list(tmp_path.iterdir())
+    @pytest.mark.parametrize(
+        "dtype, width, matrix, table, replaced",
+        [
+            ("q8_0", 64, "Q8_0", "Q8_0", {}),
+            ("q5_0", 64, "Q5_0", "Q8_0", {}),
+            ("q4_k", 256, "Q4_K", "Q6_K", {}),
+            ("q5_k", 256, "Q5_K", "Q6_K", {}),
+            ("q6_k", 256, "Q6_K", "Q6_K", {}),
+            ("q4_k", 64, "Q5_0", "Q8_0", {("Q4_K", "Q5_0"): 6, ("Q6_K", "Q8_0"): 1}),
+            ("q5_k", 64, "Q5_1", "Q8_0", {("Q5_K", "Q5_1"): 6, ("Q6_K", "Q8_0"): 1}),
+            ("q6_k", 64, "Q8_0", "Q8_0", {("Q6_K", "Q8_0"): 7}),
+            ("q4_k", 12, "F16", "F16", {("Q4_K", "F16"): 8, ("Q6_K", "F16"): 1}),
+            ("q8_0", 12, "F16", "F16", {("Q8_0", "F16"): 9}),
+        ],
+    )
+    def test_rows_that_are_no_whole_blocks_get_the_next_type(
+        self, tmp_path, dtype, width, matrix, table, replaced
+    ):
+        model = small(n_embd=width, n_head=4)
+        written = write_gguf(tmp_path / "a.gguf", model, None, dtype)
+        tensors = gguf.read(tmp_path / "a.gguf")[1]
+        kinds = {name: tensor.kind for name, tensor in tensors.items()}
+        assert (kinds["blk.0.attn_qkv.weight"], kinds["token_embd.weight"]) == (matrix, table)
+        assert written.replaced == replaced
+        for kind, count in written.numbers.items():
+            assert count == sum(tensor.size for tensor in tensors.values() if tensor.kind == kind)
+        assert written.numbers.keys() == set(kinds.values())
+
+    def test_progress_adds_up_to_all_numbers(self, tmp_path):
+        told = []
+        write_gguf(tmp_path / "a.gguf", wide(), None, "q4_0", told.append)
+        assert sum(told) == sum(array.size for array in wide().state_dict().values())
 
     @pytest.mark.parametrize(
         "option",
@@ -453,8 +493,8 @@ class TestModels:
         assert again.config.model_type == "llama"
 
     def test_other_dtypes_are_refused(self, tmp_path):
-        with pytest.raises(ValueError, match="dtype 'q4_k', one of f32, f16, bf16, q8_0"):
-            write_gguf(tmp_path / "a.gguf", wide(), None, "q4_k")
+        with pytest.raises(ValueError, match="dtype 'q2_k', one of f32, f16, bf16, q8_0"):
+            write_gguf(tmp_path / "a.gguf", wide(), None, "q2_k")
 
     @settings(max_examples=300)
     @given(st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 255)), min_size=1, max_size=4))

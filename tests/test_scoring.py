@@ -170,6 +170,8 @@ class TestScore:
         assert list(spans(20, 9, False)) == [(0, 1, 9), (4, 9, 13), (8, 13, 17), (11, 17, 20)]
         assert list(spans(20, 8, True)) == [(0, 0, 8), (4, 8, 12), (8, 12, 16), (12, 16, 20)]
         assert list(spans(9, 9, False)) == [(0, 1, 9)]
+        assert list(spans(20, 9, False, 8)) == [(0, 1, 9), (8, 9, 17), (11, 17, 20)]
+        assert list(spans(12, 4, True, 4)) == [(0, 0, 4), (4, 4, 8), (8, 8, 12)]
         assert list(spans(4, 1, True)) == [(0, 0, 1), (1, 1, 2), (2, 2, 3), (3, 3, 4)]
 
     def test_a_long_text_is_scored_window_by_window(self):
@@ -181,6 +183,36 @@ class TestScore:
             _, logs = log_softmax(small(), ids[begin:end])
             right = [logs[place - begin - 1, ids[place]] for place in range(first, end)]
             np.testing.assert_allclose(found.log_probabilities[first:end], right, atol=1e-5)
+
+    def test_windows_of_another_size_and_distance(self, led):
+        text = "abcdefghijklabcdefgh"
+        ids, told = TOKENIZER.encode(text), []
+        found = score(small(), TOKENIZER, text, context=6, stride=5, progress=told.append)
+        assert (found.windows, told) == (4, [5, 5, 5, 4])
+        for begin, first, end in [(0, 1, 6), (5, 6, 11), (10, 11, 16), (14, 16, 20)]:
+            _, logs = log_softmax(small(), ids[begin:end])
+            right = [logs[place - begin - 1, ids[place]] for place in range(first, end)]
+            np.testing.assert_allclose(found.log_probabilities[first:end], right, atol=1e-5)
+        model = small(vocab_size=14)
+        assert score(model, led, text, context=6, stride=5).windows == 4
+
+    @pytest.mark.parametrize("options, line", [
+        ({"context": 10}, "a context of 10, 2 to 9"),
+        ({"context": 1}, "a context of 1, 2 to 9"),
+        ({"stride": 9}, "a stride of 9, 1 to 8"),
+        ({"context": 4, "stride": 4}, "a stride of 4, 1 to 3"),
+        ({"stride": 0}, "a stride of 0, 1 to 8"),
+    ])  # fmt: skip
+    def test_windows_that_cannot_be(self, options, line):
+        with pytest.raises(ValueError, match=f"score: {line}"):
+            score(small(), TOKENIZER, TEXT, **options)
+
+    def test_the_error_of_a_perplexity_is_that_of_a_mean(self, led):
+        found = score(small(), TOKENIZER, TEXT)
+        values = np.array(found.log_probabilities[1:])
+        spread = values.std(ddof=1) / np.sqrt(8)
+        assert found.perplexity_error == pytest.approx(found.perplexity * spread)
+        assert score(small(vocab_size=14), led, "a").perplexity_error is None
 
     def test_long_texts_behind_a_start_token_have_it_in_every_window(self, led):
         model, text = small(vocab_size=14), "abcdefghijklabcdefgh"

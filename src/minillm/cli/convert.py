@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import secrets
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from minillm.cli import writing
 from minillm.cli.main import FAILED, OK, tell
 from minillm.formats.block_encoding import encode
 from minillm.formats.deferred import Blocks
@@ -21,11 +21,9 @@ from minillm.quantities import number, size
 if TYPE_CHECKING:
     from minillm.models.opening import Model
 
-FORMATS = {  # and the dtypes that each holds
-    "hf": ("f32", "bf16", "f16"),
-    "gguf": ("f32", "bf16", "f16", "q8_0", "q4_0", "q4_1"),
-}
-VOCABULARY, NO_VOCABULARY = "tokenizer.ggml.model", ("no_vocab", "none")
+PLAIN = ("f32", "bf16", "f16")
+BLOCKS = ("q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0")
+FORMATS = {"hf": PLAIN, "gguf": PLAIN + BLOCKS}  # and the dtypes that each holds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,20 +43,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     out, dtype = Path(arguments.out), arguments.dtype
     target = arguments.to or ("gguf" if out.suffix == ".gguf" else "hf")
-    _require_place(out, target, dtype)
+    _require_held(out, target, dtype)
     opened = open_model(find(arguments.model))
+    writing.tell_of_loss(opened, dtype)
     model = load_model(opened.path)
-    before = _logits(model)
+    before = writing.reference_logits(model)
     if target == "gguf":
-        _write_gguf(out, opened, model, dtype)
+        writing.write_gguf(out, opened, model, dtype)
     else:
         _write_folder(out, opened, model, dtype)
     del model
-    gc.collect()  # the second model need not find room beside the first
-    difference = float(numpy.abs(_logits(load_model(out)) - before).max())
+    difference = writing.largest_difference(out, before)
+    written = {"path": str(out), "bytes": writing.bytes_of(open_model(out))}
     found = {
-        "in": {"path": str(opened.path), "bytes": _bytes(opened)},
-        "out": {"path": str(out), "bytes": _bytes(open_model(out)), "to": target, "dtype": dtype},
+        "in": {"path": str(opened.path), "bytes": writing.bytes_of(opened)},
+        "out": written | {"to": target, "dtype": dtype},
         "largest_logit": float(numpy.abs(before).max()),
         "largest_logit_difference": difference,
     }
@@ -69,35 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _require_place(out: Path, target: str, dtype: str) -> None:
+def _require_held(out: Path, target: str, dtype: str) -> None:
     if dtype not in FORMATS[target]:
         raise ValueError(
             f"convert: {target} does not hold {dtype}, one of {', '.join(FORMATS[target])} is "
             "needed; --to gguf holds it"
         )
-    if out.exists() and not (target == "hf" and out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"convert: {out} is there already, a new name is needed")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"convert: there is no folder {out.absolute().parent}")
-
-
-def _logits(model: Any) -> numpy.ndarray:
-    """What the model gives for the reference prompt, in float64."""
-    from minillm.formats.hf import reference_prompt
-    from minillm.models.folder import logits_of
-
-    prompt = reference_prompt(model.config.vocab_size, model.config.context)
-    return logits_of(model)(prompt).astype(numpy.float64)
-
-
-def _write_gguf(out: Path, opened: Model, model: Any, dtype: str) -> None:
-    from minillm.models.gguf_export import write_gguf
-
-    if opened.is_gguf:  # the vocabulary, chat template included, as it is
-        carried = {k: v for k, v in opened.metadata.items() if k.startswith("tokenizer.")}
-        write_gguf(out, model, carried, dtype)
-    else:
-        write_gguf(out, model, _tokenizer(opened), dtype)
+    if not (target == "hf" and out.is_dir() and not any(out.iterdir())):
+        writing.require_place("convert", out)
 
 
 def _write_folder(out: Path, opened: Model, model: Any, dtype: str) -> None:
@@ -107,7 +85,7 @@ def _write_folder(out: Path, opened: Model, model: Any, dtype: str) -> None:
     _round(model, dtype)
     aside = out.with_name(f"{out.name}.{secrets.token_hex(4)}.tmp")
     try:
-        save_model(aside, model, _tokenizer(opened), dtype=dtype)
+        save_model(aside, model, writing.tokenizer_of(opened), dtype=dtype)
         if out.exists():
             out.rmdir()
         os.replace(aside, out)
@@ -125,23 +103,6 @@ def _round(model: Any, dtype: str) -> None:
         except ValueError as error:
             raise ValueError(f"convert: {name}: {error}") from error
         Blocks(raw.view(numpy.uint8), kind, parameter.shape).decode(parameter.data)
-
-
-def _tokenizer(opened: Model) -> Any:
-    """The tokenizer, or None, with a word about it, where the model has none."""
-    from minillm.models.folder import load_tokenizer
-
-    try:
-        if not opened.is_gguf or opened.metadata.get(VOCABULARY) not in (None, *NO_VOCABULARY):
-            return load_tokenizer(opened.path, opened.metadata)
-    except FileNotFoundError:
-        pass
-    tell(f"minillm: note: {opened.path} has no tokenizer, none is written")
-    return None
-
-
-def _bytes(opened: Model) -> int:
-    return sum(path.stat().st_size for path in opened.files)
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ COMMANDS = (  # each a file of this folder
     "embed",
     "info",
     "convert",
+    "quantize",
     "pull",
     "verify-resume",
     "doctor",

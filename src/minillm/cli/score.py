@@ -16,12 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", metavar="TEXT", help="the text, - to read it from stdin")
     source.add_argument("--file", metavar="FILE", help="a file of text in UTF-8")
+    add_windows(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
+def add_windows(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--context", type=int, metavar="N", help="tokens of a window (the model's context)"
+    )
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="tokens from window to window (half a window)"
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
+    from minillm.cli.meter import meter
     from minillm.cli.texts import read_file, read_stdin
     from minillm.generation.scoring import score
     from minillm.models.folder import load
@@ -33,18 +44,32 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         text = read_stdin("score") if arguments.text == "-" else arguments.text
     model, tokenizer = load(arguments.model)
-    found = score(model, tokenizer, text)
-    if found.windows > 1:
-        context = model.config.context
-        tell(
-            f"minillm: note: {len(found.ids):,} tokens are more than the context of {context:,}, "
-            f"read in {found.windows:,} windows that overlap by half"
+    with meter("tokens") as progress:
+        found = score(
+            model,
+            tokenizer,
+            text,
+            context=arguments.context,
+            stride=arguments.stride,
+            progress=progress,
         )
+    tell_windows(found, model, arguments)
     if arguments.json:
         print(json.dumps(as_json(found), ensure_ascii=False))
     else:
         _show(found)
     return OK
+
+
+def tell_windows(found: Any, model: Any, arguments: argparse.Namespace) -> None:
+    """Say how a text was read that was longer than a window."""
+    if found.windows > 1:
+        context, stride = arguments.context or model.config.context, arguments.stride
+        how = "that overlap by half" if stride is None else f"that begin {stride:,} tokens apart"
+        tell(
+            f"minillm: note: {len(found.ids):,} tokens are more than the context of {context:,}, "
+            f"read in {found.windows:,} windows {how}"
+        )
 
 
 def as_json(found: Any) -> dict[str, Any]:
@@ -57,6 +82,7 @@ def as_json(found: Any) -> dict[str, Any]:
         "scored": found.scored,
         "bytes": found.bytes,
         "perplexity": found.perplexity,
+        "perplexity_error": found.perplexity_error,
         "bits_per_byte": found.bits_per_byte,
         "windows": found.windows,
     }
@@ -71,6 +97,7 @@ def _show(found: Any) -> None:
     if len(rows) > SHOWN:
         print(f"{'...':>8}  {len(rows) - SHOWN:,} more with --json")
     print(f"log-probability {found.total:.4f} of {found.scored:,} tokens")
-    print(f"perplexity      {found.perplexity:.4f}")
+    error = "" if found.perplexity_error is None else f" +- {found.perplexity_error:.4f}"
+    print(f"perplexity      {found.perplexity:.4f}{error}")
     if found.bits_per_byte is not None:
         print(f"bits per byte   {found.bits_per_byte:.4f} ({found.bytes:,} bytes)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy
@@ -25,12 +25,14 @@ def write(
     path: str | os.PathLike[str],
     metadata: Mapping[str, Any],
     tensors: Mapping[str, tuple[Array | Deferred, str]],
+    progress: Callable[[int], object] = lambda count: None,
 ) -> None:
     """Write metadata, and tensors as (array, kind), the kind one of block_encoding.ENCODERS.
 
     int is written as uint32 where it fits, float as float32, lists of int as int32; NumPy values
-    and arrays keep their types. ValueError, naming the tensor, where its rows are not whole blocks
-    or its numbers cannot be held; nothing is left then.
+    and arrays keep their types. `progress` is told how many numbers were written since it was last
+    told. ValueError, naming the tensor, where its rows are not whole blocks or its numbers cannot
+    be held; nothing is left then.
     """
     if ALIGNMENT in metadata:
         raise ValueError(f"gguf: {ALIGNMENT} cannot be chosen, it is {DEFAULT_ALIGNMENT}")
@@ -49,6 +51,7 @@ def write(
             try:
                 for piece in encode(kind, numbers):
                     written += file.write(piece.view(numpy.uint8).data)
+                    progress(len(piece) * KINDS[kind].elements)
             except ValueError as error:
                 raise ValueError(f"gguf: {name}: {error}") from error
             file.write(bytes(-written % DEFAULT_ALIGNMENT))

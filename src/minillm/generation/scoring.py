@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy
@@ -47,6 +48,14 @@ class Score(NamedTuple):
     @property
     def perplexity(self) -> float:
         return math.exp(min(-self.total / self.scored, 700.0))
+
+    @property
+    def perplexity_error(self) -> float | None:
+        """Standard error of the perplexity, as if tokens were independent; None for one token."""
+        if self.scored < 2:
+            return None
+        values = [value for value in self.log_probabilities if value is not None]
+        return self.perplexity * statistics.stdev(values) / math.sqrt(self.scored)
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -112,11 +121,22 @@ def _candidates(tokenizer: Tokenizer, logits: numpy.ndarray, top: int) -> list[C
     ]
 
 
-def score(model: Any, tokenizer: Tokenizer, text: str) -> Score:
+def score(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    context: int | None = None,
+    stride: int | None = None,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Score:
     """How probable a decoder finds a text, token by token.
 
-    A text longer than the context is read in windows that overlap by half: each token sees at least
-    half a context before it. ValueError for an empty text, or a model that is no decoder.
+    A text longer than `context` (the model's) is read in windows; each begins `stride` tokens (half
+    a window) after the one before and scores what that has not: a token sees at least a window less
+    `stride` before it. `progress` is told how many tokens were scored since it was last told.
+    ValueError for an empty text, a model that is no decoder, or a context or stride that it cannot
+    have.
     """
     if model.config.kind != "decoder":
         also = (
@@ -129,18 +149,19 @@ def score(model: Any, tokenizer: Tokenizer, text: str) -> Score:
     before, ids = prompt_ids(tokenizer, text)
     if not ids:
         raise ValueError("score: a text of 0 tokens, at least 1 is needed")
-    context = model.config.context - len(before)
+    context = _window(model, context, stride, len(before))
     least = 1 if before else 2
     if len(ids) < least or context < least:
         raise ValueError(
-            f"score: a text of {len(ids)} tokens and a context of {model.config.context}, "
+            f"score: a text of {len(ids)} tokens and a context of {context + len(before)}, "
             f"at least {least} are needed" + ("" if before else ": the first has nothing before it")
         )
     found: list[float | None] = [None] * len(ids)
     windows = 0
-    for begin, first, end in spans(len(ids), context, bool(before)):
+    for begin, first, end in spans(len(ids), context, bool(before), stride):
         found[first:end] = _log_probabilities(model, before + ids[begin:end], end - first)
         windows += 1
+        progress(end - first)
     missing = 0 if before else len(tokenizer.token_bytes(ids[0]))
     return Score(
         ids,
@@ -151,15 +172,31 @@ def score(model: Any, tokenizer: Tokenizer, text: str) -> Score:
     )
 
 
-def spans(length: int, context: int, led: bool) -> Iterator[tuple[int, int, int]]:
+def _window(model: Any, context: int | None, stride: int | None, led: int) -> int:
+    """Tokens of the text in a window, beside the `led` before them."""
+    most = model.config.context
+    if context is not None and not 2 <= context <= most:
+        raise ValueError(f"score: a context of {context}, 2 to {most} (the model's) is needed")
+    window = (context or most) - led
+    furthest = window if led else window - 1  # the first of a window has nothing before it
+    if stride is not None and not 1 <= stride <= furthest:
+        raise ValueError(f"score: a stride of {stride}, 1 to {furthest} is needed")
+    return window
+
+
+def spans(
+    length: int, context: int, led: bool, stride: int | None = None
+) -> Iterator[tuple[int, int, int]]:
     """Windows (begin, first, end): of the tokens begin to end those from first on are scored.
 
-    `led`: something stands before each window, so the very first token can be scored too.
+    `led`: something stands before each window, so the very first token can be scored too. Windows
+    move by `stride`, half a window if it is not given.
     """
+    step = stride or max(1, context // 2)
     end = min(length, context)
     yield 0, 0 if led else 1, end
     while end < length:
-        first, end = end, min(length, end + max(1, context // 2))
+        first, end = end, min(length, end + step)
         yield end - context, first, end
 
 

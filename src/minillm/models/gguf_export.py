@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy
 
 from minillm.arrays import to_numpy
+from minillm.blocks import KINDS
 from minillm.formats import gguf_writing
 from minillm.models import FAMILIES
 from minillm.models.gguf_keys import Metadata
@@ -16,16 +19,51 @@ from minillm.models.gguf_names import EMBEDDING, HEAD, NAMES, POSITIONS, ROTARY_
 from minillm.tokenizers.gguf_vocabulary import UNUSED
 from minillm.tokenizers.gguf_vocabulary import to_gguf as vocabulary_to_gguf
 
-FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3}
-FOUR_BITS = ("q4_0", "q4_1")
+FILE_TYPES = {  # general.file_type, by which llama.cpp names a file
+    "f32": 0,
+    "f16": 1,
+    "bf16": 32,
+    "q8_0": 7,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 8,
+    "q5_1": 9,
+    "q4_k": 14,
+    "q5_k": 16,
+    "q6_k": 18,
+}
+OF_TABLES = {  # the embedding and the head, where few bits would lose most
+    "q4_0": "Q8_0",
+    "q4_1": "Q8_0",
+    "q5_0": "Q8_0",
+    "q5_1": "Q8_0",
+    "q4_k": "Q6_K",
+    "q5_k": "Q6_K",
+}
+OF_OTHER_ROWS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # no multiples of 256; then F16
 
 
-def write_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Any, dtype: str) -> None:
+class Written(NamedTuple):
+    """How many numbers a file holds as which kind, and how many matrices as another than wanted."""
+
+    numbers: dict[str, int]
+    replaced: dict[tuple[str, str], int]  # (wanted, used)
+
+
+def write_gguf(
+    path: str | os.PathLike[str],
+    model: Any,
+    tokenizer: Any,
+    dtype: str,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Written:
     """Write the whole file, or nothing; `dtype` is one of FILE_TYPES.
 
-    Matrices are written as `dtype`, but the embedding and the head as q8_0 beside four-bit ones,
-    where they would lose most; vectors and positions as f32. `tokenizer` may be None, or the
-    metadata `tokenizer.*` of another file. ValueError names what GGUF or llama.cpp cannot hold.
+    Matrices are written as `dtype`, but the embedding and the head finer beside small ones
+    (OF_TABLES), and matrices whose rows are no whole blocks as OF_OTHER_ROWS says, as llama.cpp
+    does, or as F16; vectors and positions as f32. `tokenizer` may be None, or the metadata
+    `tokenizer.*` of another file; `progress` is as for gguf_writing.write. ValueError names what
+    GGUF or llama.cpp cannot hold.
     """
     if dtype not in FILE_TYPES:
         raise ValueError(f"gguf: dtype {dtype!r}, one of {', '.join(FILE_TYPES)} is needed")
@@ -35,22 +73,35 @@ def write_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Any, dtype: 
     metadata |= {"general.file_type": FILE_TYPES[dtype], "general.quantization_version": 2}
     metadata |= vocabulary(tokenizer, model.config.vocab_size)
     arrays = FAMILIES[content["model_type"]].to_files(model.state_dict(), model.config)
-    tensors = {}
+    tensors: dict[str, tuple[Any, str]] = {}
+    numbers: Counter[str] = Counter()
+    replaced: Counter[tuple[str, str]] = Counter()
     for hf_name, array in arrays.items():
         name = NAMES[arch].gguf_name(hf_name)
-        tensors[name] = (
-            to_gguf(name, to_numpy(array), arch, content),
-            _kind(name, array.ndim, dtype),
-        )
+        changed = to_gguf(name, to_numpy(array), arch, content)
+        wanted = _kind(name, array.ndim, dtype)
+        kind = _fitting(wanted, changed.shape[-1])
+        replaced[wanted, kind] += wanted != kind
+        numbers[kind] += changed.size
+        tensors[name] = changed, kind
     if factors is not None:
         tensors[ROTARY_FACTORS] = (factors, "F32")
-    gguf_writing.write(path, metadata, tensors)
+    gguf_writing.write(path, metadata, tensors, progress)
+    return Written(dict(numbers.most_common()), dict(+replaced))
 
 
 def _kind(name: str, rank: int, dtype: str) -> str:
     if rank == 1 or name == POSITIONS:
         return "F32"
-    return "Q8_0" if dtype in FOUR_BITS and name in (EMBEDDING, HEAD) else dtype.upper()
+    kind = dtype.upper()
+    return OF_TABLES.get(dtype, kind) if name in (EMBEDDING, HEAD) else kind
+
+
+def _fitting(kind: str, row: int) -> str:
+    """`kind`, or what stands in for it where rows of `row` numbers are no whole blocks."""
+    while row % KINDS[kind].elements:
+        kind = OF_OTHER_ROWS.get(kind, "F16")
+    return kind
 
 
 def vocabulary(tokenizer: Any, vocab_size: int) -> Metadata:
