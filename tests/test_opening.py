@@ -13,13 +13,13 @@ import small_encoders
 import small_llama
 import small_t5
 import small_transformer
-from minillm import load, nn
+from minillm import kernels, load, nn
 from minillm.formats import hf, hub, safetensors
 from minillm.models import GPT2, GPT2Config
 from minillm.models.folder import load_config, load_model, save_model
 from minillm.models.opening import find, open_model
 from minillm.tokenizers import ByteTokenizer
-from small_gpt2 import SIZES, logits, small
+from small_gpt2 import IDS, SIZES, logits, small
 
 
 @pytest.fixture
@@ -259,6 +259,12 @@ class TestOpen:
         assert all(isinstance(p, nn.DeferredParameter) for p in model.parameters())
         assert model.parameter_count() == model.config.parameter_count
         logits(model)
+        waiting = [p for p in model.parameters() if isinstance(p, nn.DeferredParameter)]
+        if kernels.cpu is None:
+            assert waiting == []
+        else:  # matrices are multiplied as they lie in the file
+            assert waiting and all(p.ndim == 2 for p in waiting)
+        model.loss(np.array(IDS), np.array(IDS))
         assert not any(isinstance(p, nn.DeferredParameter) for p in model.parameters())
 
     def test_reference_logits_that_make_no_sense_are_reported(self, folder):

@@ -46,6 +46,20 @@ def decode(kind: Kind, raw: Array, out: Array) -> None:
             kind.decode(blocks[start : start + step], numbers[start : start + step])
 
 
+def decode_rows(name: str, raw: Array) -> Array:
+    """The numbers float32 (..., k) of rows of blocks, bytes (..., bytes of a row)."""
+    kind = KINDS[name]
+    out = numpy.empty((*raw.shape[:-1], row_length(name, raw)), numpy.float32)
+    decode(kind, numpy.ascontiguousarray(raw).reshape(-1), out)
+    return out
+
+
+def row_length(name: str, raw: Array) -> int:
+    """How many numbers a row of `raw`, bytes (..., bytes of a row), holds."""
+    kind = KINDS[name]
+    return int(raw.shape[-1] // kind.block_bytes * kind.elements)
+
+
 def _decode_plain(blocks: Array, out: Array) -> None:
     out[:, 0] = blocks
 

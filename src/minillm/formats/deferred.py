@@ -33,6 +33,13 @@ class Deferred:
         """
         raise NotImplementedError(f"{type(self).__name__} defines no decode")
 
+    def blocks(self) -> tuple[str, Array] | None:
+        """Kind and bytes (rows, bytes of a row) of a matrix that a file holds in just these rows.
+
+        None if there are none: then `decode` is the only way to the numbers.
+        """
+        return None
+
     @property
     def ndim(self) -> int:
         return len(self.shape)
@@ -72,6 +79,9 @@ class Blocks(Deferred):
         blocks.decode(blocks.KINDS[self.kind], self.raw, out)
         return out
 
+    def blocks(self) -> tuple[str, Array] | None:
+        return (self.kind, self.raw.reshape(self.shape[0], -1)) if self.ndim == 2 else None
+
     def __getitem__(self, key: Any) -> Any:
         """Only the rows of a slice are decoded."""
         if not isinstance(key, slice) or key.step not in (None, 1):
@@ -101,6 +111,21 @@ class Changed(Deferred):
     @property
     def T(self) -> Any:
         return self.source if self.change is numpy.transpose else super().T
+
+
+class Reordered(Deferred):
+    """The rows `order` of a deferred array; its blocks are copied, not decoded."""
+
+    def __init__(self, source: Deferred, order: Array) -> None:
+        self.source, self.order = source, order
+        self.shape, self.kind, self.nbytes = source.shape, source.kind, source.nbytes
+
+    def decode(self, out: Array | None = None) -> Array:
+        return numpy.take(self.source.decode(), self.order, axis=0, out=out)
+
+    def blocks(self) -> tuple[str, Array] | None:
+        held = self.source.blocks()
+        return None if held is None else (held[0], held[1][self.order])
 
 
 class Joined(Deferred):

@@ -10,9 +10,11 @@ import os
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy
+
 from minillm.arrays import Array
 from minillm.formats import gguf
-from minillm.formats.deferred import Changed, Deferred
+from minillm.formats.deferred import Changed, Deferred, Reordered
 from minillm.models.gguf_config import architecture, to_content
 from minillm.models.gguf_keys import Content, Metadata
 from minillm.nn.rotary import half_split, interleaved
@@ -139,7 +141,7 @@ def _to_hf(name: str, tensor: Deferred, arch: str, content: Content) -> Deferred
         return tensor
     if heads < 1 or tensor.shape[0] % (2 * heads):
         raise ValueError(f"gguf: {name} has {tensor.shape[0]} rows, {heads} heads share them")
-    return Changed(tensor, tensor.shape, partial(half_split, heads=heads))
+    return Reordered(tensor, half_split(numpy.arange(tensor.shape[0]), heads))
 
 
 def to_gguf(name: str, array: Array, arch: str, content: Content) -> Any:

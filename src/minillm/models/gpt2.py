@@ -128,11 +128,11 @@ class GPT2(Pretrained):
 
     def forward(self, ids: Any, cache: Any = None) -> Tensor:
         """Logits (B, T, V) for ids (B, T)."""
-        return ops.linear(self.features(ids, cache), self.head)
+        return nn.linear(self.features(ids, cache), self.head)
 
     def next_logits(self, ids: Any, cache: Any = None) -> Tensor:
         """Logits (B, V) after the last id of each row."""
-        return ops.linear(self.features(ids, cache)[:, -1], self.head)
+        return nn.linear(self.features(ids, cache)[:, -1], self.head)
 
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
         """Cross-entropy of targets (B, T) in nats; -100 is ignored."""

@@ -129,7 +129,7 @@ class Llama(Pretrained):
         end = start + ids.shape[1]
         if end > context:
             raise ValueError(f"{kind}: position {end - 1} asked for, the model has {context}")
-        angles = self.rotary.angles(start, end, self.head.data)
+        angles = self.rotary.angles(start, end, self.norm.weight.data)
         x = self.embed_tokens(ids)
         for block in self.layers:
             if self.recompute and cache is None:
@@ -140,11 +140,11 @@ class Llama(Pretrained):
 
     def forward(self, ids: Any, cache: Any = None) -> Tensor:
         """Logits (B, T, V) for ids (B, T)."""
-        return ops.linear(self.features(ids, cache), self.head)
+        return nn.linear(self.features(ids, cache), self.head)
 
     def next_logits(self, ids: Any, cache: Any = None) -> Tensor:
         """Logits (B, V) after the last id of each row."""
-        return ops.linear(self.features(ids, cache)[:, -1], self.head)
+        return nn.linear(self.features(ids, cache)[:, -1], self.head)
 
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
         """Cross-entropy of targets (B, T) in nats; -100 is ignored."""

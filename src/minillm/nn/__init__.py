@@ -12,12 +12,19 @@ from minillm.nn.layers import (
     Linear,
     RMSNorm,
     feed_forward,
+    linear,
     normal,
     uniform,
 )
 from minillm.nn.module import Module, ModuleList, Sequential
 from minillm.nn.multihead import MultiheadAttention
-from minillm.nn.parameter import DeferredParameter, Parameter, init_skipped, skip_init
+from minillm.nn.parameter import (
+    DeferredParameter,
+    Parameter,
+    blocks_of,
+    init_skipped,
+    skip_init,
+)
 from minillm.nn.relative_position import RelativePositionBias, relative_position_bucket
 from minillm.nn.rotary import Rotary
 from minillm.nn.sinusoidal import sinusoidal_positions
@@ -42,8 +49,10 @@ __all__ = [
     "Sequential",
     "attend",
     "attend_dropping",
+    "blocks_of",
     "feed_forward",
     "init_skipped",
+    "linear",
     "merge_heads",
     "normal",
     "relative_position_bucket",

@@ -10,10 +10,12 @@ import numpy
 
 from minillm import ops
 from minillm.arrays import default_generator
+from minillm.blocks import decode_rows
 from minillm.nn.module import Module
-from minillm.nn.parameter import DeferredParameter, Parameter, init_skipped
+from minillm.nn.parameter import DeferredParameter, Parameter, held_blocks, init_skipped
 from minillm.ops.feed_forward import ACTIVATIONS as FUSED
-from minillm.tensor import Tensor
+from minillm.ops.linear import check_ids
+from minillm.tensor import Tensor, of
 
 Generator = numpy.random.Generator
 
@@ -41,6 +43,16 @@ def constant(shape: tuple[int, ...], value: float) -> Parameter:
     return Parameter(numpy.full(shape, value, numpy.float32))
 
 
+def linear(
+    x: Tensor, weight: Parameter, bias: Tensor | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """x @ weight.T + bias + residual, from the blocks of a file where the weight is still there."""
+    held = held_blocks(weight)
+    if held is None:
+        return ops.linear(x, weight, bias, residual)
+    return ops.block_linear(x, held.raw, bias, residual, kind=held.kind)
+
+
 class Linear(Module):
     """x @ weight.T + bias + residual; weight (out_features, in_features)."""
 
@@ -57,11 +69,14 @@ class Linear(Module):
         self.bias = uniform((out_features,), bound, generator) if bias else None
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return ops.linear(x, self.weight, self.bias, residual)
+        return linear(x, self.weight, self.bias, residual)
 
 
 class Embedding(Module):
-    """weight[ids]; weight (num_embeddings, embedding_dim). The row padding_idx gets no gradient."""
+    """weight[ids]; weight (num_embeddings, embedding_dim). The row padding_idx gets no gradient.
+
+    Of a weight that still lies in the blocks of a file only the rows asked for are decoded.
+    """
 
     def __init__(
         self,
@@ -77,6 +92,10 @@ class Embedding(Module):
             self.weight.data[padding_idx] = 0
 
     def forward(self, ids: Any) -> Tensor:
+        held = held_blocks(self.weight)
+        if held is not None:
+            check_ids("embedding", ids, len(held.raw))
+            return of(decode_rows(held.kind, held.raw[ids]))
         rows = ops.embedding(self.weight, ids)
         if self.padding_idx is None or not rows.requires_grad:
             return rows
@@ -147,7 +166,8 @@ def feed_forward(
     x: Tensor, first: Linear, second: Linear, activation: str, residual: Tensor | None = None
 ) -> Tensor:
     """second(activation(first(x))) + residual, as one operation where that knows the activation."""
-    if activation not in FUSED:
+    apart = held_blocks(first.weight) or held_blocks(second.weight)
+    if activation not in FUSED or apart:
         return second(ACTIVATIONS[activation](first(x)), residual)
     return ops.feed_forward(
         x,

@@ -58,6 +58,11 @@ class Module:
         """Numbers in all parameters, tied ones counted once."""
         return sum(parameter.size for parameter in self.parameters())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters as they are held, blocks of a file as such, tied ones once."""
+        return sum(parameter.nbytes for parameter in self.parameters())
+
     def state_dict(self) -> dict[str, Array]:
         """Name to array (not copied) of every parameter, tied ones once."""
         return {name: parameter.data for name, parameter in self.named_parameters()}

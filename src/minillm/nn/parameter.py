@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy
 
-from minillm.arrays import Array
-from minillm.tensor import Tensor
+from minillm import kernels
+from minillm.arrays import Array, is_gpu_array
+from minillm.blocks import KINDS
+from minillm.tensor import Tensor, grad_mode
 
 Built = TypeVar("Built")
 
@@ -19,12 +21,26 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
 
 
+class Held(NamedTuple):
+    """A matrix as the blocks of a file: kind in minillm.blocks, bytes (rows, bytes of a row)."""
+
+    kind: str
+    raw: Array
+
+
 class Source(Protocol):
-    """What gives values later: a read-only (mapped) array, or what decodes into a new one."""
+    """What gives values later: a read-only (mapped) array, or what decodes into a new one.
+
+    Where it has a method `blocks`, that gives kind and bytes of a matrix, or None.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -38,6 +54,7 @@ class _Pending(NamedTuple):
     shape: tuple[int, ...]
     dtype: numpy.dtype
     source: Source | None
+    held: tuple[Held | None] | None = None  # not asked for yet
 
 
 _slot: Any = Tensor.__dict__["data"]  # where a Tensor keeps its array
@@ -86,6 +103,25 @@ class DeferredParameter(Parameter):
             self.__class__ = Parameter  # type: ignore[assignment]
 
     @property
+    def held(self) -> Held | None:
+        """The blocks that the values would be decoded from; None if there are none, or no more."""
+        with _lock:
+            pending = _slot.__get__(self)
+            if not isinstance(pending, _Pending):
+                return None
+            found = pending.held
+            if found is None:
+                found = (_held(pending),)
+                _slot.__set__(self, pending._replace(held=found))
+            return found[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values where they lie now."""
+        pending = _slot.__get__(self)
+        return getattr(pending.source if isinstance(pending, _Pending) else pending, "nbytes", 0)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return _slot.__get__(self).shape
 
@@ -100,6 +136,54 @@ class DeferredParameter(Parameter):
     @property
     def dtype(self) -> numpy.dtype:
         return _slot.__get__(self).dtype
+
+
+KIND_OF_DTYPE = {numpy.dtype("<f4"): "F32", numpy.dtype("<f2"): "F16"}
+
+
+def _held(pending: _Pending) -> Held | None:
+    """The blocks of a source, or a mapped matrix as such."""
+    source: Any = pending.source
+    if pending.dtype != numpy.float32 or len(pending.shape) != 2:
+        return None
+    if isinstance(source, numpy.ndarray):
+        kind = KIND_OF_DTYPE.get(source.dtype)
+        if kind is None or not source.flags.c_contiguous:
+            return None
+        return Held(kind, source.view(numpy.uint8).reshape(pending.shape[0], -1))
+    found = source.blocks() if hasattr(source, "blocks") else None
+    return None if found is None else Held(*found)
+
+
+def held_blocks(parameter: Tensor) -> Held | None:
+    """The blocks to compute from; None where the values are used, which widens them once for all.
+
+    They are used to train, without the extension (decoding again and again would be slow), and
+    where blocks save nothing: of float32.
+    """
+    if parameter.__class__ is not DeferredParameter or kernels.active_cpu is None:
+        return None
+    if grad_mode.enabled and parameter.requires_grad:
+        return None
+    held = parameter.held
+    return None if held is None or held.kind == "F32" else held
+
+
+def blocks_of(parameter: Tensor) -> tuple[int, Array, int, int] | None:
+    """(ggml type, bytes (m, bytes of a row), m, k) of a matrix (m, k), as it lies and not copied.
+
+    Its numbers if it has been widened, or for a float32 matrix. None for what is no such thing: a
+    matrix of float64, on a GPU, in an order that no blocks have.
+    """
+    if parameter.ndim != 2:
+        return None
+    held = parameter.held if isinstance(parameter, DeferredParameter) else None
+    if held is None:
+        data = parameter.data
+        if is_gpu_array(data) or data.dtype != numpy.float32 or not data.flags.c_contiguous:
+            return None
+        held = Held("F32", data.view(numpy.uint8))
+    return KINDS[held.kind].id, held.raw, *parameter.shape
 
 
 class _Mode(threading.local):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 
 from minillm.arrays import to_numpy
-from minillm.blocks import CHUNK, KINDS, decode
+from minillm.blocks import CHUNK, KINDS, decode_rows, row_length
 from minillm.op import Op
 from minillm.ops.arith import sum_rows
 from minillm.ops.linear import check_residual, rows_of
@@ -36,26 +36,18 @@ def block_linear_forward(xp, x, blocks, bias=None, residual=None, *, kind):
 
 def block_linear_backward(xp, grad, saved, *, kind):
     blocks, has_bias, has_residual = saved
-    dx = xp.zeros((*grad.shape[:-1], row_length(blocks, kind)), grad.dtype)
+    dx = xp.zeros((*grad.shape[:-1], row_length(kind, blocks)), grad.dtype)
     for start, weight in _pieces(xp, blocks, kind, grad.dtype):
         dx += xp.matmul(grad[..., start : start + len(weight)], weight)
     dbias = sum_rows(xp, grad.reshape(-1, grad.shape[-1])) if has_bias else None
     return dx, None, dbias, grad if has_residual else None
 
 
-def row_length(blocks, kind):
-    """How many numbers a row of `blocks` holds."""
-    return blocks.shape[1] // KINDS[kind].block_bytes * KINDS[kind].elements
-
-
 def _pieces(xp, blocks, kind, dtype):
     """(first row, decoded rows) of the weight, in turn."""
-    width = row_length(blocks, kind)
-    step = max(1, CHUNK // max(1, width))
+    step = max(1, CHUNK // max(1, row_length(kind, blocks)))
     for start in range(0, len(blocks), step):
-        raw = numpy.ascontiguousarray(to_numpy(blocks[start : start + step]))
-        weight = numpy.empty((len(raw), width), numpy.float32)
-        decode(KINDS[kind], raw.reshape(-1), weight)
+        weight = decode_rows(kind, to_numpy(blocks[start : start + step]))
         yield start, xp.asarray(weight, dtype)
 
 
