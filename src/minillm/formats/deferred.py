@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,7 +126,30 @@ class Reordered(Deferred):
 
     def blocks(self) -> tuple[str, Array] | None:
         held = self.source.blocks()
-        return None if held is None else (held[0], held[1][self.order])
+        if held is None:
+            return None
+        kind, raw = held
+        moved = raw[self.order]
+        forget(raw)
+        return kind, moved
+
+
+def forget(raw: Array) -> None:
+    """Let go of the memory of bytes of a file that will hardly be read again, if they are mapped.
+
+    They stay what they are: who reads them still has the system fetch them anew.
+    """
+    owner: Any = raw
+    while isinstance(owner, numpy.ndarray):
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        begin = raw.ctypes.data - numpy.frombuffer(owner, numpy.uint8).ctypes.data
+        first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (begin + raw.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if length > 0:
+            owner.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 class Joined(Deferred):
