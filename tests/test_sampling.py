@@ -1,12 +1,15 @@
-"""Sampling: every step does what its paper says, and draws follow exactly what is left."""
+"""The sampler: settings, edges, its one draw a token, and what it explains."""
 
+import itertools
 import math
+import re
 
 import numpy as np
 import pytest
 
-from minillm.arrays import new_generator
-from minillm.generation import Sampler
+from minillm.arrays import default_generator, new_generator
+from minillm.generation import Sampler, Seen
+from minillm.generation.sampling import draw
 
 
 def logits_of(probabilities):
@@ -47,15 +50,35 @@ class TestSampler:
             assert sampler.pick(np.array(values), Draw(0.999)) == best
 
     @pytest.mark.parametrize(
-        "options, message",
-        [({"temperature": -1}, "temperature: -1"), ({"temperature": math.nan}, "temperature: nan"),
-         ({"temperature": math.inf}, "temperature: inf"), ({"top_k": -1}, "top-k: -1"),
-         ({"top_p": -0.1}, "top-p: -0.1"), ({"top_p": 1.1}, "top-p: 1.1"),
-         ({"top_p": math.nan}, "top-p: nan")],
-    )  # fmt: skip
-    def test_impossible_settings_are_refused(self, options, message):
-        with pytest.raises(ValueError, match=message):
-            Sampler(**options)
+        "name, values, needed",
+        [
+            (
+                "temperature",
+                [-1, -1e-9, math.nan, math.inf, "1", None, True, 10**400],
+                "a number of 0 or more",
+            ),
+            ("top_k", [-1, 1.0, math.nan, "4", None, True], r"0 \(all\) or more"),
+            ("top_p", [-0.1, 1.1, math.nan, "1", None], "0 <= p <= 1"),
+            ("min_p", [-0.1, 1.1, math.nan, [0.1]], "0 <= p <= 1"),
+            ("typical", [-0.1, 1.1, math.nan, 1j], "0 <= p <= 1"),
+            ("repetition_penalty", [0, -1, math.nan, math.inf, "1"], "a number above 0"),
+            ("frequency_penalty", [-2.1, 2.1, math.nan, math.inf], "a number from -2 to 2"),
+            ("presence_penalty", [-2.1, 2.1, math.nan, math.inf], "a number from -2 to 2"),
+        ],
+    )
+    def test_impossible_settings_are_refused(self, name, values, needed):
+        for value in values:
+            shown = f"{name.replace('_', '-')}: {value!r}"
+            with pytest.raises(ValueError, match=f"^{re.escape(shown)}, {needed} is needed$"):
+                Sampler(**{name: value})
+
+    def test_numbers_of_numpy_are_numbers(self):
+        ours, theirs = (
+            Sampler(0.5, 3, 0.75),
+            Sampler(np.float32(0.5), np.int64(3), np.float32(0.75)),
+        )
+        values = np.arange(5, dtype=np.float32)
+        assert np.array_equal(ours.probabilities(values), theirs.probabilities(values))
 
     @pytest.mark.parametrize(
         "probabilities, top_p, count",
@@ -105,14 +128,6 @@ class TestSampler:
         values = logits_of([0, 0.5, 0, 0, 0.5, 0])
         assert Sampler().pick(values, Draw(number)) in (1, 4)
 
-    def test_shares_follow_the_probabilities(self):
-        sampler, generator = Sampler(0.7, top_k=3), new_generator(5)
-        values = np.array([1.0, 0.5, 2.0, -1.0])
-        counts = np.bincount([sampler.pick(values, generator) for _ in range(4000)], minlength=4)
-        expected = sampler.probabilities(values)
-        sigma = np.sqrt(expected * (1 - expected) / 4000)
-        assert (np.abs(counts / 4000 - expected) <= 5 * sigma).all()
-
     @pytest.mark.parametrize("temperature", [0, 1])
     @pytest.mark.parametrize("values", [[math.nan, 1], [-math.inf, -math.inf], [math.inf, 1]])
     def test_logits_that_are_no_distribution_are_refused(self, values, temperature):
@@ -122,3 +137,169 @@ class TestSampler:
 
 def test_a_nucleus_of_everything_keeps_the_most_improbable():
     assert (Sampler().probabilities(np.array([0.0, -40.0, -50.0])) > 0).all()
+
+
+class TestDraws:
+    """Ids drawn before the sampler had steps: the same seed gives the same text."""
+
+    @pytest.mark.parametrize(
+        "options, ids",
+        [
+            ({}, [7, 19, 9, 5, 13, 16, 11, 16, 3, 2, 3, 8]),
+            ({"temperature": 0.7, "top_k": 9}, [7, 17, 9, 5, 13, 16, 11, 16, 3, 2, 3, 8]),
+            ({"temperature": 1.3, "top_p": 0.8}, [7, 20, 9, 5, 13, 16, 11, 16, 5, 2, 3, 8]),
+            ({"top_k": 12, "top_p": 0.9}, [7, 17, 9, 5, 13, 16, 11, 16, 3, 2, 3, 8]),
+        ],
+    )
+    def test_the_same_seed_gives_the_same_ids(self, options, ids):
+        assert drawn(Sampler(**options), new_generator(7), 12) == ids
+
+    def test_one_request_does_not_change_another(self):
+        samplers = [Sampler(), Sampler(0.7, top_k=9), Sampler(0), Sampler(top_p=0.8, typical=0.9)]
+        alone = [drawn(s, new_generator(seed), 40) for seed, s in enumerate(samplers)]
+        generators = [new_generator(seed) for seed in range(4)]
+        together = [[], [], [], []]
+        for values in waves(40):
+            for place in (2, 0, 3, 1):
+                together[place].append(samplers[place].pick(values, generators[place]))
+        assert together == alone
+
+    def test_only_its_own_generator_is_used(self):
+        ours = default_generator.bit_generator.state["state"]["counter"].tolist()
+        theirs = np.random.get_state()[2]
+        drawn(Sampler(), new_generator(1), 5)
+        assert default_generator.bit_generator.state["state"]["counter"].tolist() == ours
+        assert np.random.get_state()[2] == theirs
+
+    @pytest.mark.parametrize(
+        "options, numbers",
+        [({}, 12), ({"top_k": 1}, 12), ({"typical": 0, "top_p": 0.5}, 12), ({"temperature": 0}, 0)],
+    )
+    def test_one_number_a_token_and_none_for_the_greedy_choice(self, options, numbers):
+        ours, theirs = new_generator(3), new_generator(3)
+        drawn(Sampler(**options), ours, 12)
+        theirs.random(numbers)
+        assert ours.random() == theirs.random()
+
+    def test_a_place_without_weight_is_never_drawn(self):
+        for number in (0.0, 0.3, 0.5, np.nextafter(1, 0)):
+            assert draw(np.array([0, 3.0, 0, 5e-324, 0]), Draw(number)) == 1
+        assert draw(np.array([0.0, 5e-324]), Draw(0.0)) == 1
+
+
+def waves(count):
+    """Logits (23,) of `count` tokens."""
+    return [(np.sin(np.arange(23) * (n + 1.0)) * 3).astype(np.float32) for n in range(count)]
+
+
+def drawn(sampler, generator, count):
+    return [sampler.pick(values, generator) for values in waves(count)]
+
+
+ALL = Sampler(
+    0.8, 12, 0.9, min_p=0.02, typical=0.9,
+    repetition_penalty=1.2, frequency_penalty=0.3, presence_penalty=0.2,
+)  # fmt: skip
+ORDER = [
+    "repetition_penalty", "frequency_penalty", "presence_penalty",
+    "temperature", "top_k", "top_p", "min_p", "typical",
+]  # fmt: skip
+
+
+class TestSteps:
+    def test_their_order(self):
+        assert [step.name for step in ALL.steps] == ORDER
+        assert [step.name for step in Sampler().steps] == ["temperature"]
+        greedy = Sampler(0, 5, 0.5, min_p=0.1, presence_penalty=1)
+        assert [step.name for step in greedy.steps] == ["presence_penalty", "greedy"]
+
+    @pytest.mark.parametrize("sampler", [ALL, Sampler(), Sampler(0), Sampler(top_k=5, top_p=0.5)])
+    @pytest.mark.parametrize("constrained", [False, True])
+    def test_an_explanation_ends_where_the_draw_begins(self, sampler, constrained):
+        allowed = np.arange(23) % 3 == 1 if constrained else None
+        for values in waves(8):
+            seen = Seen([1, 2], [4, 4, 7])
+            explained = sampler.explain(values, seen, allowed)
+            names = ["allowed"] * constrained + [step.name for step in sampler.steps]
+            assert [step.name for step in explained] == names
+            own = np.exp(values.astype(float)) / np.exp(values.astype(float)).sum()
+            np.testing.assert_allclose(explained[0].before, own, rtol=1e-12)
+            for earlier, later in itertools.pairwise(explained):
+                assert earlier.after is later.before
+            last = explained[-1].after
+            assert np.array_equal(last, sampler.probabilities(values, seen, allowed))
+            assert all(abs(step.after.sum() - 1) < 1e-12 for step in explained)
+            assert explained[-1].kept == np.count_nonzero(last)
+            drawable = {sampler.pick(values, Draw(n / 60), seen, allowed) for n in range(60)}
+            assert drawable <= set(np.flatnonzero(last).tolist())
+
+    def test_steps_by_hand_are_the_sampler(self):
+        for values in waves(20):
+            seen, logits = Seen([1, 2], [4, 4, 7]), values
+            for step in ALL.steps:
+                logits = step(logits, seen)
+            right = np.exp(logits - logits.max())
+            got = ALL.probabilities(values, seen)
+            np.testing.assert_allclose(got, right / right.sum(), rtol=1e-12)
+
+    def test_nothing_is_written_to(self):
+        values, allowed = waves(1)[0], np.ones(23, bool)
+        for width in (np.float32, np.float64):
+            logits = values.astype(width)
+            logits.flags.writeable = allowed.flags.writeable = False
+            for sampler in (ALL, Sampler(), Sampler(0), Sampler(top_k=3)):
+                seen = Seen([1], [2])
+                sampler.pick(logits, new_generator(0), seen, allowed)
+                sampler.pick(logits, new_generator(0), seen)
+                sampler.explain(logits, seen)
+
+    def test_a_penalty_needs_the_text(self):
+        sampler = Sampler(0, presence_penalty=0.5)
+        assert sampler.needs_seen and not Sampler().needs_seen
+        with pytest.raises(ValueError, match="presence-penalty: the tokens of the text so far"):
+            sampler.pick(np.zeros(3), new_generator(0))
+
+    def test_the_penalties_reach_the_greedy_choice(self):
+        sampler, seen, logits = Sampler(0, frequency_penalty=1), Seen([0]), np.array([2.5, 2, 1])
+        for best in (0, 1, 0, 1, 2):  # 2.5 2 1, 1.5 2 1, 1.5 1 1, .5 1 1: the first of equals
+            assert sampler.pick(logits, None, seen) == best
+            seen.push(best)
+
+
+class TestAllowed:
+    @pytest.mark.parametrize("sampler", [Sampler(), Sampler(0), Sampler(0.8, 3, 0.9, typical=0.9)])
+    def test_it_is_the_sampler_of_the_tokens_that_are_allowed(self, sampler):
+        for values in waves(20):
+            allowed = np.arange(23) % 2 == 0
+            got = sampler.probabilities(values, allowed=allowed)
+            assert np.array_equal(got[allowed], sampler.probabilities(values[allowed]))
+            assert not got[~allowed].any()
+            picked = sampler.pick(values, Draw(0.4), allowed=allowed)
+            assert picked == 2 * sampler.pick(values[allowed], Draw(0.4))
+
+    def test_the_best_may_be_ruled_out_and_one_may_be_left(self):
+        logits = np.array([5, -40, -math.inf, -50])
+        for options in ({"temperature": 0}, {"top_k": 1}, {"top_p": 0}, {"min_p": 1}):
+            allowed = np.array([False, True, True, True])
+            assert Sampler(**options).pick(logits, Draw(0.99), allowed=allowed) == 1
+            allowed[1] = False
+            assert Sampler(**options).pick(logits, Draw(0.99), allowed=allowed) == 3
+
+    @pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 2}])
+    def test_where_nothing_is_left_is_refused(self, options):
+        logits = np.array([1, -math.inf, -math.inf])
+        for allowed, count in (([False] * 3, 0), ([False, True, True], 2)):
+            with pytest.raises(ValueError, match=f"sampling: of {count} allowed tokens none has"):
+                Sampler(**options).pick(logits, Draw(0), allowed=np.array(allowed))
+
+    @pytest.mark.parametrize("allowed", [np.ones(3), np.ones(4, bool), np.ones((1, 3), bool)])
+    def test_another_kind_of_mask_is_refused(self, allowed):
+        with pytest.raises(ValueError, match=r"sampling: allowed is .*, bool \(3,\)"):
+            Sampler().pick(np.zeros(3), Draw(0), allowed=allowed)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 2}])
+@pytest.mark.parametrize("shape", [(0,), (1, 3), ()])
+def test_logits_of_another_shape_are_refused(options, shape):
+    with pytest.raises(ValueError, match=r"sampling: logits of shape \(.*\), \(V,\) is needed"):
+        Sampler(**options).pick(np.zeros(shape, np.float32), Draw(0))

@@ -1,4 +1,4 @@
-"""Which of many values to keep, without sorting them all; the first of equals stays."""
+"""Which of many to keep, without sorting them all, the first of equals first; which one to draw."""
 
 from __future__ import annotations
 
@@ -52,3 +52,19 @@ def _count(weights: numpy.ndarray, before: float, bound: float) -> int:
     """How many of `weights`, in their order, have less than `bound` before them; at least 1."""
     reached = before + numpy.cumsum(weights[:-1])
     return 1 + int(numpy.searchsorted(reached, bound))
+
+
+def draw(weights: numpy.ndarray, generator: numpy.random.Generator) -> int:
+    """One place of `weights` (n,), float64 and 0 or more, by their shares; never one of weight 0.
+
+    One `generator.random()`. They need not add up to 1.
+    """
+    return draw_place(numpy.cumsum(weights), generator)
+
+
+def draw_place(total: numpy.ndarray, generator: numpy.random.Generator) -> int:
+    """The same for the cumulative sums of the weights."""
+    place = int(numpy.searchsorted(total, generator.random() * total[-1], side="right"))
+    if place == len(total):  # the product was rounded up to the total
+        place = int(numpy.searchsorted(total, total[-1]))
+    return place

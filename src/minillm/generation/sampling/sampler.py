@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy
 
-from minillm.generation.sampling.choosing import largest
+from minillm.generation.sampling.choosing import draw_place, largest
 from minillm.generation.sampling.filters import Filter, Greedy, MinP, TopK, TopP, Typical
 from minillm.generation.sampling.likelihood import checked
 from minillm.generation.sampling.penalties import (
@@ -117,7 +117,7 @@ class Sampler:
         if not self.greedy:
             weights = values - values.max()
             numpy.cumsum(numpy.exp(weights, out=weights), out=weights)
-            place = _place(weights, generator)
+            place = draw_place(weights, generator)
         return place if ids is None else int(ids[place])
 
     def explain(
@@ -167,21 +167,6 @@ class Sampler:
             else:
                 values = step(values)
             yield step.name, ids, values
-
-
-def draw(weights: numpy.ndarray, generator: numpy.random.Generator) -> int:
-    """One place of `weights` (n,), float64 and 0 or more, by their shares; never one of weight 0.
-
-    One `generator.random()`. They need not add up to 1.
-    """
-    return _place(numpy.cumsum(weights), generator)
-
-
-def _place(total: numpy.ndarray, generator: numpy.random.Generator) -> int:
-    place = int(numpy.searchsorted(total, generator.random() * total[-1], side="right"))
-    if place == len(total):  # the product was rounded up to the total
-        place = int(numpy.searchsorted(total, total[-1]))
-    return place
 
 
 def _allowed_ids(logits: numpy.ndarray, allowed: numpy.ndarray) -> numpy.ndarray:

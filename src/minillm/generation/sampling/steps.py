@@ -21,10 +21,11 @@ MOST = sys.float_info.max
 
 def number(name: str, value: Any, low: float, high: float, needed: str) -> float:
     """`value` as a float. ValueError where it is no number from low to high."""
-    known = isinstance(value, int | float | numpy.integer | numpy.floating)
-    if not known or isinstance(value, bool) or not low <= value <= high:
+    plain = value.item() if isinstance(value, numpy.generic) else value
+    known = isinstance(plain, int | float) and not isinstance(plain, bool)
+    if not known or not low <= plain <= high:
         raise ValueError(f"{name}: {value!r}, {needed} is needed")
-    return float(value)
+    return float(plain)
 
 
 def whole(name: str, value: Any, needed: str) -> int:
@@ -65,6 +66,6 @@ class Temperature(Step):
             return logits
         with numpy.errstate(over="ignore"):
             scaled = logits / self.temperature
-            if scaled.max() == math.inf:  # only float64 logits reach so far
+            if not math.isfinite(scaled.max()):  # only float64 logits reach so far
                 scaled = (logits - logits.max()) / self.temperature
         return scaled
