@@ -37,3 +37,22 @@ def log(*probabilities):
     """Logits of probabilities."""
     with np.errstate(divide="ignore"):
         return np.log(np.array(probabilities, np.float64)).astype(np.float32)
+
+
+class MarkovModel:
+    """The logits after an id are its row of `table` (V, V): as much as a cache need not hold."""
+
+    def __init__(self, table, context=None):
+        self.table = np.asarray(table, np.float32)
+        self.config = SimpleNamespace(
+            kind="decoder", n_layer=0, context=context, vocab_size=len(self.table)
+        )
+
+    def eval(self):
+        return self
+
+    def __call__(self, ids, cache=None):
+        return Tensor(self.table[ids])
+
+    def next_logits(self, ids, cache=None):
+        return Tensor(self.table[ids[:, -1]])

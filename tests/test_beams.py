@@ -232,9 +232,10 @@ def test_more_beams_than_ids():
 
 
 def test_ties_go_to_the_lowest_id():
-    reader = table_reader(lambda text: np.zeros(50), 50)
-    got = beam_search(reader, [0], beams=40, n=40, max_tokens=2, ends={49})
-    assert [text.ids for text in got] == [[0, id] for id in range(40)]
+    reader = table_reader(lambda text: -2.0 * (np.arange(90) * 7 % 3), 90)
+    got = beam_search(reader, [0], beams=40, n=40, max_tokens=1, ends={89})
+    best, second = ([id for id in range(90) if id * 7 % 3 == rank] for rank in (0, 1))
+    assert [text.ids[0] for text in got] == [*best, *second][:40]
 
 
 def test_ids_from_vocab_size_on_are_never_chosen():

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy
 
 from minillm.generation.reading import Reader, Reading
+from minillm.generation.sampling import log_probabilities
 
 EarlyStopping = bool | Literal["never"]
 
@@ -161,7 +162,7 @@ def _steps(
     remaining: int,
 ) -> list[_Step]:
     """The best steps, best first: `beams` that go on are among them, if there are as many."""
-    own = [_log_probabilities(row[:vocab_size]) for row in rows]
+    own = [log_probabilities(row[:vocab_size]) for row in rows]
     totals = numpy.stack([beam.total + row for beam, row in zip(running, own)])
     for place, beam in enumerate(running):
         if beam.constraint is not None:
@@ -176,15 +177,6 @@ def _steps(
         _Step(float(totals[parent, id]), int(parent), int(id), float(own[parent][id]))
         for parent, id in zip(parents, ids)
     ]
-
-
-def _log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
-    """(V,) in float64."""
-    logits = numpy.asarray(logits, numpy.float64)
-    if not math.isfinite(logits.max()):  # NaN if there is any
-        raise ValueError("beam search: the logits hold NaN, infinity or no finite value")
-    shifted = logits - logits.max()
-    return shifted - math.log(numpy.exp(shifted).sum())
 
 
 def _hypothesis(beam: _Beam, step: _Step, penalty: float, ended: bool) -> Hypothesis:
