@@ -9,8 +9,7 @@ import pytest
 from minillm import manual_seed, nn, no_grad
 from minillm.arrays import new_generator
 from minillm.formats import hf, safetensors
-from minillm.generation import Cache, EncoderDecoderCache, Sampler
-from minillm.generation import decoding
+from minillm.generation import Cache, EncoderDecoderCache, Sampler, decoding
 from minillm.generation.encoder_decoder import generate_ids
 from minillm.models import T5, T5Config
 from minillm.models.folder import load_model, save_model
