@@ -57,7 +57,7 @@ from small_gpt2 import small
         ({"choices": []}, "choices: none are given, at least 1 is needed"),
         ({"choices": "a,b"}, "choices: 'a,b', a sequence of texts is needed"),
         ({"draft": small(), "lookup": 3}, "draft and lookup: they contradict each other"),
-        ({"draft": small(), "beams": 2}, "draft and beams: they contradict each other"),
+        ({"draft": small(), "beams": 2}, "beams and draft: they contradict each other"),
         ({"lookup": 3, "overflow": "slide"}, "lookup and overflow slide: they contradict"),
         ({"lookup": -1}, "lookup: -1, 0 or more is needed"),
         ({"ahead": 0}, "ahead: 0, 1 or more is needed"),
