@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy
 
-from minillm import kernels
+from minillm import kernels, nn
 from minillm.generation.cache import Cache, EncoderDecoderCache
-from minillm.tensor import no_grad
+from minillm.tensor import no_grad, of
 
 PREFILL_CHUNK = 512
 
@@ -87,13 +87,18 @@ class Reader:
         return Reading(EncoderDecoderCache(layers) if self.use_cache else None, memory)
 
     def read(
-        self, batch: Sequence[tuple[Reading, Sequence[int]]], *, every: bool = False
+        self,
+        batch: Sequence[tuple[Reading, Sequence[int]]],
+        *,
+        every: bool = False,
+        features: bool = False,
     ) -> list[numpy.ndarray]:
         """Append ids, one or more, to each text of the batch.
 
         Returns float32 logits for each: (V,) after the last id, or (n, V) after each of its n ids
-        with `every`. ValueError for no ids or more than the context holds, IndexError for an id the
-        model does not have; no text has changed then.
+        with `every`. With `features` what the model's head reads, (C,) or (n, C), in their place;
+        `logits` makes logits of it. ValueError for no ids or more than the context holds,
+        IndexError for an id the model does not have; no text has changed then.
         """
         for reading, ids in batch:
             self._check(reading, ids)
@@ -101,7 +106,7 @@ class Reader:
         for reading, ids in batch:
             before = reading.length
             try:
-                results.append(self._read(reading, [int(i) for i in ids], every))
+                results.append(self._read(reading, [int(i) for i in ids], every, features))
             except BaseException:
                 if reading.cache is not None:
                     reading.cache.rewind(before)
@@ -124,10 +129,17 @@ class Reader:
             if not 0 <= id < size:
                 raise IndexError(f"generate: id {id}, 0 <= id < {size} is needed")
 
-    def _read(self, reading: Reading, ids: list[int], every: bool) -> numpy.ndarray:
+    def logits(self, features: numpy.ndarray) -> numpy.ndarray:
+        """Logits (n, V) for what the head reads (n, C)."""
+        head: Any = self.model.head
+        with self._arena.step(), no_grad():
+            x = of(features)
+            return (nn.linear(x, head) if self.kind == "decoder" else head(x)).numpy()
+
+    def _read(self, reading: Reading, ids: list[int], every: bool, features: bool) -> numpy.ndarray:
         start = reading.length
         if reading.cache is None:
-            logits = self._chunk(reading, reading.ids + ids, every)
+            logits = self._chunk(reading, reading.ids + ids, every, features)
             return logits[start:] if every else logits
         if getattr(self.model, "reads_whole", False):
             borders = [start + len(ids)]
@@ -137,13 +149,20 @@ class Reader:
         found = []
         for end in borders:
             chunk = ids[start - reading.length : end - reading.length]
-            found.append(self._chunk(reading, chunk, every))
+            found.append(self._chunk(reading, chunk, every, features))
             start = end
         return numpy.concatenate(found) if every else found[-1]
 
-    def _chunk(self, reading: Reading, ids: list[int], every: bool) -> numpy.ndarray:
+    def _chunk(
+        self, reading: Reading, ids: list[int], every: bool, features: bool
+    ) -> numpy.ndarray:
         row = numpy.asarray([ids], numpy.int64)
         with self._arena.step(), no_grad():
+            if features:
+                source = (reading.memory, None) if self.kind == "encoder-decoder" else ()
+                read = self.model.features_of if source else self.model.features
+                x = read(row, *source, reading.cache).numpy()[0]
+                return x if every else x[-1]
             if self.kind == "encoder-decoder":
                 logits = self.model.decode(row, reading.memory, None, reading.cache)
                 return logits.numpy()[0] if every else logits.numpy()[0, -1]
