@@ -19,7 +19,7 @@ struct Array {
     const pybind11::ssize_t *shape = nullptr, *strides = nullptr;  // strides in bytes
     Type type = Type::other;
     bool contiguous = false, aligned = false, writable = false;
-    pybind11::object copy;  // owns the data if it is a copy, which is not aligned for the caller
+    pybind11::object source;  // owns the data: the caller's array, or a copy if that is not aligned
 };
 
 }  // namespace minillm
@@ -37,7 +37,8 @@ struct pybind11::detail::type_caster<minillm::Array> {
         value.given = true;
         value.aligned = (a.flags() & npy_api::NPY_ARRAY_ALIGNED_) != 0;
         value.writable = a.writeable();
-        if (!value.aligned) value.copy = a = a.attr("copy")();
+        if (!value.aligned) a = a.attr("copy")();
+        value.source = a;
         value.data = const_cast<void*>(a.data());
         value.ndim = static_cast<int>(a.ndim());
         value.shape = a.shape();

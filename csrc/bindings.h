@@ -26,6 +26,7 @@ void bind_linear(pybind11::module_& module);
 void bind_loss(pybind11::module_& module);
 void bind_norm(pybind11::module_& module);
 void bind_peaks(pybind11::module_& runtime);
+void bind_plan(pybind11::module_& runtime);
 void bind_softmax(pybind11::module_& module);
 void bind_training(pybind11::module_& module);
 

@@ -83,6 +83,7 @@ void bind_runtime(pybind11::module_ runtime) {
     runtime.def("all_finite", all_finite, arg("x"), "No infinity and no NaN in x.");
     bind_arena(runtime);
     bind_peaks(runtime);
+    bind_plan(runtime);
 }
 
 }  // namespace

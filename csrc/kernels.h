@@ -142,6 +142,9 @@ struct Strides {
       (const float* grad, const float* x, const float* weight, const int64_t* target,              \
        const float* lse, const float* kept, int64_t kept_classes, int64_t rows, int64_t classes,   \
        int64_t k, int64_t ignore_index, float label_smoothing, Gradient dx, Gradient dweight))     \
+    /* of each row of d features the first 2 half turn, by row i % positions of cos and sin */         \
+    X(rotary_forward, (const float* x, const float* cos, const float* sin, int64_t rows,           \
+                       int64_t positions, int64_t d, int64_t half, bool interleaved, float* out))  \
     /* ids in [0, vocabulary) */                                                                   \
     X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,   \
                            int64_t cols, Gradient dweight))                                        \

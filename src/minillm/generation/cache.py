@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy
 
@@ -22,6 +22,7 @@ class Cache:
 
     def __init__(self, layers: int) -> None:
         self.length = 0
+        self.bound: Any = None  # what the extension made of `buffers`, as long as they stay
         self._filled = [0] * layers
         self._buffers: list[tuple[Array, Array] | None] = [None] * layers
 
@@ -45,6 +46,7 @@ class Cache:
                 self._grown(old, new, end) for old, new in zip(buffers or (None, None), (k, v))
             )
             buffers = self._buffers[layer] = grown[0], grown[1]
+            self.bound = None
         return buffers
 
     def _grown(self, old: Array | None, new: Array, end: int) -> Array:
@@ -54,6 +56,28 @@ class Cache:
         if old is not None:
             buffer[:, :, : old.shape[2]] = old
         return buffer
+
+    def reserve(self, end: int, shapes: Sequence[tuple[int, int, int]]) -> None:
+        """Room in every layer for the positions before `end`.
+
+        `shapes` are each layer's heads, and features of a head's key and value, for a text that
+        another writes into `buffers`; `fill` then says how far.
+        """
+        for layer, (heads, *widths) in enumerate(shapes):
+            buffers = self._buffers[layer]
+            if buffers is None or buffers[0].shape[2] < end:
+                like = [numpy.empty((1, heads, 0, width), numpy.float32) for width in widths]
+                self._room(layer, like[0], like[1], end)
+
+    @property
+    def buffers(self) -> list[tuple[Array, Array]]:
+        """Keys and values (B, Hkv, capacity, D) of each layer that has any."""
+        return [pair for pair in self._buffers if pair]
+
+    def fill(self, length: int) -> None:
+        """Every layer holds that many positions now."""
+        self.length = length
+        self._filled = [length] * len(self._filled)
 
     def rewind(self, length: int) -> None:
         """Forget all positions from `length` on, keep the memory."""
@@ -67,6 +91,7 @@ class Cache:
     def fork(self) -> Self:
         """An independent copy."""
         twin = copy.copy(self)
+        twin.bound = None
         twin._filled = self._filled.copy()
         twin._buffers = [pair and (pair[0].copy(), pair[1].copy()) for pair in self._buffers]
         return twin
@@ -74,42 +99,3 @@ class Cache:
     @property
     def nbytes(self) -> int:
         return int(numpy.sum([b.nbytes for pair in self._buffers if pair for b in pair]))
-
-
-class EncoderDecoderCache(Cache):
-    """A cache of the decoder that keeps the source's keys and values too, computed once a layer."""
-
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers)
-        self._memory: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def memory(
-        self, layer: int, project: Callable[[], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """What `project` gave for `layer` the first time; it is not called again.
-
-        RuntimeError for keys or values on the tape: their gradient would be lost.
-        """
-        if layer not in self._memory:
-            k, v = project()
-            if k.requires_grad or v.requires_grad:
-                raise RuntimeError("cache: keys and values require a gradient, no_grad() is needed")
-            self._memory[layer] = k, v
-        return self._memory[layer]
-
-    def fork(self) -> Self:
-        """An independent copy; what belongs to the source is shared."""
-        twin = super().fork()
-        twin._memory = self._memory.copy()
-        return twin
-
-    def clear(self) -> None:
-        """Forget all positions and the source."""
-        super().clear()
-        self._memory = {}
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + sum(
-            part.data.nbytes for pair in self._memory.values() for part in pair
-        )

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy
 
-from minillm import kernels, nn
-from minillm.generation.cache import Cache, EncoderDecoderCache
-from minillm.tensor import no_grad, of
+from minillm import kernels
+from minillm.generation.cache import Cache
+from minillm.generation.encoder_decoder import EncoderDecoderCache
+from minillm.generation.token_step import MANY, token_step
+from minillm.tensor import no_grad
 
 PREFILL_CHUNK = 512
 
@@ -69,6 +71,12 @@ class Reader:
         decodes = self.kind == "encoder-decoder"
         self.start_ids = [int(model.config.decoder_start_token_id)] if decodes else []
         self._arena = kernels.Arena()
+        self._step = token_step(model) if use_cache else None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether tokens go through the compiled step."""
+        return self._step is not None
 
     def begin(self, source: Sequence[int] | None = None) -> Reading:
         """A new text. An encoder-decoder encodes its `source` ids here; a decoder has none.
@@ -87,32 +95,54 @@ class Reader:
         return Reading(EncoderDecoderCache(layers) if self.use_cache else None, memory)
 
     def read(
-        self,
-        batch: Sequence[tuple[Reading, Sequence[int]]],
-        *,
-        every: bool = False,
-        features: bool = False,
+        self, batch: Sequence[tuple[Reading, Sequence[int]]], *, every: bool = False
     ) -> list[numpy.ndarray]:
         """Append ids, one or more, to each text of the batch.
 
         Returns float32 logits for each: (V,) after the last id, or (n, V) after each of its n ids
-        with `every`. With `features` what the model's head reads, (C,) or (n, C), in their place;
-        `logits` makes logits of it. ValueError for no ids or more than the context holds,
-        IndexError for an id the model does not have; no text has changed then.
+        with `every`. ValueError for no ids or more than the context holds, IndexError for an id the
+        model does not have; no text has changed then.
         """
         for reading, ids in batch:
             self._check(reading, ids)
-        results = []
+        results: list[numpy.ndarray] = []
+        together: list[tuple[Reading, Sequence[int]]] = []
         for reading, ids in batch:
-            before = reading.length
-            try:
-                results.append(self._read(reading, [int(i) for i in ids], every, features))
-            except BaseException:
-                if reading.cache is not None:
-                    reading.cache.rewind(before)
-                raise
-            reading.ids.extend(int(i) for i in ids)
-        return results
+            alone = self._step is None or len(ids) >= MANY
+            if alone or sum(len(new) for _, new in together) + len(ids) >= MANY:
+                results += self._read_together(together, every)
+                together = []
+            if alone:
+                results.append(self._read_alone(reading, ids, every))
+            else:
+                together.append((reading, ids))
+        return results + self._read_together(together, every)
+
+    def _read_together(
+        self, batch: Sequence[tuple[Reading, Sequence[int]]], every: bool
+    ) -> list[numpy.ndarray]:
+        """The short pieces of several texts, by one call of the compiled step."""
+        if not batch or self._step is None:
+            return []
+        texts = [(r.cache, r.length, ids) for r, ids in batch if r.cache is not None]
+        with self._arena.step():
+            logits = self._step.read(texts, every=every)
+        for reading, ids in batch:
+            reading.ids.extend(ids)
+        if not every:
+            return list(logits)
+        return numpy.split(logits, numpy.cumsum([len(ids) for _, ids in batch])[:-1])
+
+    def _read_alone(self, reading: Reading, ids: Sequence[int], every: bool) -> numpy.ndarray:
+        before = reading.length
+        try:
+            logits = self._read(reading, list(ids), every)
+        except BaseException:
+            if reading.cache is not None:
+                reading.cache.rewind(before)
+            raise
+        reading.ids.extend(ids)
+        return logits
 
     def _check(self, reading: Reading, ids: Sequence[int]) -> None:
         size = self.model.config.vocab_size
@@ -129,17 +159,10 @@ class Reader:
             if not 0 <= id < size:
                 raise IndexError(f"generate: id {id}, 0 <= id < {size} is needed")
 
-    def logits(self, features: numpy.ndarray) -> numpy.ndarray:
-        """Logits (n, V) for what the head reads (n, C)."""
-        head: Any = self.model.head
-        with self._arena.step(), no_grad():
-            x = of(features)
-            return (nn.linear(x, head) if self.kind == "decoder" else head(x)).numpy()
-
-    def _read(self, reading: Reading, ids: list[int], every: bool, features: bool) -> numpy.ndarray:
+    def _read(self, reading: Reading, ids: list[int], every: bool) -> numpy.ndarray:
         start = reading.length
         if reading.cache is None:
-            logits = self._chunk(reading, reading.ids + ids, every, features)
+            logits = self._chunk(reading, reading.ids + ids, every)
             return logits[start:] if every else logits
         if getattr(self.model, "reads_whole", False):
             borders = [start + len(ids)]
@@ -149,22 +172,24 @@ class Reader:
         found = []
         for end in borders:
             chunk = ids[start - reading.length : end - reading.length]
-            found.append(self._chunk(reading, chunk, every, features))
+            found.append(self._chunk(reading, chunk, every, last=end == borders[-1]))
             start = end
         return numpy.concatenate(found) if every else found[-1]
 
     def _chunk(
-        self, reading: Reading, ids: list[int], every: bool, features: bool
+        self, reading: Reading, ids: list[int], every: bool, last: bool = True
     ) -> numpy.ndarray:
-        row = numpy.asarray([ids], numpy.int64)
+        """Logits as `read` gives them; those of a chunk that is not the last may be anything."""
         with self._arena.step(), no_grad():
-            if features:
-                source = (reading.memory, None) if self.kind == "encoder-decoder" else ()
-                read = self.model.features_of if source else self.model.features
-                x = read(row, *source, reading.cache).numpy()[0]
-                return x if every else x[-1]
+            if self._step is not None and reading.cache is not None:
+                text = reading.cache, reading.cache.length, ids
+                logits = self._step.read([text], every=every, last=last)
+                return logits if every or not last else logits[0]
+            row = numpy.asarray([ids], numpy.int64)
             if self.kind == "encoder-decoder":
-                logits = self.model.decode(row, reading.memory, None, reading.cache)
-                return logits.numpy()[0] if every else logits.numpy()[0, -1]
+                logits = self.model.decode(row, reading.memory, None, reading.cache).numpy()[0]
+                return logits if every else logits[-1]
+            if not last and not every:
+                return self.model.features(row, reading.cache).numpy()
             read = self.model if every else self.model.next_logits
             return read(row, reading.cache).numpy()[0]

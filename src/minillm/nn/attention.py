@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from minillm import ops
 from minillm.arrays import xp_of
@@ -17,6 +17,25 @@ class LayerCache(Protocol):
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, Hkv, T, D) to `layer` and return everything it holds."""
+
+
+@runtime_checkable
+class AttendingCache(Protocol):
+    """A cache that attends by itself."""
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        layer: int,
+        mask: Any,
+        causal: bool,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """What `attend` gives for these new queries, keys and values."""
 
 
 class MemoryCache(LayerCache, Protocol):
@@ -48,7 +67,7 @@ def attend(
     v: Tensor,
     *,
     layer: int = 0,
-    cache: LayerCache | None = None,
+    cache: LayerCache | AttendingCache | None = None,
     mask: Any = None,
     causal: bool = True,
     scale: float | None = None,
@@ -61,6 +80,10 @@ def attend(
     the weights of causal attention. ValueError for a mask beside one of them.
     """
     new = k.shape[2]
+    if isinstance(cache, AttendingCache):
+        return cache.attend(
+            q, k, v, layer=layer, mask=mask, causal=causal, scale=scale, window=window
+        )
     if cache is not None:
         k, v = cache.update(layer, k, v)
     offset = k.shape[2] - new if causal else 0

@@ -10,12 +10,10 @@ import numpy
 
 from minillm import ops
 from minillm.arrays import default_generator
-from minillm.blocks import decode_rows
 from minillm.nn.module import Module
 from minillm.nn.parameter import DeferredParameter, Parameter, held_blocks, init_skipped
 from minillm.ops.feed_forward import ACTIVATIONS as FUSED
-from minillm.ops.linear import check_ids
-from minillm.tensor import Tensor, of
+from minillm.tensor import Tensor
 
 Generator = numpy.random.Generator
 
@@ -94,8 +92,7 @@ class Embedding(Module):
     def forward(self, ids: Any) -> Tensor:
         held = held_blocks(self.weight)
         if held is not None:
-            check_ids("embedding", ids, len(held.raw))
-            return of(decode_rows(held.kind, held.raw[ids]))
+            return ops.block_embedding(held.raw, ids, kind=held.kind)
         rows = ops.embedding(self.weight, ids)
         if self.padding_idx is None or not rows.requires_grad:
             return rows

@@ -24,6 +24,7 @@ from minillm.ops.arith import (
     where,
 )
 from minillm.ops.attention import rotary_embedding, scaled_dot_product_attention
+from minillm.ops.block_embedding import block_embedding
 from minillm.ops.block_linear import block_linear
 from minillm.ops.dropout import dropout
 from minillm.ops.feed_forward import feed_forward

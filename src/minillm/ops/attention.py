@@ -222,6 +222,33 @@ def rotary_embedding_backward(xp, grad, saved, *, interleaved=False):
     return turned(xp, grad, cos, -sin, interleaved), None, None
 
 
+def rotary_embedding_kernel_forward(lib, xp, x, cos, sin, *, interleaved=False):
+    out = rotary_turned(lib, xp, x, cos, sin, interleaved)
+    return out if out is NotImplemented else (out, (cos, sin))
+
+
+def rotary_embedding_kernel_backward(lib, xp, grad, saved, *, interleaved=False):
+    cos, sin = saved
+    out = rotary_turned(lib, xp, grad, cos, -sin, interleaved)
+    return out if out is NotImplemented else (out, None, None)
+
+
+def rotary_turned(lib, xp, x, cos, sin, interleaved):
+    """One table of angles for all rows, as models have it."""
+    tables = cos.dtype == sin.dtype == x.dtype == xp.float32 and cos.ndim == 2
+    if not tables or not x.size:
+        return NotImplemented
+    out = xp.empty(x.shape, x.dtype)
+    lib.rotary_embedding_forward(
+        xp.ascontiguousarray(x).reshape(-1, x.shape[-1]),
+        xp.ascontiguousarray(cos),
+        xp.ascontiguousarray(sin),
+        interleaved,
+        out.reshape(-1, x.shape[-1]),
+    )
+    return out
+
+
 def turned(xp, x, cos, sin, interleaved):
     half = cos.shape[-1]
     out = x.copy()
@@ -267,5 +294,7 @@ rotary_embedding = Op(
     rotary_embedding_backward,
     rotary_sample,
     check=rotary_check,
+    kernel_forward=rotary_embedding_kernel_forward,
+    kernel_backward=rotary_embedding_kernel_backward,
     constant=(1, 2),
 )

@@ -36,8 +36,7 @@ def first_mass(keys: numpy.ndarray, weights: numpy.ndarray, share: float) -> num
     if len(keys) <= _SORTED_AT_ONCE:
         order = numpy.argsort(keys, kind="stable")
         return numpy.sort(order[: _count(weights[order], 0.0, bound)])
-    scaled = keys * _PER_NAT
-    bucket = numpy.minimum(scaled, _BUCKETS - 1, out=scaled).astype(numpy.intp)
+    bucket = numpy.minimum(keys * _PER_NAT, _BUCKETS - 1).astype(numpy.intp)
     reached = numpy.cumsum(numpy.bincount(bucket, weights, _BUCKETS))
     last = int(numpy.searchsorted(reached, max(bound, 5e-324)))
     kept = bucket < last
@@ -51,7 +50,8 @@ def first_mass(keys: numpy.ndarray, weights: numpy.ndarray, share: float) -> num
 
 def _count(weights: numpy.ndarray, before: float, bound: float) -> int:
     """How many of `weights`, in their order, have less than `bound` before them; at least 1."""
-    return 1 + int(numpy.searchsorted(before + numpy.cumsum(weights), bound))
+    reached = before + numpy.cumsum(weights[:-1])
+    return 1 + int(numpy.searchsorted(reached, bound))
 
 
 def draw(weights: numpy.ndarray, generator: numpy.random.Generator) -> int:

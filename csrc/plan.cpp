@@ -1,0 +1,237 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "parallel.h"
+#include "scratch.h"
+
+namespace minillm {
+
+const Kernels& kernels();
+
+namespace {
+
+constexpr int64_t many_rows = 32;  // from here on a text's tokens go through attention together
+
+// The rows of a view as kernels want them, contiguous.
+class Rows {
+ public:
+    Rows(float* data, int64_t rows, int64_t width, int64_t stride)
+        : copy_(rows == 1 || width == stride ? 0 : rows * width),
+          data_(rows == 1 || width == stride ? data : copy_) {
+        if (data_ == data) return;
+        for (int64_t i = 0; i < rows; i++)
+            std::memcpy(data_ + i * width, data + i * stride, sizeof(float) * width);
+    }
+    operator const float*() const { return data_; }
+
+ private:
+    Scratch copy_;
+    float* data_;
+};
+
+template <class F>
+void over_rows(int64_t rows, const F& work) {
+    const int64_t each = 16;
+    parallel_for((rows + each - 1) / each, [&](int64_t chunk) {
+        for (int64_t i = chunk * each; i < std::min(rows, (chunk + 1) * each); i++) work(i);
+    });
+}
+
+}  // namespace
+
+Plan::Plan(std::vector<int64_t> widths)
+    : widths_(std::move(widths)), memory_(widths_.size()), data_(widths_.size()) {}
+
+Plan::Step& Plan::append(Kind kind, View out, View a) {
+    Step step{};
+    step.kind = kind;
+    step.out = out;
+    step.a = a;
+    steps_.push_back(std::move(step));
+    return steps_.back();
+}
+
+void Plan::linear(View out, View x, const View* residual, const Linear& layer) {
+    Step& step = append(Kind::linear, out, x);
+    step.has_b = residual;
+    if (residual) step.b = *residual;
+    step.layer = layer;
+}
+
+void Plan::rms_norm(View out, View x, const float* weight, double eps, int64_t width) {
+    Step& step = append(Kind::rms_norm, out, x);
+    step.weight = weight;
+    step.eps = eps;
+    step.width = width;
+}
+
+void Plan::layer_norm(View out, View x, const float* weight, const float* bias, double eps,
+                      int64_t width) {
+    Step& step = append(Kind::layer_norm, out, x);
+    step.weight = weight;
+    step.bias = bias;
+    step.eps = eps;
+    step.width = width;
+}
+
+void Plan::rotate(View out, View x, int64_t head) { append(Kind::rotate, out, x).width = head; }
+
+void Plan::attend(View out, View q, View k, View v, const CachedAttention& attention) {
+    Step& step = append(Kind::attend, out, q);
+    step.b = k;
+    step.c = v;
+    step.attention = attention;
+}
+
+void Plan::activate(View out, View x, Activation activation) {
+    append(Kind::activate, out, x).activation = activation;
+}
+
+void Plan::add(View out, View a, View b) { append(Kind::add, out, a).b = b; }
+
+void Plan::multiply(View out, View a, View b) { append(Kind::multiply, out, a).b = b; }
+
+void Plan::select(std::vector<int> slots) {
+    append(Kind::select, {}, {}).slots = std::move(slots);
+}
+
+float* Plan::at(View view, int64_t row) const {
+    return data_[view.slot] + row * widths_[view.slot] + view.offset;
+}
+
+void Plan::run(const std::vector<const float*>& inputs, const Tokens& tokens, float* result) {
+    int64_t widest = 0;
+    for (size_t slot = 0; slot + 1 < widths_.size(); slot++) {
+        const auto floats = static_cast<size_t>(tokens.count * widths_[slot]);
+        if (memory_[slot].size() < floats) memory_[slot].resize(floats);
+        data_[slot] = memory_[slot].data();
+        widest = std::max(widest, widths_[slot]);
+    }
+    data_.back() = result;
+    if (spare_.size() < static_cast<size_t>(2 * tokens.count * widest))
+        spare_.resize(2 * tokens.count * widest);
+    for (size_t i = 0; i < inputs.size(); i++)
+        std::memcpy(data_[i], inputs[i], sizeof(float) * tokens.count * widths_[i]);
+    int64_t rows = tokens.count;
+    for (const Step& step : steps_) {
+        run_step(step, rows, tokens);
+        if (step.kind == Kind::select) rows = static_cast<int64_t>(tokens.wanted.size());
+    }
+}
+
+void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
+    const int64_t width = step.out.width;
+    switch (step.kind) {
+        case Kind::linear:
+            return run_linear(step, rows);
+        case Kind::rms_norm:
+        case Kind::layer_norm:
+            return run_norm(step, rows);
+        case Kind::rotate:
+            return over_rows(rows, [&](int64_t i) {
+                const int64_t half = step.width / 2, angle = tokens.positions[i] * half;
+                kernels().rotary_forward(at(step.a, i), tokens.cos + angle, tokens.sin + angle,
+                                         width / step.width, 1, step.width, half, false,
+                                         at(step.out, i));
+            });
+        case Kind::attend:
+            return run_attention(step, tokens);
+        case Kind::activate:
+            for (int64_t i = 0; i < rows; i++)
+                (step.activation == Activation::silu
+                     ? kernels().silu_forward(at(step.a, i), width, at(step.out, i))
+                     : kernels().gelu_forward(at(step.a, i), width,
+                                              step.activation == Activation::gelu_tanh,
+                                              at(step.out, i)));
+            return;
+        case Kind::add:
+        case Kind::multiply:
+            return over_rows(rows, [&](int64_t i) {
+                const float *a = at(step.a, i), *b = at(step.b, i);
+                float* out = at(step.out, i);
+                if (step.kind == Kind::add)
+                    for (int64_t j = 0; j < width; j++) out[j] = a[j] + b[j];
+                else
+                    for (int64_t j = 0; j < width; j++) out[j] = a[j] * b[j];
+            });
+        case Kind::select:
+            for (const int slot : step.slots)
+                for (size_t i = 0; i < tokens.wanted.size(); i++)
+                    if (tokens.wanted[i] != static_cast<int64_t>(i))
+                        std::memcpy(data_[slot] + i * widths_[slot],
+                                    data_[slot] + tokens.wanted[i] * widths_[slot],
+                                    sizeof(float) * widths_[slot]);
+            return;
+    }
+}
+
+void Plan::run_linear(const Step& step, int64_t rows) const {
+    const Linear& layer = step.layer;
+    const Rows x(at(step.a, 0), rows, layer.inputs, widths_[step.a.slot]);
+    if (step.has_b) {
+        const Rows residual(at(step.b, 0), rows, layer.outputs, widths_[step.b.slot]);
+        kernels().block_linear_forward(layer.kind, layer.weight, x, layer.bias, residual, rows,
+                                       layer.outputs, layer.inputs, at(step.out, 0));
+        return;
+    }
+    kernels().block_linear_forward(layer.kind, layer.weight, x, layer.bias, nullptr, rows,
+                                   layer.outputs, layer.inputs, at(step.out, 0));
+}
+
+void Plan::run_norm(const Step& step, int64_t rows) {
+    const int64_t parts = step.out.width / step.width;
+    const Rows x(at(step.a, 0), rows, step.out.width, widths_[step.a.slot]);
+    float *mean = spare_.data(), *rstd = mean + rows * parts;
+    if (step.kind == Kind::rms_norm)
+        kernels().rms_norm_forward(x, step.weight, step.eps, rows * parts, step.width,
+                                   at(step.out, 0), rstd);
+    else
+        kernels().layer_norm_forward(x, step.weight, step.bias, step.eps, rows * parts, step.width,
+                                     at(step.out, 0), mean, rstd);
+}
+
+// All keys and values are stored before anything attends; a text's own tokens see each other.
+void Plan::run_attention(const Step& step, const Tokens& tokens) const {
+    const CachedAttention& a = step.attention;
+    for (int64_t i = 0; i < tokens.count; i++) {
+        const LayerKeys& keys = (*tokens.keys[tokens.texts[i]])[a.layer];
+        for (int64_t head = 0; head < a.kv_heads; head++) {
+            const int64_t row = head * keys.capacity + tokens.positions[i];
+            std::memcpy(keys.k + row * a.d, at(step.b, i) + head * a.d, sizeof(float) * a.d);
+            std::memcpy(keys.v + row * a.value_d, at(step.c, i) + head * a.value_d,
+                        sizeof(float) * a.value_d);
+        }
+    }
+    if (tokens.count >= many_rows && !a.window) return attend_once(step, tokens, 0, tokens.count);
+    parallel_for(tokens.count, [&](int64_t i) { attend_once(step, tokens, i, 1); });
+}
+
+// `rows` consecutive tokens of one text, the first of them `first`.
+void Plan::attend_once(const Step& step, const Tokens& tokens, int64_t first, int64_t rows) const {
+    const CachedAttention& a = step.attention;
+    const LayerKeys& keys = (*tokens.keys[tokens.texts[first]])[a.layer];
+    const int64_t last = tokens.positions[first];
+    const int64_t begin = a.window ? std::max<int64_t>(0, last - a.window + 1) : 0;
+    const Scratch lse(a.heads * rows);
+    const Attention attention{
+        1,
+        a.heads,
+        a.kv_heads,
+        rows,
+        last + rows - begin,
+        a.d,
+        a.value_d,
+        {at(step.a, first), 0, a.d, widths_[step.a.slot]},
+        {keys.k + begin * a.d, 0, keys.capacity * a.d, a.d},
+        {keys.v + begin * a.value_d, 0, keys.capacity * a.value_d, a.value_d},
+        {},
+        rows > 1,
+        last,
+        a.scale};
+    kernels().attention_forward(
+        attention, {at(step.out, first), 0, a.value_d, widths_[step.out.slot]}, lse);
+}
+
+}  // namespace minillm

@@ -1,0 +1,178 @@
+"""The compiled token step gives what the model gives operation by operation."""
+
+import numpy as np
+import pytest
+
+import small_gpt2
+import small_llama
+from minillm import kernels, no_grad
+from minillm.generation import Reader
+from minillm.generation.token_step import TokenStep, Unplanned
+
+pytestmark = pytest.mark.skipif(kernels.cpu is None, reason="needs the C++ extension")
+
+GPT2S = {
+    "gpt2": {},
+    "gpt2, exact gelu": {"activation_function": "gelu"},
+    "gpt2, untied": {"tie_word_embeddings": False},
+}
+WITHOUT = {  # what stands in the way
+    "linear": "relu has no step",
+    "dynamic": "these rotary angles have no step",
+    "longrope": "these rotary angles have no step",
+    "longrope, short": "these rotary angles have no step",
+}
+PLANNED = [*GPT2S, *(case for case in small_llama.CASES if case not in WITHOUT)]
+
+
+def build(case, positions=120):
+    if case in GPT2S:
+        return small_gpt2.small(n_positions=positions, **GPT2S[case])
+    return small_llama.small(case, max_position_embeddings=positions)
+
+
+def text(model, length, seed=0):
+    return np.random.default_rng(seed).integers(0, model.config.vocab_size, length).tolist()
+
+
+def whole(model, ids):
+    with kernels.use("reference"), no_grad():
+        return model(np.array([ids])).numpy()[0]
+
+
+@pytest.mark.parametrize("case", PLANNED)
+def test_logits_are_the_references(case):
+    model = build(case)
+    ids, reader = text(model, 90), Reader(model)
+    expected = whole(model, ids)
+    assert reader.compiled
+    for pieces in ([90], [1] * 10 + [80], [33, 5, 1, 1, 50], [31, 59]):
+        reading, start = reader.begin(), 0
+        for size in pieces:
+            (got,) = reader.read([(reading, ids[start : start + size])], every=True)
+            np.testing.assert_allclose(got, expected[start : start + size], atol=1e-4)
+            start += size
+    (last,) = reader.read([(reader.begin(), ids)])
+    np.testing.assert_allclose(last, expected[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "mistral"])
+def test_a_row_has_the_same_bits_in_any_company_and_on_any_threads(case):
+    model = build(case)
+    reader = Reader(model)
+    prompts = [text(model, length, length) for length in (1, 2, 3, 5, 7, 11)]
+    before = kernels.threads()
+    try:
+        alone = []
+        for prompt in prompts:
+            reading = reader.begin()
+            alone += reader.read([(reading, prompt)]) + reader.read([(reading, [4])])
+        kernels.set_threads(3 - before if before < 3 else 1)
+        readings = [reader.begin() for _ in prompts]
+        first = reader.read(list(zip(readings, prompts)))
+        second = reader.read([(reading, [4]) for reading in readings])
+    finally:
+        kernels.set_threads(before)
+    np.testing.assert_array_equal([*zip(first, second)], np.reshape(alone, (6, 2, -1)))
+
+
+def test_more_rows_than_one_call_takes():
+    model = build("llama")
+    reader = Reader(model)
+    readings = [reader.begin() for _ in range(70)]
+    got = reader.read([(reading, [place % 17, 3]) for place, reading in enumerate(readings)])
+    for place in (0, 31, 32, 69):
+        (expected,) = reader.read([(reader.begin(), [place % 17, 3])])
+        np.testing.assert_array_equal(got[place], expected)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "mistral"])
+def test_rewinding_and_forking_leave_the_other_alone(case):
+    model = build(case)
+    ids, reader = text(model, 60), Reader(model)
+    expected = whole(model, ids)
+    reading = reader.begin()
+    reader.read([(reading, ids[:20])])
+    fork = reading.fork()
+    reader.read([(reading, [1] * 25)])
+    reading.rewind(10)
+    for one, start in ((reading, 10), (fork, 20)):
+        (got,) = reader.read([(one, ids[start:])], every=True)
+        np.testing.assert_allclose(got, expected[start:], atol=1e-4)
+
+
+def test_weights_that_change_in_place_count():
+    model = build("gpt2")
+    reader = Reader(model)
+    (before,) = reader.read([(reader.begin(), [1, 2, 3])])
+    with no_grad():
+        model.h[0].mlp.c_fc.weight[...] = model.h[0].mlp.c_fc.weight.data * 0.5
+    (after,) = reader.read([(reader.begin(), [1, 2, 3])])
+    np.testing.assert_allclose(after, whole(model, [1, 2, 3])[-1], atol=1e-4)
+    assert np.abs(after - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("case", WITHOUT)
+def test_what_stands_in_the_way_of_a_plan_is_named(case):
+    model = small_llama.small(case)
+    with pytest.raises(Unplanned, match=WITHOUT[case]):
+        TokenStep(model)
+    assert not Reader(model).compiled
+
+
+def test_without_the_extension_or_in_float64_there_is_no_plan():
+    model = build("gpt2")
+    with kernels.use("reference"):
+        assert not Reader(model).compiled
+    with no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.astype(np.float64)
+    with pytest.raises(Unplanned, match="weights of float64 have no step"):
+        TokenStep(model)
+
+
+class TestPlan:
+    """What the extension's own checks refuse."""
+
+    def plan(self):
+        plan = kernels.cpu.runtime.Plan([4, 4])
+        plan.add((1, 0, 4), (0, 0, 4), (0, 0, 4))
+        return plan
+
+    def run(self, plan, **changes):
+        given = {
+            "inputs": [np.ones((2, 4), np.float32)],
+            "positions": np.array([0, 1]),
+            "texts": np.array([0, 0]),
+            "keys": [kernels.cpu.runtime.Keys([])],
+            "cos": None,
+            "sin": None,
+            "wanted": [0, 1],
+            "out": np.empty((2, 4), np.float32),
+        }
+        plan.run(**given | changes)
+        return (given | changes)["out"]
+
+    def test_it_runs(self):
+        np.testing.assert_array_equal(self.run(self.plan()), np.full((2, 4), 2))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"inputs": [np.ones((2, 5), np.float32)]},
+            {"positions": np.array([0, -1])},
+            {"texts": np.array([0, 1])},
+            {"wanted": [1, 0]},
+            {"wanted": [0, 2]},
+            {"out": np.empty((3, 4), np.float32)},
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, changes):
+        with pytest.raises((ValueError, IndexError)):
+            self.run(self.plan(), **changes)
+
+    def test_views_outside_a_slot_are_refused(self):
+        plan = kernels.cpu.runtime.Plan([4, 4])
+        for place in ((2, 0, 4), (0, 1, 4), (0, -1, 4), (0, 0, 0)):
+            with pytest.raises(ValueError, match="plan: view: sizes do not fit together"):
+                plan.add((1, 0, 4), place, (0, 0, 4))
