@@ -3,6 +3,8 @@
 import itertools
 import math
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,3 +305,15 @@ class TestAllowed:
 def test_logits_of_another_shape_are_refused(options, shape):
     with pytest.raises(ValueError, match=r"sampling: logits of shape \(.*\), \(V,\) is needed"):
         Sampler(**options).pick(np.zeros(shape, np.float32), Draw(0))
+
+
+def test_the_page_about_sampling_shows_what_runs(tmp_path, capsys):
+    page = Path(__file__).resolve().parents[1] / "docs" / "sampling.md"
+    code, output = re.search(
+        r"```python\n(import numpy\n.*?)```\n```\n(.*?)```", page.read_text("utf-8"), re.DOTALL
+    ).groups()
+    (tmp_path / "shown.py").write_text(code, "utf-8")
+    runpy.run_path(str(tmp_path / "shown.py"))
+    assert capsys.readouterr().out == output
+    order = re.findall(r"^\| `(\w+)` \|", page.read_text("utf-8"), re.MULTILINE)
+    assert order == ["allowed", *ORDER]

@@ -116,7 +116,7 @@ class MinP(Filter):
 class Typical(Filter):
     """The tokens whose surprise is nearest to the expected one, until their mass reaches p.
 
-    |-log p(token) - H|, H = -sum p log p the entropy: Meister et al. 2023, section 4. 1 keeps all.
+    |-log p(token) - H|, H = -sum p log p the entropy (Meister et al. 2023). 1 keeps all.
     """
 
     name: ClassVar[str] = "typical"
