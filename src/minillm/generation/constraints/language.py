@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -258,3 +259,21 @@ def _firsts(node: Node, least: dict[Node, Cost]) -> Iterator[Node]:
         yield part
         if isinstance(node, Series) and least[part] != (0, 0):
             return
+
+
+def lengths(node: Node) -> tuple[int, float]:
+    """The fewest and most characters of a node without rules that has texts."""
+    if isinstance(node, Literal):
+        return (len(node.data.decode("utf-8")),) * 2
+    if isinstance(node, Characters):
+        return (1, 1) if node.ranges else (1 << 60, -math.inf)
+    parts = [lengths(part) for part in node.parts]
+    if isinstance(node, Choice):
+        return min((low for low, _ in parts), default=1 << 60), max(
+            (high for _, high in parts), default=-math.inf
+        )
+    if isinstance(node, Repeat):
+        low, high = parts[0]
+        most = math.inf if node.most is None and high > 0 else high * (node.most or 0)
+        return (low * node.least if node.least else 0), max(0.0, most)
+    return sum(low for low, _ in parts), sum(high for _, high in parts)

@@ -76,12 +76,14 @@ class _Reader:
         """The pattern with what may stand around it: nothing, or with `search` anything."""
         if not search:
             return self.series(items, flags, True, True)
-        if len(items) == 1 and items[0][0] is codes.BRANCH:
-            options = [self.whole(list(option), flags, True) for option in items[0][1][1]]
-            return Choice(options)
-        if len(items) == 1 and items[0][0] is codes.SUBPATTERN:
-            _, add, remove, body = items[0][1]
-            return self.whole(list(body), combined(flags, add, remove), True)
+        for at in (0, len(items) - 1) if items else ():
+            op, value = items[at]
+            around = items[:at], items[at + 1 :]
+            if op is codes.BRANCH and holds_anchor(items[at]):
+                ways = [[*around[0], *option, *around[1]] for option in value[1]]
+                return Choice([self.whole(way, flags, True) for way in ways])
+            if op is codes.SUBPATTERN and not (value[1] or value[2]) and holds_anchor(items[at]):
+                return self.whole([*around[0], *value[3], *around[1]], flags, True)
         anchored = [is_anchor(items[:1], _BEGINS), is_anchor(items[-1:], _ENDS)]
         anything = Repeat(characters(code_points.ANY))
         before, after = (EMPTY if fixed else anything for fixed in anchored)
@@ -127,13 +129,30 @@ class _Reader:
         if op is codes.LITERAL and not flags & re.IGNORECASE and not 0xD800 <= value <= 0xDFFF:
             return text(chr(value))
         value = tuple(value) if isinstance(value, list) else value
-        return characters(matched(op, value, flags & ~re.VERBOSE))
+        listed = None if flags & re.IGNORECASE else listed_characters(op, value)
+        return characters(listed or matched(op, value, flags & ~re.VERBOSE))
 
 
 def combined(flags: int, add: int, remove: int) -> int:
     """The flags inside (?add-remove:...); of a, u and L there is only one."""
     kinds = re.ASCII | re.UNICODE | re.LOCALE
     return ((flags & ~kinds if add & kinds else flags) | add) & ~remove
+
+
+def listed_characters(op: Any, value: Any) -> code_points.Ranges | None:
+    """Those of a class that lists characters and ranges alone; None for anything else."""
+    if op is not codes.IN:
+        return None
+    pairs = [
+        item if kind is codes.RANGE else (item, item)
+        for kind, item in value
+        if kind in (codes.LITERAL, codes.RANGE)
+    ]
+    negated = value[0][0] is codes.NEGATE
+    if len(pairs) + negated < len(value):
+        return None
+    found = code_points.ranges(pairs)
+    return code_points.but(code_points.ANY, found) if negated else found
 
 
 @lru_cache(maxsize=256)
@@ -155,3 +174,13 @@ def _all_characters() -> str:
 
 def is_anchor(items: Iterable[tuple[Any, Any]], which: tuple[Any, Any]) -> bool:
     return any(op is codes.AT and value in which for op, value in items)
+
+
+def holds_anchor(item: tuple[Any, Any]) -> bool:
+    """Whether there is an anchor anywhere in an alternation or a group."""
+    op, value = item
+    if op is codes.BRANCH:
+        return any(holds_anchor(part) for option in value[1] for part in option)
+    if op is codes.SUBPATTERN:
+        return any(map(holds_anchor, value[3]))
+    return op is codes.AT
