@@ -187,6 +187,18 @@ class TestDraws:
         for number in (0.0, 0.3, 0.5, np.nextafter(1, 0)):
             assert draw(np.array([0, 3.0, 0, 5e-324, 0]), Draw(number)) == 1
         assert draw(np.array([0.0, 5e-324]), Draw(0.0)) == 1
+        last = Draw(np.nextafter(1, 0))  # times 5e-324 is 5e-324 again
+        assert draw(np.array([0.0, 5e-324, 0.0]), last) == 1
+
+    @pytest.mark.parametrize("shift", [-5000, 5000])
+    def test_a_shift_of_all_logits_changes_nothing(self, shift):
+        sampler = Sampler(0.5, top_p=0.9, min_p=0.01, typical=0.95)
+        for values in waves(20):
+            values = (values * 8).round().astype(np.float64)
+            plain, shifted = sampler.probabilities(values), sampler.probabilities(values + shift)
+            assert np.array_equal(plain, shifted)
+            picked = sampler.pick(values + shift, Draw(0.6))
+            assert picked == sampler.pick(values, Draw(0.6))
 
 
 def waves(count):

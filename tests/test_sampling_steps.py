@@ -179,13 +179,16 @@ def test_buckets_change_nothing(narrow, seed, p):
         choosing._SORTED_AT_ONCE = before
 
 
-@pytest.mark.parametrize("step", [*FILTERS, Temperature(1e-5), RepetitionPenalty(3.0)])
+EXTREME = [Temperature(1e-5), *map(RepetitionPenalty, (1e-300, 3.0, 1e300))]
+
+
+@pytest.mark.parametrize("step", [*FILTERS, *EXTREME])
 @pytest.mark.parametrize("values", [[1e308, -1e308, 0, -math.inf], [-1e308] * 3, [3e38, 1, -3e38]])
 def test_extreme_logits_leave_a_token(step, values):
     values = np.array(values, np.float64)
     values.flags.writeable = False
     with np.errstate(all="raise", under="ignore"):
-        left = step(values, Seen([0, 1]))
+        left = step(values, Seen(range(4)))
     assert math.isfinite(left.max())
     assert not np.isfinite(left[values == -math.inf]).any()
 

@@ -45,6 +45,11 @@ def test_a_fork_goes_its_own_way():
     seen.pop()
     assert content(seen) == {1: 0}
     assert content(fork) == {1: 0, 2: 2, 3: 1}
+    seen.push(5)
+    for id in (6, 5, 2):
+        fork.push(id)
+    assert content(seen) == {1: 0, 5: 1}
+    assert content(fork) == {1: 0, 2: 3, 3: 1, 5: 1, 6: 1}
 
 
 def test_what_cannot_be_is_refused():

@@ -36,7 +36,8 @@ def first_mass(keys: numpy.ndarray, weights: numpy.ndarray, share: float) -> num
     if len(keys) <= _SORTED_AT_ONCE:
         order = numpy.argsort(keys, kind="stable")
         return numpy.sort(order[: _count(weights[order], 0.0, bound)])
-    bucket = numpy.minimum(keys * _PER_NAT, _BUCKETS - 1).astype(numpy.intp)
+    scaled = keys * _PER_NAT
+    bucket = numpy.minimum(scaled, _BUCKETS - 1, out=scaled).astype(numpy.intp)
     reached = numpy.cumsum(numpy.bincount(bucket, weights, _BUCKETS))
     last = int(numpy.searchsorted(reached, max(bound, 5e-324)))
     kept = bucket < last
@@ -50,8 +51,7 @@ def first_mass(keys: numpy.ndarray, weights: numpy.ndarray, share: float) -> num
 
 def _count(weights: numpy.ndarray, before: float, bound: float) -> int:
     """How many of `weights`, in their order, have less than `bound` before them; at least 1."""
-    reached = before + numpy.cumsum(weights[:-1])
-    return 1 + int(numpy.searchsorted(reached, bound))
+    return 1 + int(numpy.searchsorted(before + numpy.cumsum(weights), bound))
 
 
 def draw(weights: numpy.ndarray, generator: numpy.random.Generator) -> int:

@@ -26,10 +26,10 @@ class Filter(Step):
 
     def kept(self, logits: numpy.ndarray) -> numpy.ndarray:
         """Places (n,) that stay, ascending; at least 1, and none of those at -inf."""
-        places = numpy.flatnonzero(logits > -math.inf)
         with numpy.errstate(over="ignore"):  # further apart than float64 reaches: probability 0
-            if len(places) == len(logits):
+            if logits.min() > -math.inf:
                 return self.chosen(logits)
+            places = numpy.flatnonzero(logits > -math.inf)
             return places[self.chosen(logits[places])]
 
     def chosen(self, logits: numpy.ndarray) -> numpy.ndarray:
@@ -86,7 +86,7 @@ class TopP(Filter):
         if not self.active:
             return numpy.arange(len(logits))
         behind = logits.max() - logits
-        return first_mass(behind, numpy.exp(-behind), self.p)
+        return first_mass(behind, _exp_of_minus(behind), self.p)
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,11 @@ class Typical(Filter):
         if not self.active:
             return numpy.arange(len(logits))
         behind = numpy.minimum(logits.max() - logits, MOST)
-        weights = numpy.exp(-behind)
-        expected = weights @ behind / weights.sum()
+        weights = _exp_of_minus(behind)
+        expected = (weights * behind).sum() / weights.sum()  # no dot: its sum depends on threads
         return first_mass(abs(behind - expected), weights, self.p)  # -log p = behind + a constant
+
+
+def _exp_of_minus(values: numpy.ndarray) -> numpy.ndarray:
+    weights = numpy.negative(values)
+    return numpy.exp(weights, out=weights)

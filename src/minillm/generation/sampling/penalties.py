@@ -16,15 +16,19 @@ class Penalty(Step):
     """A step that looks at the text so far. ValueError without it."""
 
     def __call__(self, logits: numpy.ndarray, seen: Seen | None = None) -> numpy.ndarray:
+        changed = numpy.array(logits, numpy.float64)
+        self.change(changed, seen)
+        return changed
+
+    def change(self, logits: numpy.ndarray, seen: Seen | None) -> None:
+        """The same in place: a text holds few of the tokens."""
         if seen is None:
             raise ValueError(
                 f"{self.name.replace('_', '-')}: the tokens of the text so far are needed, none "
                 "were given; pass seen=Seen(prompt_ids)"
             )
-        changed = numpy.array(logits, numpy.float64)
-        ids, counts = seen.among(len(changed))
-        changed[ids] = self.penalised(changed[ids], counts)
-        return changed
+        ids, counts = seen.among(len(logits))
+        logits[ids] = self.penalised(logits[ids], counts)
 
     def penalised(self, logits: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
         """The new logits (n,) of tokens of the text, each generated `counts` times."""

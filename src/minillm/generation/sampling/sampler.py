@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
@@ -133,12 +135,16 @@ class Sampler:
         """
         logits = checked(logits)
         ids = None if allowed is None else _allowed_ids(logits, allowed)
-        states = list(self._states(logits, seen, ids))
+        before = _distribution(None, _wide(logits, None), len(logits))
+        explained: list[Explained] = []
+        states = self._states(logits, seen, ids)
         if ids is not None:
-            states.insert(0, ("allowed", ids, _wide(logits, ids)))
-        after = [_distribution(ids, values, len(logits)) for _, ids, values in states]
-        before = [_distribution(None, _wide(logits, None), len(logits)), *after]
-        return [Explained(state[0], *change) for state, *change in zip(states, before, after)]
+            states = itertools.chain([("allowed", ids, _wide(logits, ids))], states)
+        for name, left, values in states:
+            after = _distribution(left, values, len(logits))
+            explained.append(Explained(name, before, after))
+            before = after
+        return explained
 
     def _last(
         self, logits: numpy.ndarray, seen: Seen | None, allowed: numpy.ndarray | None
@@ -148,17 +154,19 @@ class Sampler:
         start = None if allowed is None else _allowed_ids(logits, allowed)
         if start is None and logits.dtype == numpy.float32 and _begins_with_top_k(self.steps):
             start = largest(logits, self.top_k)  # the same before the temperature, with less to do
-        *_, (_, ids, values) = self._states(logits, seen, start)
+        _, ids, values = deque(self._states(logits, seen, start), 1).pop()
         return ids, values
 
     def _states(
         self, logits: numpy.ndarray, seen: Seen | None, ids: numpy.ndarray | None
     ) -> Iterator[State]:
-        """What is left after each step, beginning with `ids` (None for all)."""
+        """What is left after each step, beginning with `ids` (None for all). Look at once."""
+        if self.needs_seen:
+            logits = logits.astype(numpy.float64)
         values = _wide(logits, ids)
         for step in self.steps:
             if isinstance(step, Penalty):  # they go by id and token by token: narrowed afterwards
-                logits = step(logits, seen)
+                step.change(logits, seen)
                 values = _wide(logits, ids)
             elif isinstance(step, Filter):
                 places = step.kept(values)

@@ -78,6 +78,5 @@ class Seen:
             self._counts = numpy.concatenate((self._counts, numpy.zeros_like(self._counts)))
         place = self._place[id] = self._size
         self._ids[place] = id
-        self._counts[place] = 0
         self._size += 1
         return place
