@@ -7,6 +7,7 @@ import pytest
 
 from minillm.generation import Reader
 from minillm.generation.beams import beam_search
+from minillm.generation.contrastive import contrastive_search
 from minillm.models import FAMILIES
 from minillm.models.folder import load_model
 
@@ -82,3 +83,39 @@ def test_beam_search_equals_generate(tmp_path, kind, seed):
         lengths |= {len(text.ids) for text in got}
         unfinished += sum(not text.finished for text in got)
     assert len(lengths) > 3 and unfinished > 5
+
+
+def contrastive(theirs, kind, count, alpha, top_k):
+    """By the formula of Su et al. 2022, from transformers' logits and last hidden states."""
+
+    def read(texts):
+        with torch.no_grad():
+            if kind == "t5":
+                sources = torch.tensor([PROMPT] * len(texts))
+                out = theirs(sources, decoder_input_ids=texts, output_hidden_states=True)
+                return out.logits, out.decoder_hidden_states[-1]
+            out = theirs(texts, output_hidden_states=True)
+            return out.logits, out.hidden_states[-1]
+
+    text = torch.tensor([[0] if kind == "t5" else PROMPT])
+    length = text.shape[1]
+    for _ in range(count):
+        logits, hidden = read(text)
+        probabilities, ids = logits[0, -1].softmax(0).topk(top_k)
+        _, states = read(torch.cat((text.repeat(top_k, 1), ids[:, None]), 1))
+        cosines = torch.cosine_similarity(states[:, -1:], hidden, dim=2).max(1).values
+        best = ((1 - alpha) * probabilities - alpha * cosines).argmax()
+        text = torch.cat((text, ids[best][None, None]), 1)
+    return text[0, length:].tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", SIZES)
+def test_contrastive_search_equals_the_formula(tmp_path, kind, seed):
+    theirs, reader = made(tmp_path, kind, seed)
+    prompt, source = ([], PROMPT) if kind == "t5" else (PROMPT, None)
+    for alpha, top_k in ((0.6, 4), (0.2, 7), (0.9, 3)):
+        ids = contrastive_search(
+            reader, prompt, source=source, alpha=alpha, top_k=top_k, max_tokens=20
+        )
+        assert list(ids) == contrastive(theirs, kind, 20, alpha, top_k)
