@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from bench.environment import torch_masks
@@ -18,7 +19,7 @@ COMMANDS = {  # name: (module, rounds, summary)
     "ops": ("ops", 7, "every op of the registry, forward and backward"),
     "cases": ("ops", 5, "matrix products and operations at fixed shapes"),
     "train": ("steps", 5, "a training step: forward, backward, clipping, AdamW"),
-    "generate": ("steps", 5, "a token of greedy decoding, after a prompt"),
+    "generate": ("decode", 3, "greedy decoding, prompts, the first token and memory"),
     "overhead": ("overhead", 300, "what a call costs beyond NumPy's, and whether memory is flat"),
 }
 
@@ -43,9 +44,12 @@ def build_parser() -> Parser:
         sub.set_defaults(against=None, compile=False, best=False)
         if name == "overhead":
             continue
+        add("--precision", choices=("f32", "bf16"), default="f32", help="(f32)")
+        if name == "generate":
+            add_generate(sub)
+            continue
         if name != "cases":
             add("--size", nargs="+", choices=SIZES, default=["S"], help="of the model (S)")
-        add("--precision", choices=("f32", "bf16"), default="f32", help="(f32)")
         add("--against", choices=("torch",), help="time PyTorch too, if it is installed")
         if name in ("ops", "cases"):
             add("--only", nargs="+", metavar="NAME", help="these ops, or kinds of cases")
@@ -55,12 +59,33 @@ def build_parser() -> Parser:
     return parser
 
 
+def add_generate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--against", choices=("llama.cpp", "torch"), help="time it too, if it is installed")
+    add("--peer-python", metavar="FILE", help="its interpreter (MINILLM_PEER_PYTHON, this one)")
+    add(
+        "--model",
+        nargs="+",
+        metavar="M",
+        help="GGUF file, XS, S, gpt2-124m, smollm2; also with a type, as gpt2-124m:q8_0",
+    )
+    add(
+        "--cache",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "minillm-bench",
+        metavar="DIR",
+        help="where models are made (%(default)s)",
+    )
+
+
 def settle(options: argparse.Namespace) -> None:
     """Which contenders there are. RuntimeError if the extension is asked for and missing."""
     from minillm import kernels
 
     if options.provider is None:
         options.provider = ["reference"] if kernels.cpu is None else ["reference", "cpu"]
+        if options.command == "generate":  # of the two only what a user gets, the other is slow
+            del options.provider[:-1]
     if "cpu" in options.provider and kernels.cpu is None:
         raise RuntimeError(
             "--provider: cpu needs the C++ extension, which is not installed; pip install ."
@@ -68,6 +93,8 @@ def settle(options: argparse.Namespace) -> None:
     for name in ("compile", "best"):
         if getattr(options, name) and not options.against:
             raise ValueError(f"--{name}: PyTorch does not take part, --against torch is needed")
+    if options.command == "generate":  # the peer has an interpreter of its own
+        return
     if options.against == "torch" and importlib.util.find_spec("torch") is None:
         print("torch: not installed, left out")
         options.against = None

@@ -1,4 +1,4 @@
-"""Model sizes, and what minillm does with them: a training step, a token of greedy decoding."""
+"""Model sizes, and a training step of minillm."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import numpy
 from bench.turns import Contender
 from minillm import kernels, testing
 from minillm.arrays import new_generator
-from minillm.generation.decoding import generate_ids
-from minillm.generation.sampling import Sampler
 from minillm.models import GPT2, GPT2Config
 from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm
 from minillm.tensor import no_grad
@@ -52,14 +50,6 @@ class Size:
         """Tokens of a training step."""
         return self.batch * self.context
 
-    @property
-    def prompt(self) -> int:
-        return min(32, self.context // 4)
-
-    @property
-    def generated(self) -> int:
-        return min(128, self.context // 2)
-
 
 SIZES = {
     "XS": Size(4, 4, 128, 64, 12, 65),
@@ -87,10 +77,6 @@ def batches(size: Size) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
     shape = BATCHES, size.batch, size.context + 1
     ids = new_generator(1).integers(0, size.vocabulary, shape)
     return [(batch[:, :-1], batch[:, 1:]) for batch in ids]
-
-
-def prompt(size: Size) -> list[int]:
-    return batches(size)[0][0][0, : size.prompt].tolist()
 
 
 @contextmanager
@@ -140,27 +126,6 @@ class Training(Ours):
             return loss.item()
 
 
-class Decoding(Ours):
-    """A step: one greedy token. A turn begins with the prompt and the first token, not timed."""
-
-    def __init__(self, size: Size, provider: str, precision: str, threads: int) -> None:
-        super().__init__(size, provider, precision, threads)
-        self.most = size.generated - 1
-
-    def begin(self) -> None:
-        greedy = Sampler(temperature=0.0)
-        self.ids = generate_ids(self.model, prompt(self.size), greedy, new_generator(0))
-        self.step()
-
-    def step(self) -> int:
-        return next(self.ids)
-
-    def tokens(self) -> list[int]:
-        greedy = Sampler(temperature=0.0)
-        ids = generate_ids(self.model, prompt(self.size), greedy, new_generator(0))
-        return [next(ids) for _ in range(self.size.generated)]
-
-
 class Truth:
     """The model in float64, taken as one op of its weights: what rounding them once may change."""
 
@@ -186,6 +151,7 @@ class Truth:
             backward=None,
             mutates=(),
             kernels=lambda lib: (None, None),
+            rounds={},
         )
         with kernels.use("reference"):
             truth = testing.reference(op, weights, {}, eps=eps)

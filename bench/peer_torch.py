@@ -1,4 +1,4 @@
-"""PyTorch as a contender: its functions for our ops, and our GPT-2 trained and decoded by it."""
+"""PyTorch as a contender: its functions for our ops, and our GPT-2 trained by it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bench.models import CLIP, OPTIONS, WEIGHT_DECAY, Size, batches, build, prompt
+from bench.models import CLIP, OPTIONS, WEIGHT_DECAY, Size, batches, build
+from bench.torch_gpt2 import features
 from bench.turns import Contender
 from minillm import testing
 from minillm.op import Op
@@ -146,37 +147,6 @@ def providers(op: Op, precision: str, threads: int) -> list[TorchProvider]:
     return found
 
 
-def features(p: dict[str, Any], size: Size, ids: Any, cache: Any = None, start: int = 0) -> Any:
-    """What the head reads, (B, T, C). `cache`: keys and values (B, H, T, D) of every layer."""
-    length, width = ids.shape[1], size.width
-    end = start + length
-
-    def norm(x: Any, name: str) -> Any:
-        return F.layer_norm(x, (width,), p[f"{name}.weight"], p[f"{name}.bias"])
-
-    def linear(x: Any, name: str) -> Any:
-        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
-
-    x = F.embedding(ids, p["wte.weight"]) + p["wpe.weight"][start:end]
-    for layer in range(size.layers):
-        block = f"h.{layer}"
-        joint = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn")
-        q, k, v = (
-            part.view(len(ids), length, size.heads, -1).transpose(1, 2)
-            for part in joint.split(width, dim=2)
-        )
-        if cache is not None:
-            keys, values = cache[layer]
-            keys[:, :, start:end], values[:, :, start:end] = k, v
-            k, v = keys[:, :, :end], values[:, :, :end]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
-        x = x + linear(y.transpose(1, 2).reshape(x.shape), f"{block}.attn.c_proj")
-        inner = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
-        inner = F.gelu(inner, approximate="tanh" if size.activation == "gelu_new" else "none")
-        x = x + linear(inner, f"{block}.mlp.c_proj")
-    return norm(x, "ln_f")
-
-
 def loss(p: dict[str, Any], size: Size, ids: Any, targets: Any, reduction: str) -> Any:
     logits = F.linear(features(p, size, ids), p["wte.weight"])
     return cross_entropy(logits.float(), targets, reduction=reduction)
@@ -227,33 +197,3 @@ class TorchTraining(Torch):
         torch.nn.utils.clip_grad_norm_(self.weights.values(), CLIP)
         self.optimizer.step()
         return value.item()
-
-
-class TorchDecoding(Torch):
-    """Greedy decoding with keys and values kept in place."""
-
-    def __init__(self, size: Size, precision: str, threads: int) -> None:
-        super().__init__(size, precision, threads)
-        self.most = size.generated - 1
-        room = 1, size.heads, size.context, size.width // size.heads
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.cache = [
-            (torch.empty(room, dtype=dtype), torch.empty(room, dtype=dtype))
-            for _ in range(size.layers)
-        ]
-
-    def begin(self) -> None:
-        self.ids, self.start = torch.tensor([prompt(self.size)]), 0
-        self.step()
-
-    def step(self) -> int:
-        with torch.inference_mode(), self.context:
-            x = features(self.weights, self.size, self.ids, self.cache, self.start)
-            logits = F.linear(x[:, -1], self.weights["wte.weight"])
-        self.start += self.ids.shape[1]
-        self.ids = logits.argmax(-1, keepdim=True)
-        return int(self.ids)
-
-    def tokens(self) -> list[int]:
-        self.ids, self.start = torch.tensor([prompt(self.size)]), 0
-        return [self.step() for _ in range(self.size.generated)]

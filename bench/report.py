@@ -26,6 +26,7 @@ COLUMNS: dict[str, tuple[str, int, str]] = {  # key of a row: title, width, form
     "case": ("case", 24, ""),
     "pass": ("pass", 8, ""),
     "size": ("size", 4, ""),
+    "model": ("model", 14, ""),
     "shapes": ("shapes", 32, ""),
     "mode": ("", 8, ""),
     "precision": ("prec", 4, ""),
@@ -38,12 +39,19 @@ COLUMNS: dict[str, tuple[str, int, str]] = {  # key of a row: title, width, form
     "gb_per_s": ("GB/s", 6, ".1f"),
     "limit": ("limit", 11, ""),
     "share": ("share", 6, ".0%"),
+    "prompt_per_s": ("prompt/s", 8, ".0f"),
+    "first_s": ("first s", 7, ".2f"),
+    "rss_mb": ("MB", 5, ".0f"),
+    "beyond_mb": ("- file", 6, ".0f"),
     "peak_rss_mb": ("peak MB", 7, ".0f"),
     "rss_mb_step_10": ("MB at step 10", 13, ".1f"),
     "rss_mb_step_1000": ("at 1000", 7, ".1f"),
     "ratio_memory": ("x torch's", 9, ".2f"),
     "ratio_reference": ("x reference", 11, ".2f"),
     "ratio_torch": ("x torch", 7, ".2f"),
+    "ratio_decode": ("x decode", 8, ".2f"),
+    "ratio_prompt": ("x prompt", 8, ".2f"),
+    "ratio_first": ("x first", 7, ".2f"),
 }
 
 
@@ -56,7 +64,9 @@ def facts(options: argparse.Namespace, limits: Limits | None) -> dict[str, str]:
         known["extension"] = "none"
     else:
         known["extension"] = f"C++ for {kernels.cpu.runtime.isa()}"
-    if options.against:
+    if options.against and getattr(options, "peer_python", None):
+        known["peer"] = f"{options.against} of {options.peer_python}"
+    elif options.against:
         known["torch"] = importlib.metadata.version("torch")
         masks = [f"{name}={os.environ[name]}" for name in MASKS if name in os.environ]
         known["torch"] += f", held to {' '.join(masks)}" if masks else ""

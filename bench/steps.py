@@ -1,4 +1,4 @@
-"""Time training steps or decoded tokens of whole models, after checking that all agree."""
+"""Time training steps of whole models, after checking that all agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench import report
 from bench.environment import KEEP_MEMORY
 from bench.limits import Work, rates
 from bench.limits import measure as measure_limits
-from bench.models import SIZES, Decoding, Size, Training, Truth
+from bench.models import SIZES, Size, Training, Truth
 from bench.turns import Worker, alternate, figures, workers
 from minillm import testing
 
@@ -27,28 +27,30 @@ AT_BEST = "PyTorch at its best: memory kept by its allocator; exact GELU on both
 
 def contenders(size: Size, options: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
     """Name of each contender: what makes it, and from what."""
-    ours = Training if options.command == "train" else Decoding
     found: dict[str, tuple[Any, ...]] = {
-        name: (ours, size, name, options.precision, options.threads) for name in options.provider
+        name: (Training, size, name, options.precision, options.threads)
+        for name in options.provider
     }
     if options.against == "torch":
-        from bench import peer_torch
+        from bench.peer_torch import TorchTraining
 
-        theirs = getattr(peer_torch, f"Torch{ours.__name__}")
         for precision in dict.fromkeys((options.precision, "f32")):  # a higher one may be faster
             suffix = "" if precision == options.precision else f"-{precision}"
-            found[f"torch{suffix}"] = theirs, size, precision, options.threads
+            found[f"torch{suffix}"] = TorchTraining, size, precision, options.threads
             if options.compile:
-                found[f"torch-compile{suffix}"] = theirs, size, precision, options.threads, True
+                found[f"torch-compile{suffix}"] = (
+                    TorchTraining,
+                    size,
+                    precision,
+                    options.threads,
+                    True,
+                )
     return found
 
 
-def work_of(size: Size, command: str) -> Work:
-    """What a step, or a token, must do: arithmetic, and at least each weight read once."""
-    weights = 4.0 * size.parameters
-    if command == "train":
-        return Work(size.step_flop, weights)
-    return Work(2.0 * size.parameters, weights)
+def work_of(size: Size) -> Work:
+    """What a step must do: arithmetic, and at least each weight read once."""
+    return Work(size.step_flop, 4.0 * size.parameters)
 
 
 def disagreements(size: Size, precision: str, running: dict[str, Worker]) -> list[str]:
@@ -60,19 +62,6 @@ def disagreements(size: Size, precision: str, running: dict[str, Worker]) -> lis
         error = testing.distance(worker("losses"), exact)
         if error > tolerated:
             found.append(f"{name}: loss off by {error:.3g}, {tolerated:.3g} allowed")
-    return found
-
-
-def different_tokens(running: dict[str, Worker]) -> list[str]:
-    """Contenders that do not generate the tokens of the first."""
-    first, *others = running
-    right = running[first]("tokens")
-    found = []
-    for name in others:
-        tokens = running[name]("tokens")
-        if tokens != right:
-            place = next(i for i, (a, b) in enumerate(zip(tokens, right)) if a != b)
-            found.append(f"{name}: token {place} is {tokens[place]}, {first} has {right[place]}")
     return found
 
 
@@ -107,8 +96,6 @@ def measure(
     kept = {name: KEEP_MEMORY for name in makes if best and name.startswith("torch")}
     with workers(makes, kept) as running:
         wrong = disagreements(size, options.precision, running)
-        if options.command == "generate":
-            wrong += different_tokens(running)
         if wrong:
             return wrong, ""
         for worker in running.values():
@@ -118,13 +105,12 @@ def measure(
             log.machine["peak"] = "of the whole process, set-up included"
         turns = {name: partial(worker, "turn", TURN) for name, worker in running.items()}
         medians = alternate(turns, options.rounds)
-        tokens = size.tokens if options.command == "train" else 1
         rows = []
         for name, worker in running.items():
             row: dict[str, Any] = {"size": size_name, "precision": worker("precision")}
             row |= {"provider": name, "threads": options.threads} | figures(medians, name)
-            row |= {"tokens_per_s": tokens / row["ms"] * 1e3, "activation": size.activation}
-            works = [work_of(size, options.command)]
+            row |= {"tokens_per_s": size.tokens / row["ms"] * 1e3, "activation": size.activation}
+            works = [work_of(size)]
             row |= rates(works, row["ms"], row["precision"], log.limits)
             peak = worker("memory").peak_mb
             rows.append(row if peak is None else row | {"peak_rss_mb": peak})
