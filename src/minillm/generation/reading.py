@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy
 
-from minillm import kernels
+from minillm import kernels, nn
 from minillm.generation.cache import Cache
 from minillm.generation.encoder_decoder import EncoderDecoderCache
 from minillm.generation.token_step import MANY, token_step
-from minillm.tensor import no_grad
+from minillm.tensor import no_grad, of
 
 PREFILL_CHUNK = 512
 
@@ -95,25 +95,30 @@ class Reader:
         return Reading(EncoderDecoderCache(layers) if self.use_cache else None, memory)
 
     def read(
-        self, batch: Sequence[tuple[Reading, Sequence[int]]], *, every: bool = False
+        self,
+        batch: Sequence[tuple[Reading, Sequence[int]]],
+        *,
+        every: bool = False,
+        features: bool = False,
     ) -> list[numpy.ndarray]:
         """Append ids, one or more, to each text of the batch.
 
         Returns float32 logits for each: (V,) after the last id, or (n, V) after each of its n ids
-        with `every`. ValueError for no ids or more than the context holds, IndexError for an id the
-        model does not have; no text has changed then.
+        with `every`. With `features` what the model's head reads, (C,) or (n, C), in their place;
+        `logits` makes logits of it. ValueError for no ids or more than the context holds,
+        IndexError for an id the model does not have; no text has changed then.
         """
         for reading, ids in batch:
             self._check(reading, ids)
         results: list[numpy.ndarray] = []
         together: list[tuple[Reading, Sequence[int]]] = []
         for reading, ids in batch:
-            alone = self._step is None or len(ids) >= MANY
+            alone = self._step is None or features or len(ids) >= MANY
             if alone or sum(len(new) for _, new in together) + len(ids) >= MANY:
                 results += self._read_together(together, every)
                 together = []
             if alone:
-                results.append(self._read_alone(reading, ids, every))
+                results.append(self._read_alone(reading, ids, every, features))
             else:
                 together.append((reading, ids))
         return results + self._read_together(together, every)
@@ -133,10 +138,12 @@ class Reader:
             return list(logits)
         return numpy.split(logits, numpy.cumsum([len(ids) for _, ids in batch])[:-1])
 
-    def _read_alone(self, reading: Reading, ids: Sequence[int], every: bool) -> numpy.ndarray:
+    def _read_alone(
+        self, reading: Reading, ids: Sequence[int], every: bool, features: bool
+    ) -> numpy.ndarray:
         before = reading.length
         try:
-            logits = self._read(reading, list(ids), every)
+            logits = self._read(reading, list(ids), every, features)
         except BaseException:
             if reading.cache is not None:
                 reading.cache.rewind(before)
@@ -159,10 +166,17 @@ class Reader:
             if not 0 <= id < size:
                 raise IndexError(f"generate: id {id}, 0 <= id < {size} is needed")
 
-    def _read(self, reading: Reading, ids: list[int], every: bool) -> numpy.ndarray:
+    def logits(self, features: numpy.ndarray) -> numpy.ndarray:
+        """Logits (n, V) for what the head reads (n, C)."""
+        head: Any = self.model.head
+        with self._arena.step(), no_grad():
+            x = of(features)
+            return (nn.linear(x, head) if self.kind == "decoder" else head(x)).numpy()
+
+    def _read(self, reading: Reading, ids: list[int], every: bool, features: bool) -> numpy.ndarray:
         start = reading.length
         if reading.cache is None:
-            logits = self._chunk(reading, reading.ids + ids, every)
+            logits = self._chunk(reading, reading.ids + ids, every, features)
             return logits[start:] if every else logits
         if getattr(self.model, "reads_whole", False):
             borders = [start + len(ids)]
@@ -172,15 +186,20 @@ class Reader:
         found = []
         for end in borders:
             chunk = ids[start - reading.length : end - reading.length]
-            found.append(self._chunk(reading, chunk, every, last=end == borders[-1]))
+            found.append(self._chunk(reading, chunk, every, features, end == borders[-1]))
             start = end
         return numpy.concatenate(found) if every else found[-1]
 
     def _chunk(
-        self, reading: Reading, ids: list[int], every: bool, last: bool = True
+        self, reading: Reading, ids: list[int], every: bool, features: bool, last: bool = True
     ) -> numpy.ndarray:
-        """Logits as `read` gives them; those of a chunk that is not the last may be anything."""
+        """What `read` gives; for a chunk that is not the last it may be anything."""
         with self._arena.step(), no_grad():
+            if features:
+                source = (reading.memory, None) if self.kind == "encoder-decoder" else ()
+                read = self.model.features_of if source else self.model.features
+                x = read(numpy.asarray([ids], numpy.int64), *source, reading.cache).numpy()[0]
+                return x if every else x[-1]
             if self._step is not None and reading.cache is not None:
                 text = reading.cache, reading.cache.length, ids
                 logits = self._step.read([text], every=every, last=last)
