@@ -487,7 +487,7 @@ class TestThreads:
 class TestUse:
     def test_between_two_tokens_the_caller_is_outside(self):
         model = GPT2(GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=1))
-        ids = generate_ids(model, [1], Sampler(), new_generator(0))
+        ids = generate_ids(model, [1], Sampler(), new_generator(0), overflow="slide")
         for _ in range(12):
             next(ids)
             assert get_handler_name() == "default_allocator"

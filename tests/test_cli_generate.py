@@ -34,13 +34,16 @@ def model(trained):
     return trained / "run"
 
 
+SLIDE = ("--overflow", "slide")
+
+
 def text_of(capsys, *words):
     assert minillm("generate", *words) == 0
     return capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_text_whatever_the_way(model, capsys):
-    words = (model, "--prompt", "the cat", "--max-tokens", 60, "--seed", 4)
+    words = (model, "--prompt", "the cat", "--max-tokens", 60, *SLIDE, "--seed", 4)
     text = text_of(capsys, *words)
     assert text.startswith("the cat")
     assert len(text) == len("the cat") + 60 + 1
@@ -49,12 +52,13 @@ def test_the_same_seed_gives_the_same_text_whatever_the_way(model, capsys):
     assert text_of(capsys, *words, "--threads", 1) == text
     assert process("generate", *words).stdout == text
     assert text_of(capsys, *words[:-1], 5) != text
-    found = generate(*load(model), "the cat", max_tokens=60, seed=4, temperature=0.8)
+    options = {"max_tokens": 60, "seed": 4, "temperature": 0.8, "overflow": "slide"}
+    found = generate(*load(model), "the cat", **options)
     assert "the cat" + found + "\n" == text
 
 
 def test_json_is_the_prompt_and_the_text(model, capsys):
-    words = (model, "--prompt", "the cat", "--max-tokens", 20)
+    words = (model, "--prompt", "the cat", "--max-tokens", 20, *SLIDE)
     content = json.loads(text_of(capsys, *words, "--json"))
     assert content["prompt"] + content["text"] + "\n" == text_of(capsys, *words)
 
@@ -70,12 +74,11 @@ def test_without_a_cache_no_cache_is_used(model, capsys, monkeypatch):
 
 
 def test_temperature_0_takes_the_most_probable_token_whatever_the_seed(model, capsys):
-    greedy = text_of(capsys, model, "--prompt", "the", "--temperature", 0, "--max-tokens", 40)
+    long = (model, "--prompt", "the", "--max-tokens", 40, *SLIDE)
+    greedy = text_of(capsys, *long, "--temperature", 0)
     for words in (("--seed", 9), ("--top-p", 0), ("--no-cache",)):
-        again = (model, "--prompt", "the", "--temperature", 0, "--max-tokens", 40, *words)
-        assert text_of(capsys, *again) == greedy
-    only = text_of(capsys, model, "--prompt", "the", "--top-k", 1, "--max-tokens", 40)
-    assert only == greedy
+        assert text_of(capsys, *long, "--temperature", 0, *words) == greedy
+    assert text_of(capsys, *long, "--top-k", 1) == greedy
     loaded, tokenizer = load(model)
     ids = tokenizer.encode("the")
     for _ in range(12):
@@ -84,7 +87,7 @@ def test_temperature_0_takes_the_most_probable_token_whatever_the_seed(model, ca
 
 
 def test_a_full_context_is_told_once(model, capsys):
-    assert minillm("generate", model, "--prompt", "the", "--max-tokens", 100) == 0
+    assert minillm("generate", model, "--prompt", "the", "--max-tokens", 100, *SLIDE) == 0
     said = capsys.readouterr().err
     assert said == "\nminillm: note: the context is full, going on from the last 8 tokens\n"
 
@@ -174,7 +177,7 @@ def test_any_console_encoding(tmp_path, encoding):
 
 def test_a_reader_that_has_enough(model):
     with subprocess.Popen(
-        command("generate", model, "--prompt", "the", "--max-tokens", 5000),
+        command("generate", model, "--prompt", "the", "--max-tokens", 5000, *SLIDE),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),

@@ -11,7 +11,7 @@ import pytest
 import minillm
 
 FLOORS = (
-    ("arrays", "blocks", "kernels", "machine", "quantities"),
+    ("arrays", "blocks", "kernels", "lazily", "machine", "quantities"),
     ("tensor",),
     ("op",),
     ("ops",),

@@ -13,6 +13,7 @@ GREEDY = Sampler(temperature=0)
 
 
 def take(count, model, prompt, sampler=GREEDY, seed=0, **options):
+    options = {"overflow": "slide"} | options
     ids = generate_ids(model, prompt, sampler, new_generator(seed), **options)
     return [next(ids) for _ in range(count)]
 
@@ -134,10 +135,11 @@ class TestText:
         texts = []
         for seed, threads in ((7, 1), (7, 2), (8, 1)):
             np.random.seed(seed)
+            options = {"seed": seed, "max_tokens": 50, "overflow": "slide"}
             running = kernels.threads()
             kernels.set_threads(threads)
             try:
-                texts.append(generate(model, tokenizer, "abc", seed=seed, max_tokens=50))
+                texts.append(generate(model, tokenizer, "abc", **options))
             finally:
                 kernels.set_threads(running)
         assert texts[0] == texts[1] != texts[2]
@@ -150,7 +152,7 @@ class TestText:
         end = next(i for i in ids if i not in (0, 1, 2, ids[0]))
         before = ids[: ids.index(end)]
         assert before
-        text = generate(model, letters(end), "abc", seed=3)
+        text = generate(model, letters(end), "abc", seed=3, overflow="slide")
         assert text == letters().decode(before)
 
     def test_an_empty_prompt_begins_after_the_end_of_a_text(self):
@@ -166,7 +168,8 @@ class TestText:
         """A model may have more rows than the tokenizer has ids."""
         model, tokenizer = small(), letters(size=5)
         assert max(take(50, model, [0], Sampler(3.0))) > 4
-        assert len(generate(model, tokenizer, "abc", max_tokens=50, temperature=3.0)) == 50
+        options = {"max_tokens": 50, "temperature": 3.0, "overflow": "slide"}
+        assert len(generate(model, tokenizer, "abc", **options)) == 50
 
     def test_no_tokens_give_no_text(self):
         assert generate(small(), letters(), "abc", max_tokens=0) == ""

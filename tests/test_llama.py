@@ -67,9 +67,9 @@ class TestCache:
         seen = []
 
         class Recording(Sampler):
-            def pick(self, logits, generator):
+            def pick(self, logits, generator, *rest):
                 seen.append(logits)
-                return super().pick(logits, generator)
+                return super().pick(logits, generator, *rest)
 
         model, ids = small(case, max_position_embeddings=positions), np.arange(600) ** 2 % 17
         next(generate_ids(model, ids, Recording(0.0), new_generator(0)))

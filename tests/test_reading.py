@@ -93,6 +93,23 @@ def test_a_long_prompt_enters_in_chunks(monkeypatch):
     np.testing.assert_allclose(got, whole(model)[3:], atol=1e-5)
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_features_are_what_the_head_reads(model, use_cache):
+    reader = Reader(model, use_cache=use_cache)
+    with no_grad():
+        if reader.kind == "encoder-decoder":
+            right = model.features(np.array([SOURCE]), np.array([TEXT])).numpy()[0]
+        else:
+            right = model.features(np.array([TEXT])).numpy()[0]
+    text = begin(reader)
+    (first,) = reader.read([(text, TEXT[:4])], every=True, features=True)
+    (last,) = reader.read([(text, TEXT[4:])], features=True)
+    assert text.ids == TEXT
+    np.testing.assert_allclose(first, right[:4], atol=1e-5)
+    np.testing.assert_allclose(last, right[-1], atol=1e-5)
+    np.testing.assert_allclose(reader.logits(right), whole(model), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "ids, kind, message",
     [

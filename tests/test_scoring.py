@@ -9,7 +9,7 @@ import small_encoders
 import small_t5
 from minillm import generate, no_grad, tokenizers
 from minillm.formats import hf
-from minillm.generation.decoding import first_ids, prompt_ids
+from minillm.generation.prompts import first_ids, prompt_ids
 from minillm.generation.scoring import predict, score, spans
 from minillm.tokenizers import CharTokenizer
 from small_gpt2 import small

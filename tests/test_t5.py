@@ -9,8 +9,8 @@ import pytest
 from minillm import manual_seed, nn, no_grad
 from minillm.arrays import new_generator
 from minillm.formats import hf, safetensors
-from minillm.generation import Cache, EncoderDecoderCache, Sampler
-from minillm.generation.encoder_decoder import generate_ids, target_ids
+from minillm.generation import Cache, EncoderDecoderCache, Sampler, decoding
+from minillm.generation.encoder_decoder import generate_ids
 from minillm.models import T5, T5Config
 from minillm.models.folder import load_model, save_model
 from minillm.models.t5 import from_files
@@ -234,14 +234,17 @@ class TestDecoding:
 
     def test_drawing_one_target(self):
         model = small().astype("float64")
-        greedy = target_ids(model, IDS[:1], Sampler(temperature=0), None)
-        assert list(itertools.islice(greedy, 10)) == GREEDY["v1.0"][0]
-        drawn = [
-            list(itertools.islice(target_ids(model, IDS[:1], Sampler(), new_generator(seed)), 5))
-            for seed in (0, 0, 1, 2)
-        ]
-        assert drawn[0] == drawn[1] != drawn[2] != drawn[3]
-        first = [next(target_ids(model, IDS[:1], Sampler(), new_generator(s))) for s in range(300)]
+
+        def drawn(count, seed, temperature=1.0):
+            ids = decoding.generate_ids(
+                model, [], Sampler(temperature), new_generator(seed), source=IDS[0]
+            )
+            return list(itertools.islice(ids, count))
+
+        assert drawn(10, 0, 0.0) == GREEDY["v1.0"][0]
+        targets = [drawn(5, seed) for seed in (0, 0, 1, 2)]
+        assert targets[0] == targets[1] != targets[2] != targets[3]
+        first = [drawn(1, seed)[0] for seed in range(300)]
         right = np.exp(logits(model, IDS[:1])[0, 0])
         share = np.bincount(first, minlength=13) / 300
         np.testing.assert_allclose(share, right / right.sum(), atol=0.08)
@@ -252,7 +255,7 @@ class TestDecoding:
             generate_ids(model, IDS, max_tokens=-1)
         with no_grad():
             model.lm_head.weight[2] = np.nan
-        with pytest.raises(ValueError, match="generate: the logits hold NaN"):
+        with pytest.raises(ValueError, match="sampling: the logits hold NaN"):
             generate_ids(model, IDS)
 
     def test_dropout_does_not_act(self):

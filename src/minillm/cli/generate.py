@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 
 from minillm.cli.main import OK, tell
 from minillm.training.console import Console, visible
@@ -14,7 +13,9 @@ from minillm.training.console import Console, visible
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
     parser.add_argument("--prompt", default="", help="text to continue, - to read it from stdin")
-    parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="length (200)")
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="length (200, or what the context leaves)"
+    )
     parser.add_argument(
         "--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (0.8)"
     )
@@ -23,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--top-p", type=float, default=1.0, metavar="P", help="only the nucleus (1)"
+    )
+    parser.add_argument(
+        "--overflow",
+        choices=("error", "truncate", "slide"),
+        default="error",
+        help="more than the context: refuse, drop the prompt's front, or what is far behind",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
@@ -34,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
     from minillm.cli.texts import decoded
     from minillm.generation import stream
-    from minillm.generation.decoding import first_ids
+    from minillm.generation.prompts import first_ids
     from minillm.models.folder import load
 
     if arguments.seed < 0:
@@ -58,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         top_p=arguments.top_p,
         seed=arguments.seed,
         use_cache=not arguments.no_cache,
-        on_slide=_slide_notice(),
+        overflow=arguments.overflow,
+        on_notice=lambda notice: tell(f"\nminillm: note: {notice}"),
     )
     if arguments.json:
         print(json.dumps({"prompt": prompt, "text": "".join(pieces)}, ensure_ascii=False))
@@ -75,14 +83,3 @@ def run(arguments: argparse.Namespace) -> int:
     if console.full is not None:
         raise console.full
     return OK
-
-
-def _slide_notice() -> Callable[[int], None]:
-    told: list[int] = []
-
-    def notice(kept: int) -> None:
-        if not told:
-            told.append(kept)
-            tell(f"\nminillm: note: the context is full, going on from the last {kept} tokens")
-
-    return notice

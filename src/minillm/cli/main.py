@@ -9,23 +9,25 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = (  # each a file of this folder
-    "train",
-    "generate",
-    "chat",
-    "predict",
-    "score",
-    "embed",
-    "info",
-    "convert",
-    "quantize",
-    "pull",
-    "verify-resume",
-    "doctor",
-)
+COMMANDS = {  # each a file of this folder that begins with these words
+    "train": "Train a language model on text files.",
+    "generate": "Write text with a trained model.",
+    "chat": "Talk with a model in the terminal.",
+    "predict": "Show the tokens that a model expects next, most probable first.",
+    "score": "Say how probable a text is to a model: per token, perplexity, bits per byte.",
+    "embed": "Turn texts into vectors with an encoder, and compare them.",
+    "info": "Say what a model is, from the headers of its files: sizes, memory, tokenizer, checks.",
+    "convert": "Write a model in another format or with smaller numbers, and compare the two.",
+    "quantize": "Write a model as a GGUF file of fewer bits, and show what that costs and gains.",
+    "pull": "Fetch a model from the Hugging Face hub (extra: hf).",
+    "verify-resume": "Prove on this machine that a resumed run equals an uninterrupted one, "
+    "byte for byte.",
+    "doctor": "Show what is installed, and prove on this machine that all providers agree with "
+    "the reference.",
+}
 ERRORS = (  # what a person can be told in one line
     ValueError,
     TypeError,
@@ -39,7 +41,23 @@ NUMPY_POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Parser(argparse.ArgumentParser):
-    """One line and exit code 2 for what cannot be parsed, with the nearest known option."""
+    """One line and exit code 2 for what cannot be parsed, with the nearest known option.
+
+    A command's file is imported, and asked for its options, when they are first needed.
+    """
+
+    command = ""  # whose options are still to be added
+
+    def fill(self) -> None:
+        if self.command:
+            module = importlib.import_module(f"minillm.cli.{self.command.replace('-', '_')}")
+            self.command = ""
+            module.add_arguments(self)
+            self.set_defaults(run=module.run)
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+        self.fill()
+        return super().parse_known_args(*arguments, **options)
 
     def error(self, message: str) -> NoReturn:
         from minillm.training.settings import nearest
@@ -54,6 +72,7 @@ class Parser(argparse.ArgumentParser):
 
     def known_flags(self) -> list[str]:
         """Every long option of this parser and its subcommands."""
+        self.fill()
         flags: list[str] = []
         for action in self._actions:
             flags += [flag for flag in action.option_strings if flag.startswith("--")]
@@ -84,12 +103,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for name in COMMANDS:
-        command = importlib.import_module(f"minillm.cli.{name.replace('-', '_')}")
-        summary = (command.__doc__ or "").partition("\n")[0]
+    for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        command.add_arguments(sub)
-        sub.set_defaults(run=command.run, command=name, parser=sub)
+        sub.command = name
+        sub.set_defaults(command=name, parser=sub)
     return parser
 
 

@@ -14,8 +14,8 @@ from minillm.cli.main import ERRORS, OK, one_line, tell
 from minillm.cli.talk_commands import obey
 from minillm.generation import Sampler
 from minillm.generation.conversation import Conversation
-from minillm.generation.encoder_decoder import end_ids
 from minillm.generation.reading import Reader
+from minillm.generation.writing import end_ids
 from minillm.training.console import Console, visible
 
 CHUNK = 128  # tokens of a prompt between two looks for Ctrl-C

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy
@@ -99,3 +99,42 @@ class Cache:
     @property
     def nbytes(self) -> int:
         return int(numpy.sum([b.nbytes for pair in self._buffers if pair for b in pair]))
+
+
+class EncoderDecoderCache(Cache):
+    """A cache of the decoder that keeps the source's keys and values too, computed once a layer."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__(layers)
+        self._memory: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def memory(
+        self, layer: int, project: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """What `project` gave for `layer` the first time; it is not called again.
+
+        RuntimeError for keys or values on the tape: their gradient would be lost.
+        """
+        if layer not in self._memory:
+            k, v = project()
+            if k.requires_grad or v.requires_grad:
+                raise RuntimeError("cache: keys and values require a gradient, no_grad() is needed")
+            self._memory[layer] = k, v
+        return self._memory[layer]
+
+    def fork(self) -> Self:
+        """An independent copy; what belongs to the source is shared."""
+        twin = super().fork()
+        twin._memory = self._memory.copy()
+        return twin
+
+    def clear(self) -> None:
+        """Forget all positions and the source."""
+        super().clear()
+        self._memory = {}
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(
+            part.data.nbytes for pair in self._memory.values() for part in pair
+        )

@@ -1,4 +1,4 @@
-"""Token by token: the one loop that generates."""
+"""Texts out of models: the functions that people call."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy
 
-from minillm import kernels
-from minillm.arrays import new_generator
-from minillm.generation.cache import Cache
-from minillm.generation.encoder_decoder import end_ids, target_ids
-from minillm.generation.sampling import Sampler
-from minillm.tensor import no_grad
+from minillm.generation.completions import Completion, Piece
+from minillm.generation.engine import Engine
+from minillm.generation.options import Options
+from minillm.generation.reading import Reader
+from minillm.generation.sampling import Sampler, Seen
+from minillm.generation.writing import Row
 from minillm.tokenizers import Tokenizer
-
-PREFILL_CHUNK = 512
 
 
 def generate_ids(
@@ -24,114 +22,104 @@ def generate_ids(
     sampler: Sampler,
     generator: numpy.random.Generator,
     *,
+    source: Sequence[int] | None = None,
     vocab_size: int | None = None,
     use_cache: bool = True,
+    overflow: str = "error",
     on_slide: Callable[[int], None] | None = None,
 ) -> Iterator[int]:
     """Ids that follow `prompt`, without end; those from `vocab_size` on are never drawn.
 
-    When the model's context is full, the last half of it is read again as the new beginning;
-    `on_slide` is told how many positions were kept. ValueError for a prompt that is empty or longer
-    than the context, IndexError for an id the model does not have.
+    An encoder-decoder is given its `source` ids, and the prompt continues what its target begins
+    with. When the model's context is full, this is a ValueError; with overflow="slide" the last
+    half of it is read again as the new beginning, and `on_slide` is told how many positions were
+    kept. ValueError for a prompt that is empty or longer than the context, IndexError for an id the
+    model does not have.
     """
-    context = model.config.context
-    window = [int(i) for i in prompt]
-    if not 1 <= len(window) <= context:
-        raise ValueError(
-            f"generate: a prompt of {len(window)} tokens, 1 to {context} (the model's context) "
-            "are needed"
-        )
-    arena, cache = kernels.Arena(), Cache(model.config.n_layer)
-    unread = window
+    if overflow not in ("error", "slide"):
+        raise ValueError(f"overflow: {overflow!r}, error or slide is needed")
+    reader = Reader(model, use_cache=use_cache)
+    ids = [*reader.start_ids, *(int(i) for i in prompt)]
+    context = reader.context
+    if not ids or (context is not None and len(ids) > context):
+        most = "1 or more" if context is None else f"1 to {context} (the model's context)"
+        raise ValueError(f"generate: a prompt of {len(ids)} tokens, {most} are needed")
+    row = Row(
+        reader.begin(source),
+        ids,
+        sampler,
+        generator,
+        context=context,
+        whole=not use_cache or getattr(model, "reads_whole", False),
+        slides=overflow == "slide",
+        vocab_size=vocab_size,
+        seen=Seen(ids) if sampler.needs_seen else None,
+    )
     while True:
-        if len(window) > context:
-            window = window[-max(1, context // 2) :]
-            cache.clear()
-            unread = window
-            if on_slide is not None:
-                on_slide(len(window))
-        with arena.step(), no_grad():
-            logits = _read(model, unread, cache) if use_cache else _read(model, window, None)
-        unread = [sampler.pick(logits[:vocab_size], generator)]
-        yield unread[0]
-        window = window + unread
+        while row.unread:
+            (logits,) = reader.read([(row.reading, row.due())])
+            if row.slid is not None and on_slide is not None:
+                on_slide(row.slid)
+            row.slid = None
+        yield row.draw(logits)
 
 
-def _read(model: Any, ids: Sequence[int], cache: Cache | None) -> numpy.ndarray:
-    """Logits (V,) after the last of `ids`."""
-    whole = cache is None or getattr(model, "reads_whole", False)
-    step = len(ids) if whole else PREFILL_CHUNK
-    for start in range(0, len(ids), step):
-        chunk = numpy.asarray(ids[start : start + step], numpy.int64)[None]
-        logits = model.next_logits(chunk, cache)
-    return logits.numpy()[0]
+def complete(
+    model: Any, tokenizer: Tokenizer, prompts: str | Sequence[str], **options: Any
+) -> list[Completion]:
+    """The texts that follow one or several prompts, n for each; options as in `Options`.
 
-
-def prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
-    """The control tokens that the tokenizer puts before a text, such as <s>, and those of the text.
-
-    What it would put behind it is left out: the text goes on.
+    Prompts of any lengths are read and written side by side; each text is the one that its prompt
+    alone would have got. A list of ids in the place of a text is a prompt too. An encoder-decoder
+    reads the prompt as its source and gives the text of the target. The same model, prompt, options
+    and seed give the same text. ValueError or TypeError, before anything is written, for options or
+    prompts that cannot be followed.
     """
-    bare, whole = tokenizer.encode(text), tokenizer.encode(text, add_special_tokens=True)
-    fits = (k for k in range(len(whole) + 1) if whole[k : k + len(bare)] == bare)
-    return whole[: next(fits)] if bare else [], bare
+    given = [prompts] if isinstance(prompts, str) else list(prompts)
+    return Engine(model, tokenizer).complete(given, Options.of(**options))
 
 
-def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """What a decoder reads before it writes; for an empty prompt what stands before every text."""
-    before, ids = prompt_ids(tokenizer, prompt)
-    start = tokenizer.role_ids.get("bos", tokenizer.eos_id)
-    return before + ids if ids or start is None else [start]
+def stream_pieces(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[int],
+    *,
+    on_notice: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Iterator[Piece]:
+    """What is added, token by token, to the n texts that follow `prompt`; as `complete`.
+
+    `on_notice` is told what is done about a context that is full. ValueError also for best_of,
+    which has nothing to show before the end.
+    """
+    asked = Options.of(**options)
+    if asked.best_of is not None:
+        raise ValueError(
+            f"best-of: {asked.best_of} texts are compared at their end, they cannot be streamed; "
+            "complete is needed"
+        )
+    engine = Engine(model, tokenizer)
+    return engine.pieces(engine.submit(prompt, asked, on_notice=on_notice))
 
 
 def stream(
     model: Any,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     *,
-    max_tokens: int = 200,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    use_cache: bool = True,
-    on_slide: Callable[[int], None] | None = None,
+    on_notice: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> Iterator[str]:
-    """Pieces of text that follow `prompt`, whole characters each; ends at a token that ends texts.
+    """Pieces of the text that follows `prompt`, whole characters each; as `stream_pieces`.
 
-    An encoder-decoder reads the prompt as its source and gives the text of the target. The same
-    model, prompt, settings and seed give the same text. ValueError for max_tokens below 0, or a
-    prompt the tokenizer or the model cannot take.
+    ValueError for n above 1.
     """
-    if max_tokens < 0:
-        raise ValueError(f"max-tokens: {max_tokens}, 0 or more is needed")
-    model.eval()
-    if model.config.kind == "encoder":
-        raise ValueError(
-            "generate: the model is an encoder, which writes no text, a decoder is needed (minillm "
-            "predict fills its masks, minillm embed gives vectors)"
-        )
-    sampler, generator = Sampler(temperature, top_k, top_p), new_generator(seed)
-    size, ends = tokenizer.vocab_size, {tokenizer.eos_id, *end_ids(model.config)}
-    if model.config.kind == "encoder-decoder":
-        source = numpy.array([tokenizer.encode(prompt, add_special_tokens=True)], numpy.int64)
-        generated = target_ids(
-            model, source, sampler, generator, vocab_size=size, use_cache=use_cache
-        )
-    else:
-        ids = first_ids(tokenizer, prompt)
-        generated = generate_ids(
-            model, ids, sampler, generator, vocab_size=size, use_cache=use_cache, on_slide=on_slide
-        )
-    decoder = tokenizer.stream()
-    for _ in range(max_tokens):
-        token = next(generated)
-        if token in ends:
-            break
-        yield decoder.push(token)
-    yield decoder.flush()
+    if options.get("n", 1) != 1:
+        raise ValueError(f"n: {options['n']} texts in one stream, 1 is needed; or stream_pieces")
+    pieces = stream_pieces(model, tokenizer, prompt, on_notice=on_notice, **options)
+    return (piece.text for piece in pieces)
 
 
-def generate(model: Any, tokenizer: Tokenizer, prompt: str, **options: Any) -> str:
+def generate(model: Any, tokenizer: Tokenizer, prompt: str | Sequence[int], **options: Any) -> str:
     """The text that follows `prompt`; options as for `stream`."""
     return "".join(stream(model, tokenizer, prompt, **options))

@@ -8,8 +8,7 @@ from typing import Any
 import numpy
 
 from minillm import kernels, nn
-from minillm.generation.cache import Cache
-from minillm.generation.encoder_decoder import EncoderDecoderCache
+from minillm.generation.cache import Cache, EncoderDecoderCache
 from minillm.generation.token_step import MANY, token_step
 from minillm.tensor import no_grad, of
 

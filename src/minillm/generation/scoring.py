@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from minillm import kernels
-from minillm.generation.decoding import prompt_ids
+from minillm.generation.prompts import prompt_ids
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from minillm.arrays import new_generator
 from minillm.generation import Sampler
-from minillm.generation.decoding import generate_ids, prompt_ids
+from minillm.generation.decoding import generate_ids
+from minillm.generation.prompts import prompt_ids
 from minillm.generation.scoring import Score, score
 from minillm.tokenizers import Tokenizer
 

@@ -9,32 +9,40 @@
 `from_gguf` what lies in a GGUF file. What `save` writes, Hugging Face's `tokenizers` opens.
 """
 
-from .bpe import BPETokenizer
-from .byte import ByteTokenizer
-from .char import CharTokenizer
-from .gguf_documents import from_gguf
-from .gguf_vocabulary import to_gguf
-from .loading import from_document, load
-from .pipeline import PipelineTokenizer
-from .sentencepiece import SentencePieceTokenizer
-from .source_target import SourceTargetTokenizer
-from .stream import StreamDecoder
-from .tokenizer import Tokenizer, id_dtype
-from .training import train
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "BPETokenizer",
-    "ByteTokenizer",
-    "CharTokenizer",
-    "PipelineTokenizer",
-    "SentencePieceTokenizer",
-    "SourceTargetTokenizer",
-    "StreamDecoder",
-    "Tokenizer",
-    "from_document",
-    "from_gguf",
-    "id_dtype",
-    "load",
-    "to_gguf",
-    "train",
-]
+from minillm import lazily
+
+if TYPE_CHECKING:
+    from minillm.tokenizers.bpe import BPETokenizer
+    from minillm.tokenizers.byte import ByteTokenizer
+    from minillm.tokenizers.char import CharTokenizer
+    from minillm.tokenizers.gguf_documents import from_gguf
+    from minillm.tokenizers.gguf_vocabulary import to_gguf
+    from minillm.tokenizers.loading import from_document, load
+    from minillm.tokenizers.pipeline import PipelineTokenizer
+    from minillm.tokenizers.sentencepiece import SentencePieceTokenizer
+    from minillm.tokenizers.source_target import SourceTargetTokenizer
+    from minillm.tokenizers.stream import StreamDecoder
+    from minillm.tokenizers.tokenizer import Tokenizer, id_dtype
+    from minillm.tokenizers.training import train
+
+_WHERE = {
+    "BPETokenizer": "bpe",
+    "ByteTokenizer": "byte",
+    "CharTokenizer": "char",
+    "from_gguf": "gguf_documents",
+    "to_gguf": "gguf_vocabulary",
+    "from_document": "loading",
+    "load": "loading",
+    "PipelineTokenizer": "pipeline",
+    "SentencePieceTokenizer": "sentencepiece",
+    "SourceTargetTokenizer": "source_target",
+    "StreamDecoder": "stream",
+    "Tokenizer": "tokenizer",
+    "id_dtype": "tokenizer",
+    "train": "training",
+}
+__getattr__, __dir__ = lazily.names(__name__, _WHERE)
+
+__all__ = [*_WHERE]

@@ -215,6 +215,7 @@ def sample_text(trainer: Trainer, tokens: int) -> tuple[str, str]:
         temperature=0.8,
         top_k=50,
         seed=trainer.settings.seed,
+        overflow="slide",
     )
     return prompt, text
 

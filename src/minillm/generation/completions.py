@@ -1,0 +1,119 @@
+"""What comes out: pieces while a text is written, completions when it is done."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy
+
+from minillm.generation.options import Options
+from minillm.generation.sampling import best_ids, best_of, log_probabilities
+
+
+class Logprob(NamedTuple):
+    """An id and its log-probability in nats, in the model's own distribution before any option.
+
+    `top` are the most probable ids with theirs, most probable first. None for the first id of a
+    prompt, which has nothing before it.
+    """
+
+    id: int
+    logprob: float | None
+    top: list[tuple[int, float]]
+
+
+def likelihood(logits: numpy.ndarray, id: int, top: int, size: int | None = None) -> Logprob:
+    """Of `id` among logits (V,), and of the `top` most probable ids below `size`."""
+    values = log_probabilities(logits)
+    best = [(int(i), float(values[i])) for i in best_ids(values[:size], top)] if top else []
+    return Logprob(id, float(values[id]), best)
+
+
+class Piece(NamedTuple):
+    """What one step adds to one text.
+
+    ticket          of the request, index the number of the text among its n
+    text            whole characters, often ""
+    id              the token, None where a piece only releases text or ends it
+    logprob, top    as in `Logprob`, those of the end token in the last piece; None where they were
+                    not asked for
+    finish_reason   None; "stop" after an end token, a stop string or a constraint that is met;
+                    "length" after max_tokens; "error", then ticket.error says what happened
+    """
+
+    ticket: Any
+    index: int  # type: ignore[assignment]  # of the text, not of a value in the tuple
+    text: str
+    id: int | None = None
+    logprob: float | None = None
+    top: list[tuple[int, float]] | None = None
+    finish_reason: str | None = None
+
+
+class Completion(NamedTuple):
+    """A text that was written.
+
+    ids             its tokens without the one that ended it; more than the text where a stop string
+                    cut that; with echo those of the prompt first
+    finish_reason   "stop" or "length"
+    logprobs        one for each of the ids, None where they were not asked for
+    prompt_tokens   how many tokens the prompt had, or the source of an encoder-decoder
+    seed            the one of the request
+    notices         what was done about a context that was full
+    """
+
+    text: str
+    ids: list[int]
+    finish_reason: str
+    logprobs: list[Logprob] | None
+    prompt_tokens: int
+    seed: int
+    notices: tuple[str, ...] = ()
+
+
+class Collector:
+    """Joins the pieces of one request to its completions."""
+
+    def __init__(self, ticket: Any) -> None:
+        self._ticket = ticket
+        self._pieces: list[list[Piece]] = [[] for _ in range(ticket.options.rows)]
+
+    def add(self, piece: Piece) -> None:
+        self._pieces[piece.index].append(piece)
+
+    def completions(self) -> list[Completion]:
+        """The n texts, in order, or the best n of best_of, best first.
+
+        Raises the request's error if it had one.
+        """
+        if self._ticket.error is not None:
+            raise self._ticket.error
+        options: Options = self._ticket.options
+        found = [self._completion(pieces) for pieces in self._pieces]
+        if options.best_of is None:
+            return found
+        return [found[place] for place in best_of(self._likelihoods(), options.n)]
+
+    def _likelihoods(self) -> list[list[float]]:
+        """Of the tokens that were written, end tokens too."""
+        echoed = 0 if self._ticket.echo is None else len(self._ticket.prompt.ids)
+        return [
+            [piece.logprob for piece in pieces[echoed:] if piece.logprob is not None]
+            for pieces in self._pieces
+        ]
+
+    def _completion(self, pieces: list[Piece]) -> Completion:
+        ticket = self._ticket
+        tokens = [piece for piece in pieces if piece.id is not None]
+        logprobs = None
+        if ticket.options.logprobs is not None:
+            logprobs = [Logprob(p.id, p.logprob, p.top or []) for p in tokens]  # type: ignore[arg-type]
+        return Completion(
+            "".join(piece.text for piece in pieces),
+            [piece.id for piece in tokens if piece.id is not None],
+            str(pieces[-1].finish_reason),
+            logprobs,
+            ticket.prompt_tokens,
+            ticket.options.seed,
+            tuple(ticket.notices),
+        )

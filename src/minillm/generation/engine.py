@@ -1,0 +1,266 @@
+"""Many texts at once: requests join and leave between steps, each as if it were alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy
+
+from minillm.arrays import new_generator
+from minillm.generation.completions import Collector, Completion, Piece, likelihood
+from minillm.generation.options import Options
+from minillm.generation.prompts import prepare
+from minillm.generation.reading import Reader, Reading
+from minillm.generation.sampling import Seen
+from minillm.generation.tickets import Echo, Line, Ticket
+from minillm.generation.writing import CHUNK, Row, Scribe, end_ids
+from minillm.tokenizers import Tokenizer
+
+
+class Engine:
+    """Writes up to `max_batch` texts at a time; others wait for their turn.
+
+        engine = Engine(model, tokenizer)
+        ticket = engine.submit("Once upon a time", Options(temperature=0.8, seed=7))
+        while not ticket.done:
+            for piece in engine.step():
+                print(piece.text, end="")
+
+    A step reads one token of every running text, and one chunk of one waiting prompt, so that a
+    long prompt holds nobody up. What a text becomes depends on its prompt, its options and the
+    model, bit for bit, never on what is written beside it. `submit` and `cancel` may be called from
+    other threads than `step`; the model's weights must not change meanwhile.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, *, max_batch: int = 8, chunk: int = CHUNK
+    ) -> None:
+        for name, size in (("max_batch", max_batch), ("chunk", chunk)):
+            if size < 1:
+                raise ValueError(f"engine: {name} {size}, 1 or more is needed")
+        self.model, self.tokenizer = model, tokenizer
+        self.max_batch, self.chunk = max_batch, chunk
+        ends = [*end_ids(model.config), tokenizer.eos_id]
+        self.ends = frozenset(end for end in ends if end is not None)
+        self._readers: dict[tuple[bool, str], Reader] = {}
+        self._waiting: deque[Ticket] = deque()
+        self._filling: Line | None = None  # its prompt is being read
+        self._ready: deque[tuple[Line, numpy.ndarray]] = deque()  # without their first token
+        self._running: list[Line] = []
+        self._boxes: dict[Ticket, deque[Piece]] = {}  # of tickets that somebody follows
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self._waiting or self._filling or self._ready or self._running)
+
+    def submit(
+        self,
+        prompt: str | Sequence[int],
+        options: Options | None = None,
+        *,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> Ticket:
+        """Queue a request for a text or ids. Nothing is computed yet, but what can be known to be
+        wrong is refused now: ValueError, TypeError or IndexError in one line."""
+        options = Options() if options is None else options
+        for asked, name in (
+            (options.beams > 1, "beams"),
+            (options.contrastive, "contrastive"),
+            (options.speculates, "draft and lookup"),
+            (options.constraint, "json-schema, regex, choices and grammar"),
+            (options.cache_dtype != "float32", f"cache-dtype {options.cache_dtype}"),
+        ):
+            if asked:
+                raise ValueError(f"{name}: not supported here")
+        prepared = prepare(self._reader(options), self.tokenizer, prompt, options)
+        ticket = Ticket(prepared, prompt, options, on_notice)
+        self._waiting.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give a request up: no piece of it comes out of the step that runs now, or later."""
+        ticket.cancelled = True
+
+    def step(self) -> list[Piece]:
+        """Go on by one token everywhere; [] where there is nothing to do."""
+        pieces: list[Piece] = []
+        self._drop(lambda ticket: ticket.cancelled)
+        if self._filling is None and len(self._running) + len(self._ready) < self.max_batch:
+            self._begin_next(pieces)
+        lines = self._running if self._filling is None else [*self._running, self._filling]
+        for line, logits in self._read(lines):
+            if line.row.unread or line.ticket.done:
+                continue
+            if line is self._filling:
+                self._filling = None
+                self._ready.extend((each, logits) for each in self._lines(line))
+            else:
+                self._write(line, logits, pieces)
+        while self._ready and len(self._running) < self.max_batch:
+            self._start(*self._ready.popleft(), pieces)
+        self._drop(lambda ticket: ticket.done)
+        self._running = [line for line in self._running if not line.over]
+        return self._delivered(pieces)
+
+    def pieces(self, ticket: Ticket) -> Iterator[Piece]:
+        """Step until a request is done, and give its pieces; those of others who call this, or
+        `complete`, are kept for them. Raises the request's error; leaving early cancels it."""
+        self._boxes[ticket] = deque()
+        return self._followed(ticket)
+
+    def complete(
+        self, prompts: Sequence[str | Sequence[int]], options: Options | None = None
+    ) -> list[Completion]:
+        """The texts for several prompts, n for each, those of a prompt side by side."""
+        tickets = [self.submit(prompt, options) for prompt in prompts]
+        followed = [(Collector(ticket), self.pieces(ticket)) for ticket in tickets]
+        found: list[Completion] = []
+        for collector, pieces in followed:
+            for piece in pieces:
+                collector.add(piece)
+            found += collector.completions()
+        return found
+
+    def _followed(self, ticket: Ticket) -> Iterator[Piece]:
+        box = self._boxes[ticket]
+        try:
+            while box or not ticket.done:
+                while not box and not ticket.done:
+                    self.step()
+                if ticket.error is not None:
+                    raise ticket.error
+                if box:
+                    yield box.popleft()
+        finally:
+            self.cancel(ticket)
+            del self._boxes[ticket]
+
+    def _delivered(self, pieces: list[Piece]) -> list[Piece]:
+        rest: list[Piece] = []
+        for piece in pieces:
+            if not piece.ticket.cancelled:
+                self._boxes.get(piece.ticket, rest).append(piece)
+        return rest
+
+    def _reader(self, options: Options) -> Reader:
+        key = options.use_cache, options.cache_dtype
+        if key not in self._readers:
+            self._readers[key] = Reader(self.model, use_cache=options.use_cache)
+        return self._readers[key]
+
+    def _begin_next(self, pieces: list[Piece]) -> None:
+        """Turn to the prompt that waits longest."""
+        while self._waiting:
+            ticket = self._waiting.popleft()
+            if ticket.cancelled:
+                continue
+            try:
+                reader, prompt = self._reader(ticket.options), ticket.prompt
+                row = self._row(ticket, 0, reader.begin(prompt.source), prompt.ids)
+                if ticket.options.echo and ticket.logprobs is not None:
+                    ticket.echo = Echo(reader.begin(), prompt.ids, ticket.logprobs)
+                self._filling = Line(ticket, 0, row, self._scribe(ticket))
+                return
+            except Exception as error:
+                self._fail(ticket, error, pieces)
+
+    def _row(self, ticket: Ticket, index: int, reading: Reading, unread: Sequence[int]) -> Row:
+        o, reader = ticket.options, self._reader(ticket.options)
+        return Row(
+            reading,
+            unread,
+            o.sampler,
+            new_generator(o.seed, index) if index else new_generator(o.seed),
+            context=reader.context,
+            whole=not o.use_cache or getattr(self.model, "reads_whole", False),
+            slides=o.overflow == "slide",
+            limit=ticket.prompt.limit,
+            vocab_size=self.tokenizer.vocab_size,
+            ends=self.ends.union(o.stop_ids),
+            seen=Seen(ticket.prompt.ids) if o.sampler.needs_seen else None,
+        )
+
+    def _scribe(self, ticket: Ticket) -> Scribe:
+        goes_on = ticket.prompt.source is None
+        before = ticket.prompt.ids[-1] if goes_on else None
+        ends = self.ends.union(ticket.options.stop_ids)
+        return Scribe(self.tokenizer, ticket.options.stop, ends, ticket.prompt.limit, before)
+
+    def _lines(self, first: Line) -> Iterator[Line]:
+        """One for each text of a request whose prompt was read, each with its own reading."""
+        yield first
+        ticket, reading = first.ticket, first.row.reading
+        for index in range(1, ticket.options.rows):
+            row = self._row(ticket, index, reading.fork(), [])
+            yield Line(ticket, index, row, self._scribe(ticket))
+
+    def _read(self, lines: Sequence[Line]) -> list[tuple[Line, numpy.ndarray]]:
+        """Let every line read what is due."""
+        groups: dict[Reader, list[tuple[Line, list[int]]]] = {}
+        for line in lines:
+            reader, ids = self._reader(line.ticket.options), line.row.due(self.chunk)
+            groups.setdefault(reader, []).append((line, ids))
+            if line.row.slid is not None:
+                line.ticket.tell(
+                    f"the context is full, going on from the last {line.row.slid} tokens"
+                )
+            if line is self._filling and line.ticket.echo is not None:
+                line.ticket.echo.read(reader, ids, self.tokenizer.vocab_size)
+        found = []
+        for reader, group in groups.items():
+            logits = reader.read([(line.row.reading, ids) for line, ids in group])
+            found += [(line, row) for (line, _), row in zip(group, logits)]
+        return found
+
+    def _start(self, line: Line, logits: numpy.ndarray, pieces: list[Piece]) -> None:
+        """The first token of a text, and its prompt before it where that is wanted."""
+        ticket = line.ticket
+        if ticket.options.echo:
+            pieces += ticket.echoed(line.index, self.tokenizer)
+        if ticket.prompt.limit:
+            self._running.append(line)
+            self._write(line, logits, pieces)
+        else:
+            self._finish(line, Piece(ticket, line.index, "", finish_reason="length"), pieces)
+
+    def _write(self, line: Line, logits: numpy.ndarray, pieces: list[Piece]) -> None:
+        """Draw the next token of a text."""
+        ticket = line.ticket
+        try:
+            id = line.row.draw(logits)
+            logprob, top = self._likelihood(ticket, logits, id)
+            text, reason = line.scribe.write(id, line.row.state)
+        except Exception as error:
+            self._fail(ticket, error, pieces)
+            return
+        shown = None if id in line.row.ends else id
+        self._finish(line, Piece(ticket, line.index, text, shown, logprob, top, reason), pieces)
+
+    def _likelihood(
+        self, ticket: Ticket, logits: numpy.ndarray, id: int
+    ) -> tuple[float | None, list[tuple[int, float]] | None]:
+        if ticket.logprobs is None:
+            return None, None
+        return likelihood(logits, id, ticket.logprobs, self.tokenizer.vocab_size)[1:]
+
+    def _finish(self, line: Line, piece: Piece, pieces: list[Piece]) -> None:
+        pieces.append(piece)
+        if piece.finish_reason is not None:
+            line.over = True
+            line.ticket.left -= 1
+
+    def _fail(self, ticket: Ticket, error: Exception, pieces: list[Piece]) -> None:
+        """End a request whose own data are wrong; the others go on."""
+        if ticket.error is None:
+            ticket.error, ticket.left = error, 0
+            pieces.append(Piece(ticket, 0, "", finish_reason="error"))
+
+    def _drop(self, gone: Callable[[Ticket], bool]) -> None:
+        """Forget the texts of requests that are `gone`, and their memory."""
+        if self._filling is not None and gone(self._filling.ticket):
+            self._filling = None
+        self._ready = deque(pair for pair in self._ready if not gone(pair[0].ticket))
+        self._running = [line for line in self._running if not gone(line.ticket)]

@@ -1,0 +1,143 @@
+"""What is wrong with Options: kinds, values, and options that cannot be followed together."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from itertools import chain
+from typing import Any
+
+OVERFLOWS = ("error", "truncate", "slide")
+CACHE_DTYPES = ("float32", "bf16", "int8")
+CONSTRAINTS = ("json_schema", "regex", "choices", "grammar")
+MOST_LOGPROBS = 1000
+LEAST = {"max_tokens": 0, "seed": 0, "n": 1, "best_of": 1, "beams": 1, "lookup": 0, "ahead": 1,
+         "logprobs": 0}  # fmt: skip
+KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (int, "a whole number"),
+    "float": ((float, int), "a number"),
+    "str": (str, "a text"),
+    "bool": (bool, "true or false"),
+}
+
+
+def flag(name: str) -> str:
+    """The name as the command line spells it."""
+    return name.replace("_", "-")
+
+
+def check_kinds(options: Any) -> None:
+    """TypeError for a value of a kind that its name cannot have."""
+    for part in fields(options):
+        value, declared = getattr(options, part.name), str(part.type)
+        if declared == "Any" or (value is None and declared.endswith("None")):
+            continue
+        if declared.startswith("tuple"):
+            _check_sequence(part.name, value, int if part.name == "stop_ids" else str)
+            continue
+        kind, needed = KINDS[declared.removesuffix(" | None")]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{flag(part.name)}: {value!r}, {needed} is needed")
+
+
+def _check_sequence(name: str, value: Any, kind: type) -> None:
+    if name == "stop" and isinstance(value, str):
+        return
+    known = isinstance(value, (list, tuple, set, frozenset))
+    if not known or not all(isinstance(part, kind) for part in value):
+        parts = "texts" if kind is str else "ids"
+        raise TypeError(f"{flag(name)}: {value!r}, a sequence of {parts} is needed")
+
+
+def check_values(o: Any) -> None:
+    """ValueError for a value that is impossible by itself."""
+    for name, least in LEAST.items():
+        value = getattr(o, name)
+        if value is not None and value < least:
+            raise ValueError(f"{flag(name)}: {value}, {least} or more is needed")
+    for name, known in (("overflow", OVERFLOWS), ("cache_dtype", CACHE_DTYPES)):
+        if getattr(o, name) not in known:
+            raise ValueError(
+                f"{flag(name)}: {getattr(o, name)!r}, one of {', '.join(known)} is needed"
+            )
+    if not math.isfinite(o.length_penalty):
+        raise ValueError(f"length-penalty: {o.length_penalty}, a finite number is needed")
+    if not 0 <= o.contrastive <= 1:
+        raise ValueError(f"contrastive: {o.contrastive}, 0 <= alpha <= 1 is needed")
+    if o.logprobs is not None and o.logprobs > MOST_LOGPROBS:
+        raise ValueError(f"logprobs: {o.logprobs}, 0 to {MOST_LOGPROBS} is needed")
+    if "" in o.stop:
+        raise ValueError("stop: an empty string, at least 1 character is needed")
+    if o.choices is not None and not o.choices:
+        raise ValueError("choices: none are given, at least 1 is needed")
+    _check_schema(o.json_schema)
+    assert o.sampler is not None  # it has checked its own
+
+
+def _check_schema(schema: Any) -> None:
+    """A JSON schema is an object or a bool, or the text of one."""
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"json-schema: not valid JSON ({error})") from None
+    if schema is not None and not isinstance(schema, (Mapping, bool)):
+        raise TypeError(f"json-schema: {type(schema).__name__}, an object is needed")
+
+
+def check_together(o: Any) -> None:
+    """ValueError for options that cannot all be followed."""
+    for both, needed in chain(_ways(o), _numbers_of_texts(o), _extras(o)):
+        raise ValueError(f"{both}: they contradict each other, {needed} is needed")
+
+
+def _ways(o: Any) -> Iterator[tuple[str, str]]:
+    """Beams, contrastive search and speculation exclude each other and most of sampling."""
+    ways = [("beams", o.beams > 1), ("contrastive", o.contrastive > 0),
+            ("draft", o.draft is not None), ("lookup", o.lookup > 0)]  # fmt: skip
+    used = [name for name, is_used in ways if is_used]
+    if len(used) > 1:
+        yield f"{used[0]} and {used[1]}", "one of them"
+    if not used:
+        return
+    way = used[0]
+    if o.overflow == "slide":
+        yield f"{way} and overflow slide", "overflow error or truncate"
+    if way in ("draft", "lookup"):
+        return
+    if not o.sampler.greedy:
+        yield f"{way} and temperature {o.temperature}", "temperature 0"
+    if o.sampler.needs_seen:
+        yield f"{way} and penalties of tokens", "one of them"
+    if o.top_p < 1 or o.min_p or o.typical < 1 or (way == "beams" and o.top_k):
+        yield f"{way} and {'top-k, ' * (way == 'beams')}top-p, min-p or typical", "one of them"
+    if way == "contrastive" and o.top_k < 2:
+        yield f"contrastive and top-k {o.top_k}", "top-k 2 or more"
+    if way == "contrastive" and o.constraint:
+        yield f"contrastive and {flag(o.constraint)}", "one of them"
+
+
+def _numbers_of_texts(o: Any) -> Iterator[tuple[str, str]]:
+    if o.beams > 1:
+        if o.n > o.beams:
+            yield f"n {o.n} and beams {o.beams}", "n up to the number of beams"
+        if o.best_of is not None:
+            yield "best-of and beams", "one of them"
+        return
+    if o.length_penalty != 1:
+        yield "length-penalty without beams", "beams above 1"
+    if o.best_of is not None and o.best_of < o.n:
+        yield f"best-of {o.best_of} and n {o.n}", "best-of n or more"
+    if o.rows > 1 and o.sampler.greedy:
+        many = f"n {o.n}" if o.best_of is None else f"best-of {o.best_of}"
+        yield f"{many} and temperature {o.temperature}", "a higher temperature, or beams,"
+
+
+def _extras(o: Any) -> Iterator[tuple[str, str]]:
+    given = [flag(name) for name in CONSTRAINTS if getattr(o, name) is not None]
+    if len(given) > 1:
+        yield f"{given[0]} and {given[1]}", "one of them"
+    if not o.use_cache and o.cache_dtype != "float32":
+        yield f"cache-dtype {o.cache_dtype} without a cache", "a cache"

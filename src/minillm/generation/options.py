@@ -1,0 +1,136 @@
+"""How a text is to be written: all choices in one place, checked once for everybody."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from minillm.generation.option_checks import (
+    CONSTRAINTS,
+    check_kinds,
+    check_together,
+    check_values,
+)
+from minillm.generation.sampling import Sampler
+
+MAX_TOKENS = 200  # where nothing is asked for
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `generate`, `stream`, `complete`, the command line and a server are asked for.
+
+    max_tokens           most tokens to write; None: 200, or fewer where the context ends before
+    temperature          0 takes the most probable token; None: 1, or 0 with beams or contrastive
+    top_k, top_p, min_p, typical, repetition_penalty, frequency_penalty, presence_penalty
+                         as in `Sampler`
+    stop                 a string or several; the text ends before the first of them
+    stop_ids             ids that end the text beside the tokenizer's and the model's own
+    seed, n              n texts; the first is that of n=1, each has a generator of its own
+    best_of              write so many, give the n whose tokens are the most probable on average
+    beams                beam search this wide; length_penalty as in `beam_search`
+    contrastive          contrastive search with this alpha (0 to 1) among the top_k best
+    json_schema, regex, choices, grammar
+                         what the text must be, one of them; json_schema as text or a dict
+    draft, lookup        speculate with a smaller model, or by looking n-grams of this length up in
+                         the text; `ahead` tokens at a time. The result is as without
+    logprobs             log-probabilities, in the model's own distribution, of what was written,
+                         and of this many of the most probable tokens
+    echo                 begin with the prompt
+    overflow             more tokens than the model's context holds: an "error" before anything is
+                         written; "truncate" drops the front of the prompt; "slide" goes on from the
+                         last half of the context, again and again
+    cache_dtype          how keys and values are kept: "float32", "bf16" or "int8"
+    use_cache            False computes every position each time
+
+    Frozen; ValueError or TypeError, one line, for a value that is impossible or contradicts
+    another. Names are those of the command line's flags.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    seed: int = 0
+    n: int = 1
+    best_of: int | None = None
+    beams: int = 1
+    length_penalty: float = 1.0
+    contrastive: float = 0.0
+    json_schema: Any = None
+    regex: str | None = None
+    choices: tuple[str, ...] | None = None
+    grammar: str | None = None
+    draft: Any = field(default=None, repr=False)
+    lookup: int = 0
+    ahead: int = 4
+    logprobs: int | None = None
+    echo: bool = False
+    overflow: str = "error"
+    cache_dtype: str = "float32"
+    use_cache: bool = True
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        searched = self.beams > 1 or self.contrastive > 0
+        settled = {
+            "temperature": float(not searched) if self.temperature is None else self.temperature,
+            "stop": (self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+            "stop_ids": tuple(self.stop_ids),
+            "choices": None if self.choices is None else tuple(self.choices),
+        }
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
+        check_values(self)
+        check_together(self)
+
+    @classmethod
+    def of(cls, **given: Any) -> Options:
+        """Options by name; TypeError for a name that is not known."""
+        known = [part.name for part in fields(cls)]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise TypeError(
+                    f"generate: unknown option {name!r}"
+                    + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+        return cls(**given)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The one that these options describe."""
+        assert self.temperature is not None
+        return Sampler(
+            self.temperature,
+            self.top_k,
+            self.top_p,
+            min_p=self.min_p,
+            typical=self.typical,
+            repetition_penalty=self.repetition_penalty,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+        )
+
+    @property
+    def rows(self) -> int:
+        """How many texts are written."""
+        return self.n if self.best_of is None else self.best_of
+
+    @property
+    def constraint(self) -> str | None:
+        """Which of the constraints is asked for."""
+        return next((name for name in CONSTRAINTS if getattr(self, name) is not None), None)
+
+    @property
+    def speculates(self) -> bool:
+        return self.draft is not None or self.lookup > 0

@@ -1,0 +1,123 @@
+"""From a prompt to the ids that a model reads, and what to do where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from minillm.generation.options import MAX_TOKENS, Options
+from minillm.tokenizers import Tokenizer
+
+
+class Prompt(NamedTuple):
+    """What is read before the first token is drawn.
+
+    ids       of a decoder the prompt, of an encoder-decoder what its target begins with
+    source    what the encoder reads; None for a decoder
+    limit     tokens that may be written
+    notice    what had to be left out, or None
+    """
+
+    ids: list[int]
+    source: list[int] | None
+    limit: int
+    notice: str | None
+
+
+def prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
+    """The control tokens that the tokenizer puts before a text, such as <s>, and those of the text.
+
+    What it would put behind it is left out: the text goes on.
+    """
+    bare, whole = tokenizer.encode(text), tokenizer.encode(text, add_special_tokens=True)
+    fits = (k for k in range(len(whole) + 1) if whole[k : k + len(bare)] == bare)
+    return whole[: next(fits)] if bare else [], bare
+
+
+def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What a decoder reads before it writes; for an empty prompt what stands before every text."""
+    before, ids = prompt_ids(tokenizer, prompt)
+    start = tokenizer.role_ids.get("bos", tokenizer.eos_id)
+    return before + ids if ids or start is None else [start]
+
+
+def prepare(reader: Any, tokenizer: Tokenizer, prompt: str | Sequence[int], o: Options) -> Prompt:
+    """The ids of a prompt, a text or ids, cut as the options say.
+
+    ValueError for a prompt that is empty or does not fit, IndexError for an id the model lacks.
+    """
+    given = None if isinstance(prompt, str) else [int(i) for i in prompt]
+    if reader.kind == "encoder-decoder":
+        if o.echo:
+            raise ValueError(
+                "echo: an encoder-decoder writes another text than its prompt, a decoder is needed"
+            )
+        ids = tokenizer.encode(str(prompt), add_special_tokens=True) if given is None else given
+        if not ids:
+            raise ValueError("generate: a source of 0 tokens, at least 1 is needed")
+        _check(ids, reader.model.config.vocab_size)
+        _, limit, notice = fitted(reader.start_ids, 0, reader.context, o)
+        return Prompt(list(reader.start_ids), ids, limit, notice)
+    ids = first_ids(tokenizer, str(prompt)) if given is None else given
+    kept = len(prompt_ids(tokenizer, str(prompt))[0]) if given is None else _begins(tokenizer, ids)
+    if not ids:
+        raise ValueError(
+            "generate: a prompt of 0 tokens, at least 1 is needed: this tokenizer has no token "
+            "that begins a text"
+        )
+    _check(ids, reader.model.config.vocab_size)
+    ids, limit, notice = fitted(ids, kept, reader.context, o)
+    return Prompt(ids, None, limit, notice)
+
+
+def fitted(
+    ids: list[int], kept: int, context: int | None, o: Options
+) -> tuple[list[int], int, str | None]:
+    """The ids to read, how many may be written after them, and what was left out.
+
+    The last token that is written is not read. `kept` ids at the front are not dropped.
+    """
+    most = MAX_TOKENS if o.max_tokens is None else o.max_tokens
+    if context is None:
+        return ids, most, None
+    room = context + 1 - len(ids)
+    if len(ids) <= context and (o.overflow == "slide" or most <= room):
+        return ids, most, None
+    if o.overflow == "truncate":
+        most = min(most, room) if o.max_tokens is None and room > 0 else most
+        if o.max_tokens is None and room <= 0:
+            most = min(most, context // 2)
+        keep = min(len(ids), context, context + 1 - most)
+        if keep <= kept:
+            raise ValueError(
+                f"generate: max-tokens {most}, at most {context - kept} fit into the model's "
+                f"context of {context} beside a prompt"
+            )
+        if keep == len(ids):
+            return ids, most, None
+        cut = f"the prompt of {len(ids)} tokens is too long, its last {keep - kept} are read"
+        return ids[:kept] + ids[len(ids) - (keep - kept) :], most, cut
+    if len(ids) > context:
+        more = "" if o.overflow == "slide" else "; overflow truncate drops its front"
+        raise ValueError(
+            f"generate: a prompt of {len(ids)} tokens, 1 to {context} (the model's context) "
+            f"are needed{more}"
+        )
+    if o.max_tokens is None:
+        return ids, room, None
+    raise ValueError(
+        f"generate: max-tokens {most} after a prompt of {len(ids)} tokens, at most {room} fit into "
+        f"the model's context of {context}; overflow truncate drops the prompt's front, overflow "
+        "slide what is far behind"
+    )
+
+
+def _begins(tokenizer: Tokenizer, ids: list[int]) -> int:
+    """1 where the first id is one that begins texts."""
+    return int(bool(ids) and ids[0] == tokenizer.role_ids.get("bos"))
+
+
+def _check(ids: list[int], size: int) -> None:
+    for id in ids:
+        if not 0 <= id < size:
+            raise IndexError(f"generate: id {id}, 0 <= id < {size} is needed")

@@ -1,0 +1,135 @@
+"""One text being written: which ids are read next, which one is drawn, and what it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy
+
+from minillm.generation.reading import Reading
+from minillm.generation.sampling import Sampler
+from minillm.generation.stopping import StopText
+from minillm.tokenizers import Tokenizer
+
+CHUNK = 256  # tokens of a prompt that are read at a time, from its multiples on
+
+
+def end_ids(config: Any) -> list[int]:
+    """The ids that end a text to this model: none, one or several."""
+    ends = config.eos_token_id
+    return list(ends) if isinstance(ends, tuple) else [] if ends is None else [ends]
+
+
+class Row:
+    """Ids of one text: those read, those still to be read, and how the next one is drawn.
+
+    `limit` is how many may be drawn, None for no end; `seen` counts tokens for the penalties;
+    `state` is that of a constraint. With `slides`, the last half of the context is read again as
+    the new beginning when it is full, and `slid` says how many positions were kept.
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        unread: Sequence[int],
+        sampler: Sampler,
+        generator: numpy.random.Generator,
+        *,
+        context: int | None = None,
+        whole: bool = False,
+        slides: bool = False,
+        limit: int | None = None,
+        vocab_size: int | None = None,
+        ends: Collection[int] = (),
+        seen: Any = None,
+        state: Any = None,
+    ) -> None:
+        self.reading, self.unread = reading, list(unread)
+        self.sampler, self.generator = sampler, generator
+        self.context, self.whole, self.slides = context, whole, slides
+        self.limit, self.vocab_size, self.ends = limit, vocab_size, ends
+        self.seen, self.state = seen, state
+        self.count = 0
+        self.slid: int | None = None
+
+    def due(self, chunk: int = CHUNK) -> list[int]:
+        """Take the ids to be read now: a chunk, cut at its multiples so that all texts have the
+        same bits; all of them where the model reads texts as a whole."""
+        length = self.reading.length
+        if self.context is not None and length + len(self.unread) > self.context:
+            self._slide()
+            length = 0
+        size = len(self.unread) if self.whole else chunk - length % chunk
+        ids, self.unread = self.unread[:size], self.unread[size:]
+        return ids
+
+    def _slide(self) -> None:
+        assert self.context is not None
+        if not self.slides:
+            raise ValueError(
+                f"generate: the model's context of {self.context} tokens is full; overflow slide "
+                "goes on from its last half"
+            )
+        text = self.reading.ids + self.unread
+        self.unread = text[-max(1, self.context // 2) :]
+        self.reading.rewind(0)
+        self.slid = len(self.unread)
+
+    def draw(self, logits: numpy.ndarray) -> int:
+        """The next id, drawn from logits (V,); it is read next. ValueError for logits that are no
+        distribution, or a constraint that cannot be met."""
+        allowed = None if self.state is None else self.state.allowed(self.left)
+        id = self.sampler.pick(logits[: self.vocab_size], self.generator, self.seen, allowed)
+        self.count += 1
+        self.unread = [id]
+        if id not in self.ends:
+            if self.seen is not None:
+                self.seen.push(id)
+            if self.state is not None:
+                self.state.advance(id)
+        return id
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still be drawn; many where there is no limit."""
+        return 1 << 30 if self.limit is None else self.limit - self.count
+
+
+class Scribe:
+    """Ids to text, whole characters at a time, up to a stop string or the end.
+
+    After a prompt the text goes on: `before`, the last id of it, is not shown.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stops: Sequence[str],
+        ends: Collection[int],
+        limit: int,
+        before: int | None = None,
+    ) -> None:
+        self._decoder, self._stop = tokenizer.stream(), StopText(stops)
+        self._ends, self._limit, self._count = ends, limit, 0
+        if before is not None:
+            self._decoder.push(before)
+
+    def write(self, id: int, state: Any = None) -> tuple[str, str | None]:
+        """What `id` adds, and why the text ends with it: "stop", "length" or None.
+
+        `state` is that of a constraint, which has seen the id.
+        """
+        self._count += 1
+        if id in self._ends:
+            return self.flush(), "stop"
+        text, reason = self._stop.push(self._decoder.push(id)), None
+        if self._stop.stopped or (state is not None and state.finished):
+            reason = "stop"
+        elif self._count >= self._limit:
+            reason = "stop" if state is not None and state.complete else "length"
+        return (text if reason is None else text + self.flush()), reason
+
+    def flush(self) -> str:
+        """What was held back; "" after a stop string."""
+        return self._stop.push(self._decoder.flush()) + self._stop.flush()

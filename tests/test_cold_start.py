@@ -1,0 +1,65 @@
+"""A process imports and builds what its command needs, no more."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from minillm.cli.main import COMMANDS
+from minillm.models import _FILES, FAMILIES
+
+
+def loaded(code: str) -> set[str]:
+    """What a new process has imported after `code`."""
+    ended = f"{code}\nimport sys\nprint('\\n' + ' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", ended], capture_output=True, text=True, encoding="utf-8", check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def command(*words: str) -> str:
+    return (
+        "import contextlib\nfrom minillm.cli.main import main\n"
+        f"with contextlib.suppress(SystemExit):\n    main({list(words)})"
+    )
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("generate", "--help")])
+def test_help_needs_no_numpy(words):
+    assert "numpy" not in loaded(command(*words))
+
+
+def test_opening_a_llama_imports_no_other_family_and_no_training():
+    modules = loaded("from minillm.models import folder, FAMILIES\nFAMILIES['llama'].model")
+    assert "minillm.models.llama" in modules
+    for name in ("bert", "roberta", "distilbert", "t5", "gpt2", "transformer"):
+        assert f"minillm.models.{name}" not in modules
+    for room in ("training", "data", "optim", "tokenizers.training", "tokenizers.unigram"):
+        assert f"minillm.{room}" not in modules
+
+
+def test_each_command_begins_with_its_summary():
+    for name, summary in COMMANDS.items():
+        module = importlib.import_module(f"minillm.cli.{name.replace('-', '_')}")
+        assert module.__doc__.partition("\n")[0] == summary
+
+
+def test_each_family_is_found_under_its_model_types():
+    for file, kinds in _FILES.items():
+        family = importlib.import_module(f"minillm.models.{file}").FAMILY
+        assert family.model_types == kinds
+        for kind in kinds:
+            assert FAMILIES[kind] is family
+    assert set(FAMILIES) == {kind for kinds in _FILES.values() for kind in kinds}
+
+
+@pytest.mark.parametrize("package", ["generation", "models", "tokenizers", "training"])
+def test_lazy_names_are_all_there(package):
+    module = importlib.import_module(f"minillm.{package}")
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name) is vars(module)[name]
+    with pytest.raises(AttributeError, match=f"module 'minillm.{package}' has no attribute 'nil'"):
+        module.nil  # noqa: B018

@@ -1,0 +1,452 @@
+"""Engine: requests side by side, each as if it were alone; what comes out, piece by piece."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+from minillm import Tensor, no_grad
+from minillm.arrays import new_generator
+from minillm.generation import (
+    Engine,
+    Options,
+    Sampler,
+    complete,
+    generate,
+    generate_ids,
+    stream,
+    stream_pieces,
+)
+from minillm.tokenizers import ByteTokenizer, CharTokenizer
+from small_gpt2 import small
+from small_t5 import small as small_t5
+
+LONG = {"n_positions": 64}
+
+
+def letters(end=None, size=13):
+    """Characters a, b, c ... as ids; the id `end` is the end of the text."""
+    tokens = [chr(ord("a") + place) for place in range(size)]
+    special = {}
+    if end is not None:
+        tokens[end] = "<|endoftext|>"
+        special = {"<|endoftext|>": end}
+    return CharTokenizer(tokens, special)
+
+
+def drained(engine, most=1000):
+    """The pieces of each step until nothing is left to do."""
+    steps = []
+    while not engine.idle:
+        steps.append(engine.step())
+        assert len(steps) < most
+    return steps
+
+
+def told(steps, ticket, index=0):
+    pieces = itertools.chain(*steps)
+    return [piece for piece in pieces if piece.ticket is ticket and piece.index == index]
+
+
+class Script:
+    """A decoder that says what it is told to, whatever it reads: logits are one-hot by place."""
+
+    reads_whole = False
+
+    def __init__(self, ids, size=257, context=100, start=1):
+        self.ids, self.start = ids, start
+        self.config = type("Config", (), {})()
+        self.config.kind, self.config.context, self.config.vocab_size = "decoder", context, size
+        self.config.n_layer, self.config.eos_token_id = 1, None
+
+    def eval(self):
+        return self
+
+    def __call__(self, ids, cache):
+        return Tensor(np.zeros((*ids.shape, self.config.vocab_size), np.float32))
+
+    def next_logits(self, ids, cache):
+        place = cache.length + ids.shape[1] - self.start
+        k = Tensor(np.zeros((1, 1, ids.shape[1], 1), np.float32))
+        cache.update(0, k, k)
+        logits = np.zeros((1, self.config.vocab_size), np.float32)
+        logits[0, self.ids[min(place, len(self.ids) - 1)]] = 20
+        return Tensor(logits)
+
+
+def said(data, **options):
+    """(texts, finish reason) of a byte-level model that writes `data`."""
+    model = Script(list(data))
+    pieces = list(
+        stream_pieces(model, ByteTokenizer(), [0], temperature=0, max_tokens=len(data), **options)
+    )
+    assert all(piece.finish_reason is None for piece in pieces[:-1])
+    return [piece.text for piece in pieces], pieces[-1].finish_reason
+
+
+class TestCharacters:
+    def test_a_character_comes_when_its_last_byte_has_come(self):
+        texts, reason = said(b"hi \xf0\x9f\x99\x82!")
+        assert texts == ["h", "i", " ", "", "", "", "🙂", "!"]
+        assert reason == "length"
+
+    def test_what_is_left_of_a_character_at_the_end_is_one_replacement(self):
+        assert said(b"a\xf0\x9f") == (["a", "", "\ufffd"], "length")
+
+    def test_a_byte_that_begins_nothing_is_replaced_at_once(self):
+        assert said(b"a\x80bc") == (["a", "\ufffd", "b", "c"], "length")
+
+    def test_the_rest_of_a_character_that_a_prompt_began(self):
+        model = Script(list("é".encode()[1:] + b"!"), start=2)
+        ids = [[97, "é".encode()[0]]]
+        (text,) = complete(model, ByteTokenizer(), ids, temperature=0, max_tokens=1)
+        assert text.text == "é"
+
+    def test_other_ids_may_end_a_text_too(self):
+        model = Script([*b"ab", 7])
+        (text,) = complete(model, ByteTokenizer(), "x", temperature=0, stop_ids=[7])
+        assert text.text == "ab" and text.ids == [97, 98] and text.finish_reason == "stop"
+
+    def test_at_the_end_token_held_bytes_are_released(self):
+        model = Script([0xF0, 0x9F, 256])
+        pieces = list(stream_pieces(model, ByteTokenizer(), "a", temperature=0))
+        assert [piece.text for piece in pieces] == ["", "", "\ufffd"]
+        assert [piece.id for piece in pieces] == [0xF0, 0x9F, None]
+        assert pieces[-1].finish_reason == "stop"
+
+
+class TestStops:
+    @pytest.mark.parametrize(
+        "data, stop, text, reason",
+        [
+            (b"alpha beta gamma", ["beta"], "alpha ", "stop"),
+            (b"fine\nUs", ["\nUser:"], "fine\nUs", "length"),
+            (b"xabc", ["ab", "abc"], "x", "stop"),
+            (b"stop here", ["stop"], "", "stop"),
+            ("aé!".encode(), ["é"], "a", "stop"),
+            (b"never", ["ab"], "never", "length"),
+        ],
+    )
+    def test_a_text_ends_before_the_first_of_them(self, data, stop, text, reason):
+        texts, finish = said(data, stop=stop)
+        assert "".join(texts) == text and finish == reason
+
+    def test_nothing_of_a_stop_string_is_ever_shown(self):
+        texts, _ = said(b"alpha beta gamma", stop=["beta"])
+        assert texts == ["a", "l", "p", "h", "a", " ", "", "", "", ""]
+
+    def test_the_tokens_are_those_that_were_written(self):
+        (text,) = complete(
+            Script(list(b"alpha beta")), ByteTokenizer(), [[0]], temperature=0, stop="beta"
+        )
+        assert bytes(text.ids) == b"alpha beta" and text.text == "alpha "
+
+    def test_what_is_held_is_released_at_the_end_token(self):
+        model = Script([*b"fine\nUs", 256])
+        (text,) = complete(model, ByteTokenizer(), [[0]], temperature=0, stop="\nUser:")
+        assert text.text == "fine\nUs" and text.finish_reason == "stop"
+
+
+class TestRows:
+    def test_every_request_gets_what_it_gets_alone_whatever_joins_and_leaves(self):
+        model, tokenizer = small(**LONG), letters(12)
+        requests = [
+            (prompt, Options(seed=seed, temperature=heat, max_tokens=most, n=n))
+            for seed, (prompt, heat, most, n) in enumerate(
+                [("abc", 2.0, 20, 1), ("abcdefg", 0, 9, 1), ("l", 1.5, 30, 3), ("kji", 2.0, 1, 2),
+                 ("abcdefgabcdefg", 1.0, 25, 1), ("c", 3.0, 0, 1), ("ggg", 2.0, 40, 2)]
+            )
+        ]  # fmt: skip
+        alone = [Engine(model, tokenizer, chunk=4).complete([p], o) for p, o in requests]
+        assert len({text.text for texts in alone for text in texts}) > 8
+        for order, late, batch in ((1, 0, 8), (-1, 3, 8), (1, 2, 2), (1, 1, 1)):
+            engine = Engine(model, tokenizer, max_batch=batch, chunk=4)
+            tickets, steps = {}, []
+            for place, (prompt, options) in list(enumerate(requests))[::order]:
+                tickets[place] = engine.submit(prompt, options)
+                steps += [engine.step() for _ in range(late)]
+                assert max(len(step) for step in steps or [[]]) <= batch + 6
+            steps += drained(engine)
+            for place, ticket in tickets.items():
+                assert ticket.done and ticket.error is None
+                for index, text in enumerate(alone[place]):
+                    pieces = told(steps, ticket, index)
+                    assert "".join(piece.text for piece in pieces) == text.text
+                    assert [p.id for p in pieces if p.id is not None] == text.ids
+                    assert pieces[-1].finish_reason == text.finish_reason
+
+    def test_the_logits_of_a_row_have_the_same_bits_whatever_is_beside_it(self):
+        model, tokenizer = small(**LONG), letters()
+        options = Options(temperature=0, max_tokens=30, logprobs=13)
+        (alone,) = Engine(model, tokenizer).complete(["abcdefg"], options)
+        engine = Engine(model, tokenizer)
+        texts = engine.complete(["abcdefg", "c", "abc"], options)
+        assert texts[0].logprobs == alone.logprobs  # float64 of every token, bit for bit
+
+    def test_a_long_prompt_holds_nobody_up(self):
+        engine = Engine(small(**LONG), letters(), chunk=2)
+        first = engine.submit("abc", Options(max_tokens=40))
+        engine.step(), engine.step()
+        long = engine.submit("ab" * 10, Options(max_tokens=3))
+        for _ in range(9):
+            assert [piece.ticket for piece in engine.step()] == [first]
+        assert {piece.ticket for piece in engine.step()} == {first, long}
+
+    def test_more_texts_than_rows_wait_for_their_turn(self):
+        engine = Engine(small(**LONG), letters(), max_batch=2)
+        ticket = engine.submit("abc", Options(n=5, max_tokens=4))
+        steps = drained(engine)
+        assert ticket.done
+        assert max(len(step) for step in steps) <= 4
+        same = complete(small(**LONG), letters(), "abc", n=5, max_tokens=4)
+        for index, text in enumerate(same):
+            assert "".join(piece.text for piece in told(steps, ticket, index)) == text.text
+
+    def test_the_first_of_n_is_that_of_one_and_the_others_have_streams_of_their_own(self):
+        model, tokenizer = small(**LONG), letters()
+        (one,) = complete(model, tokenizer, "abc", seed=5, max_tokens=20)
+        texts = complete(model, tokenizer, "abc", seed=5, max_tokens=20, n=4)
+        assert texts[0] == one
+        assert len({text.text for text in texts}) == 4
+        ids = generate_ids(model, [0, 1, 2], Sampler(), new_generator(5, 2), vocab_size=13)
+        assert texts[2].ids == list(itertools.islice(ids, 20))
+        assert complete(model, tokenizer, "abc", seed=5, max_tokens=20, n=2) == texts[:2]
+
+
+class TestCancel:
+    def test_it_acts_within_a_step_and_others_go_on(self):
+        model, tokenizer = small(**LONG), letters()
+        (alone,) = complete(model, tokenizer, "abc", max_tokens=20)
+        engine = Engine(model, tokenizer)
+        gone = engine.submit("abcdefg", Options(max_tokens=50))
+        stays = engine.submit("abc", Options(max_tokens=20))
+        steps = [engine.step() for _ in range(5)]
+        assert told(steps, gone)
+        engine.cancel(gone)
+        later = drained(engine)
+        assert not told(later, gone) and gone.done
+        assert "".join(piece.text for piece in told(steps + later, stays)) == alone.text
+
+    def test_a_prompt_is_given_up_between_two_chunks(self):
+        engine = Engine(small(**LONG), letters(), chunk=2)
+        ticket = engine.submit("ab" * 20, Options())
+        assert engine.step() == []
+        engine.cancel(ticket)
+        assert engine.step() == [] and engine.idle
+
+    def test_what_waits_never_begins(self):
+        engine = Engine(small(**LONG), letters(), max_batch=1)
+        first, second = (engine.submit("abc", Options(max_tokens=5)) for _ in range(2))
+        engine.cancel(second)
+        assert not told(drained(engine), second) and first.done
+
+    def test_leaving_a_stream_early_frees_its_row(self):
+        engine = Engine(small(**LONG), letters())
+        pieces = engine.pieces(engine.submit("abc", Options(max_tokens=50)))
+        next(pieces)
+        pieces.close()
+        assert engine.step() == [] and engine.idle
+
+    def test_from_another_thread_while_steps_run(self):
+        engine = Engine(small(**LONG), letters())
+        tickets = []
+
+        def client():
+            for place in range(50):
+                tickets.append(engine.submit("abc", Options(max_tokens=40, seed=place)))
+                engine.cancel(tickets[-1])
+
+        thread = threading.Thread(target=client)
+        thread.start()
+        while thread.is_alive():
+            engine.step()
+        thread.join()
+        assert drained(engine, 5) is not None and all(ticket.done for ticket in tickets)
+
+
+class TestErrors:
+    def test_a_request_that_goes_wrong_hurts_no_other(self):
+        model = small(**LONG)
+        with no_grad():
+            model.wte.weight[12] = np.nan  # its logit is NaN once "m" can be drawn
+        good, bad = letters(size=12), letters()
+        (alone,) = complete(model, good, "abc", max_tokens=10)
+        engine = Engine(model, good)
+        ticket, other = (engine.submit("abc", Options(max_tokens=10)) for _ in range(2))
+        engine.tokenizer = bad
+        engine.step()
+        engine.tokenizer = good
+        assert isinstance(ticket.error, ValueError) and "NaN" in str(ticket.error)
+        assert "".join(p.text for p in told(drained(engine), other)) == alone.text
+        with pytest.raises(ValueError, match="NaN"):
+            complete(model, bad, "abc")
+
+    @pytest.mark.parametrize(
+        "prompt, options, message",
+        [
+            ("abz", {}, r"unknown character 'z' \(U\+007A\) at position 2"),
+            ("a" * 10, {}, r"a prompt of 10 tokens, 1 to 9 \(the model's context\) are needed"),
+            ("", {}, "a prompt of 0 tokens, at least 1 is needed"),
+            ([], {}, "a prompt of 0 tokens, at least 1 is needed"),
+            ("abc", {"max_tokens": 8}, "max-tokens 8 after a prompt of 3 tokens, at most 7 fit"),
+            ("abc", {"n": 2}, "n: 2 texts in one stream, 1 is needed"),
+            ("abc", {"best_of": 2}, "best-of: 2 texts are compared at their end"),
+            ("abc", {"nonsense": 2}, "unknown option 'nonsense'"),
+        ],
+    )
+    def test_before_anything_is_written(self, prompt, options, message):
+        with pytest.raises((ValueError, TypeError), match=message):
+            stream(small(), letters(), prompt, **options)  # not even begun
+
+    def test_ids_that_the_model_lacks(self):
+        with pytest.raises(IndexError, match="id 13, 0 <= id < 13 is needed"):
+            complete(small(), letters(), [[13]])
+
+    def test_sizes_of_an_engine(self):
+        with pytest.raises(ValueError, match="engine: max_batch 0, 1 or more is needed"):
+            Engine(small(), letters(), max_batch=0)
+
+
+class TestOverflow:
+    """Context 9."""
+
+    def test_without_a_wish_a_text_ends_where_the_context_does(self):
+        (text,) = complete(small(), letters(), "abc")
+        assert len(text.ids) == 7 and text.finish_reason == "length" and text.notices == ()
+
+    def test_the_last_token_is_not_read(self):
+        (text,) = complete(small(), letters(), "abcdefghi", max_tokens=1)
+        assert len(text.ids) == 1
+
+    def test_truncate_drops_the_front_of_the_prompt_and_says_so(self):
+        model, tokenizer = small(), letters()
+        options = {"max_tokens": 5, "seed": 3}
+        (cut,) = complete(model, tokenizer, "abcdefghijkl", overflow="truncate", **options)
+        (same,) = complete(model, tokenizer, "hijkl", **options)
+        assert cut.text == same.text
+        assert cut.notices == ("the prompt of 12 tokens is too long, its last 5 are read",)
+        assert same.notices == ()
+        (fits,) = complete(model, tokenizer, "abc", overflow="truncate", **options)
+        assert fits.notices == () and fits.prompt_tokens == 3
+        (free,) = complete(model, tokenizer, "abcdefghijkl", overflow="truncate", seed=3)
+        assert free.prompt_tokens == 6 and len(free.ids) == 4  # half of the context is left
+
+    def test_truncate_keeps_what_begins_a_text(self):
+        model, tokenizer = small(), letters(12)
+        tokenizer.role_ids["bos"] = 12
+        (cut,) = complete(model, tokenizer, [[12, *range(11)]], overflow="truncate", max_tokens=5)
+        (same,) = complete(model, tokenizer, [[12, 7, 8, 9, 10]], max_tokens=5)
+        assert cut.ids == same.ids
+
+    def test_truncate_cannot_make_room_for_more_than_the_context(self):
+        with pytest.raises(ValueError, match="max-tokens 10, at most 9 fit into the model's cont"):
+            complete(small(), letters(), "abc", overflow="truncate", max_tokens=10)
+
+    def test_slide_goes_on_and_says_so(self):
+        heard = []
+        options = {"max_tokens": 40, "overflow": "slide", "seed": 4}
+        text = "".join(stream(small(), letters(), "abc", on_notice=heard.append, **options))
+        assert heard == ["the context is full, going on from the last 4 tokens"]
+        ids = generate_ids(small(), [0, 1, 2], Sampler(), new_generator(4), overflow="slide")
+        assert letters().decode(list(itertools.islice(ids, 40))) == text
+        (same,) = complete(small(), letters(), ["abc"], **options)
+        assert same.text == text and same.notices == tuple(heard)
+
+    def test_ids_without_end_need_slide(self):
+        ids = generate_ids(small(), [0, 1, 2], Sampler(), new_generator(0))
+        assert len(list(itertools.islice(ids, 7))) == 7
+        with pytest.raises(ValueError, match="generate: the model's context of 9 tokens is full"):
+            next(ids)
+
+
+class TestLikelihood:
+    def test_logprobs_are_those_of_the_model_whatever_the_sampler_does(self):
+        model = small(**LONG)
+        (text,) = complete(
+            model, letters(), "abc", max_tokens=6, logprobs=3, temperature=0.3, top_k=2
+        )
+        ids = [0, 1, 2, *text.ids]
+        with no_grad():
+            logits = model(np.array([ids])).numpy()[0].astype(float)
+        table = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        assert [entry.id for entry in text.logprobs] == text.ids
+        for place, entry in enumerate(text.logprobs, 2):
+            assert entry.logprob == pytest.approx(table[place, entry.id], abs=1e-5)
+            best = np.argsort(-table[place], kind="stable")[:3]
+            assert [id for id, _ in entry.top] == best.tolist()
+            np.testing.assert_allclose([p for _, p in entry.top], table[place, best], atol=1e-5)
+
+    def test_echo_begins_with_the_prompt_and_its_likelihoods(self):
+        model = small(**LONG)
+        options = {"max_tokens": 4, "logprobs": 2, "seed": 1}
+        engine = Engine(model, letters(), chunk=3)
+        (text,) = engine.complete(["abcdefg"], Options(echo=True, **options))
+        (bare,) = engine.complete(["abcdefg"], Options(**options))
+        assert text.text == "abcdefg" + bare.text
+        assert text.ids == [0, 1, 2, 3, 4, 5, 6, *bare.ids]
+        assert text.logprobs[7:] == bare.logprobs
+        assert text.logprobs[0].logprob is None
+        with no_grad():
+            logits = model(np.array([text.ids])).numpy()[0].astype(float)
+        table = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        for place, entry in enumerate(text.logprobs[1:]):
+            assert entry.logprob == pytest.approx(table[place, entry.id], abs=1e-5)
+            assert entry.top[0][0] == table[place].argmax()
+
+    def test_scoring_a_prompt_alone(self):
+        (text,) = complete(small(), letters(), "abcdefghi", echo=True, logprobs=0, max_tokens=0)
+        assert text.text == "abcdefghi" and len(text.logprobs) == 9
+        assert text.finish_reason == "length"
+
+    def test_echo_without_logprobs_is_the_prompt_as_it_was_given(self):
+        pieces = list(stream_pieces(small(), letters(), "abc", echo=True, max_tokens=2))
+        assert pieces[0].text == "abc" and pieces[0].id is None
+        assert generate(small(), letters(), [3, 4], echo=True, max_tokens=0) == "de"
+
+    def test_the_best_of_several_are_those_the_model_finds_most_probable(self):
+        model, tokenizer = small(**LONG), letters(5)
+        options = {"seed": 2, "max_tokens": 8, "temperature": 3.0}
+        all_of_them = complete(model, tokenizer, "abc", n=6, logprobs=0, **options)
+        best = complete(model, tokenizer, "abc", n=2, best_of=6, **options)
+
+        def mean(text):
+            ids = text.ids + [5] * (text.finish_reason == "stop")
+            with no_grad():
+                logits = model(np.array([[0, 1, 2, *ids]])).numpy()[0].astype(float)
+            table = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            return table[np.arange(2, 2 + len(ids)), ids].mean()
+
+        assert {text.finish_reason for text in all_of_them} == {"stop", "length"}
+        right = sorted(all_of_them, key=lambda text: -mean(text))
+        assert [text.ids for text in best] == [text.ids for text in right[:2]]
+        assert best[0].logprobs is None
+
+
+class TestEncoderDecoder:
+    def test_the_prompt_is_the_source(self):
+        model, tokenizer = small_t5(), letters()
+        (text,) = complete(model, tokenizer, "abcd", temperature=0, max_tokens=6)
+        ids = generate_ids(model, [], Sampler(0.0), new_generator(0), source=[0, 1, 2, 3])
+        assert text.ids == list(itertools.islice(ids, 6)) and text.prompt_tokens == 4
+        texts = complete(model, tokenizer, ["abc", "abcdefg", "abcd"], temperature=0, max_tokens=6)
+        assert texts[2] == text
+
+    def test_it_has_nothing_to_echo(self):
+        with pytest.raises(ValueError, match="echo: an encoder-decoder writes another text"):
+            complete(small_t5(), letters(), "abc", echo=True)
+        with pytest.raises(ValueError, match="a source of 0 tokens, at least 1 is needed"):
+            complete(small_t5(), letters(), "")
+
+
+def test_two_streams_of_one_engine_take_turns():
+    engine = Engine(small(**LONG), letters())
+    streams = [
+        engine.pieces(engine.submit("abc", Options(seed=seed, max_tokens=12))) for seed in (1, 2)
+    ]
+    texts = ["", ""]
+    for pair in itertools.zip_longest(*streams):
+        for place, piece in enumerate(pair):
+            texts[place] += piece.text if piece else ""
+    alone = [generate(small(**LONG), letters(), "abc", seed=s, max_tokens=12) for s in (1, 2)]
+    assert texts == alone
