@@ -76,6 +76,17 @@ def test_a_row_has_the_same_bits_in_any_company_and_on_any_threads(case):
     np.testing.assert_array_equal([*zip(first, second)], np.reshape(alone, (6, 2, -1)))
 
 
+def test_a_long_text_beside_a_short_one():
+    """Where the buffers of one have grown and those of the other have not."""
+    model = build("gpt2")
+    ids, reader = text(model, 40), Reader(model)
+    long, short = reader.begin(), reader.begin()
+    reader.read([(long, ids[:30]), (short, ids[:3])])
+    for id in ids[30:]:
+        got, _ = reader.read([(long, [id]), (short, [id])])
+    np.testing.assert_allclose(got, whole(model, ids)[-1], atol=1e-4)
+
+
 def test_more_rows_than_one_call_takes():
     model = build("llama")
     reader = Reader(model)

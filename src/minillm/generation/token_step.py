@@ -330,13 +330,14 @@ class TokenStep:
         positions = numpy.concatenate(
             [numpy.arange(start, start + len(new)) for _, start, new in texts]
         )
-        keys = [self._keys(cache, start + len(new)) for cache, start, new in texts]
+        end = int(positions.max()) + 1  # the plan wants room for every position in every text
+        keys = [self._keys(cache, end) for cache, _, _ in texts]
         if every:
             wanted = list(range(len(ids)))
         else:
             wanted = (numpy.cumsum(counts) - 1).tolist() if last else []
         out = numpy.empty((len(wanted), self.classes), numpy.float32)
-        cos, sin = self._tables(int(positions.max()) + 1)
+        cos, sin = self._tables(end)
         self._plan.run(
             [look_up(positions if placed else ids) for look_up, placed in self._embeddings],
             positions,
