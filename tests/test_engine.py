@@ -1,6 +1,7 @@
 """Engine: requests side by side, each as if it were alone; what comes out, piece by piece."""
 
 import itertools
+import re
 import threading
 
 import numpy as np
@@ -11,6 +12,7 @@ from minillm.arrays import new_generator
 from minillm.generation import (
     Engine,
     Options,
+    Reader,
     Sampler,
     complete,
     generate,
@@ -18,6 +20,8 @@ from minillm.generation import (
     stream,
     stream_pieces,
 )
+from minillm.generation.beams import beam_search
+from minillm.models import GPT2, GPT2Config
 from minillm.tokenizers import ByteTokenizer, CharTokenizer
 from small_gpt2 import small
 from small_t5 import small as small_t5
@@ -33,6 +37,16 @@ def letters(end=None, size=13):
         tokens[end] = "<|endoftext|>"
         special = {"<|endoftext|>": end}
     return CharTokenizer(tokens, special)
+
+
+def random_gpt2(seed, **options):
+    """Far from uniform: greedy texts do not all end in a loop of one id."""
+    sizes = {"vocab_size": 13, "n_positions": 64, "n_embd": 12, "n_layer": 2, "n_head": 3}
+    model, rng = GPT2(GPT2Config(**sizes | options)), np.random.default_rng(seed)
+    with no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(rng.normal(0, 0.7, parameter.shape))
+    return model.eval()
 
 
 def drained(engine, most=1000):
@@ -269,18 +283,18 @@ class TestErrors:
     def test_a_request_that_goes_wrong_hurts_no_other(self):
         model = small(**LONG)
         with no_grad():
-            model.wte.weight[12] = np.nan  # its logit is NaN once "m" can be drawn
-        good, bad = letters(size=12), letters()
-        (alone,) = complete(model, good, "abc", max_tokens=10)
-        engine = Engine(model, good)
-        ticket, other = (engine.submit("abc", Options(max_tokens=10)) for _ in range(2))
-        engine.tokenizer = bad
-        engine.step()
-        engine.tokenizer = good
-        assert isinstance(ticket.error, ValueError) and "NaN" in str(ticket.error)
-        assert "".join(p.text for p in told(drained(engine), other)) == alone.text
+            model.wte.weight[12] = np.nan
+        tokenizer, options = letters(size=12), Options(max_tokens=10)
+        (alone,) = complete(model, tokenizer, "abc", max_tokens=10)
+        engine = Engine(model, tokenizer)
+        tickets = [engine.submit(prompt, options) for prompt in ("abc", [0, 12], "abc")]
+        steps = drained(engine)
+        assert isinstance(tickets[1].error, ValueError) and "NaN" in str(tickets[1].error)
+        assert [piece.finish_reason for piece in told(steps, tickets[1])] == ["error"]
+        for ticket in (tickets[0], tickets[2]):
+            assert "".join(piece.text for piece in told(steps, ticket)) == alone.text
         with pytest.raises(ValueError, match="NaN"):
-            complete(model, bad, "abc")
+            complete(model, tokenizer, [[0, 12]])
 
     @pytest.mark.parametrize(
         "prompt, options, message",
@@ -450,3 +464,108 @@ def test_two_streams_of_one_engine_take_turns():
             texts[place] += piece.text if piece else ""
     alone = [generate(small(**LONG), letters(), "abc", seed=s, max_tokens=12) for s in (1, 2)]
     assert texts == alone
+
+
+class TestSearch:
+    def test_beams_are_those_of_beam_search(self):
+        model, tokenizer = random_gpt2(3), letters(5)
+        options = {"beams": 4, "max_tokens": 8, "length_penalty": 0.5}
+        texts = complete(model, tokenizer, "abc", n=3, logprobs=2, **options)
+        found = beam_search(Reader(model), [0, 1, 2], n=3, ends={5}, vocab_size=13, **options)
+        for text, right in zip(texts, found, strict=True):
+            ended = right.ids[-1] == 5
+            assert text.ids == right.ids[: len(right.ids) - ended]
+            assert text.finish_reason == ("stop" if ended else "length")
+            shown = [entry.logprob for entry in text.logprobs]
+            np.testing.assert_allclose(shown, right.log_probabilities[: len(shown)], atol=1e-5)
+            assert all(len(entry.top) == 2 for entry in text.logprobs)
+        stop = texts[2].text[1]
+        (stopped, *_) = complete(model, tokenizer, "abc", n=3, stop=stop, **options)[2:]
+        assert stopped.text == texts[2].text.partition(stop)[0]
+
+    def test_beams_beside_others_change_nothing(self):
+        model, tokenizer = random_gpt2(3), letters()
+        engine = Engine(model, tokenizer)
+        plain = engine.submit("abcd", Options(max_tokens=12))
+        wide = engine.submit("abc", Options(beams=3, n=2, max_tokens=6))
+        steps = drained(engine)
+        alone = complete(model, tokenizer, "abc", beams=3, n=2, max_tokens=6)
+        assert ["".join(p.text for p in told(steps, wide, i)) for i in (0, 1)] == [
+            text.text for text in alone
+        ]
+        assert "".join(p.text for p in told(steps, plain)) == generate(
+            model, tokenizer, "abcd", max_tokens=12
+        )
+
+    @pytest.mark.parametrize("given", [{"lookup": 2}, {"draft": random_gpt2(4)},
+                                       {"draft": (random_gpt2(4), letters(9))}])  # fmt: skip
+    def test_speculation_gives_the_text_it_gives_without(self, given):
+        model, tokenizer = random_gpt2(3), letters(9)
+        options = {"temperature": 0, "max_tokens": 30, "ahead": 3}
+        plain = complete(model, tokenizer, ["abc", "lkihab"], **options)
+        assert complete(model, tokenizer, ["abc", "lkihab"], **options, **given) == plain
+        engine = Engine(model, tokenizer)
+        tickets = [engine.submit("abc", Options(**options, **given)),
+                   engine.submit("lkihab", Options(**options))]  # fmt: skip
+        steps = drained(engine)
+        for ticket, text in zip(tickets, plain):
+            assert "".join(p.text for p in told(steps, ticket)) == text.text
+
+    def test_lookup_with_a_seed_gives_the_text_it_gives_without(self):
+        model, tokenizer = random_gpt2(3), letters()
+        options = {"temperature": 1.3, "max_tokens": 30, "n": 3, "repetition_penalty": 1.2}
+        plain = complete(model, tokenizer, "abcabc", **options)
+        assert complete(model, tokenizer, "abcabc", lookup=2, **options) == plain
+
+    def test_a_draft_with_another_vocabulary_is_refused(self):
+        draft = random_gpt2(4), letters(12)
+        with pytest.raises(ValueError, match=r"draft: id 12 is .*endoftext.* to it and 'm' to"):
+            stream(random_gpt2(3), letters(), "abc", draft=draft)
+
+
+class TestConstraints:
+    @pytest.mark.parametrize(
+        "given, right",
+        [
+            ({"regex": "(ab|ba){2,9}c"}, "(ab|ba){2,9}c"),
+            ({"choices": ["abba", "cab", "dad"]}, "abba|cab|dad"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "way",
+        [
+            {"temperature": 2.0, "n": 4},
+            {"temperature": 0},
+            {"beams": 3, "n": 2},
+            {"lookup": 2, "temperature": 1.5},
+            {"draft": random_gpt2(4), "temperature": 0},
+        ],
+    )
+    def test_every_text_is_of_the_form_within_its_budget(self, given, right, way):
+        model = random_gpt2(3)
+        for tokenizer, most in ((letters(12), 5), (letters(), 6), (letters(), 20)):
+            texts = complete(model, tokenizer, "abc", max_tokens=most, **given, **way)
+            assert texts
+            for text in texts:
+                assert re.fullmatch(right, text.text) and text.finish_reason == "stop"
+                assert len(text.ids) <= most
+
+    def test_what_cannot_be_met_is_refused_before_anything_is_written(self):
+        for options, message in (
+            ({"regex": "abba", "max_tokens": 3}, "regex: 3 tokens .* at least 4 are needed"),
+            ({"regex": "(", "max_tokens": 3}, "regex: "),
+            ({"choices": ["xyz"]}, "choices: "),
+        ):
+            with pytest.raises(ValueError, match=message):
+                stream(small(), letters(), "abc", **options)
+
+    def test_an_empty_text_that_is_complete(self):
+        (text,) = complete(small(), letters(), "abc", choices=[""], max_tokens=3)
+        assert (text.text, text.finish_reason) == ("", "stop")
+
+    def test_a_row_has_a_state_of_its_own(self):
+        model, tokenizer = random_gpt2(3), letters()
+        options = {"regex": "[a-f]{3}|[g-m]{9}", "temperature": 2.0, "max_tokens": 12}
+        texts = complete(model, tokenizer, ["abc", "d"], n=5, **options)
+        assert {len(text.text) for text in texts} == {3, 9}
+        assert complete(model, tokenizer, "abc", n=5, **options) == texts[:5]

@@ -229,6 +229,8 @@ def test_a_draft_with_an_embedding_of_another_size(size, vocab_size):
 class Alternating:
     """A constraint: even and odd ids in turn; it may end (3) after two ids, and must at the end."""
 
+    finished = False
+
     def __init__(self, count, size, text=()):
         self.count, self.size, self.text = count, size, list(text)
 

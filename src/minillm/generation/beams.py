@@ -20,7 +20,8 @@ class Hypothesis(NamedTuple):
     ids                what follows the prompt, the end token (where it was reached) included
     score              sum of log_probabilities / len(ids)**length_penalty
     log_probabilities  of each id given all before it, in nats, among the ids that may be drawn
-    finished           whether it ended with an end token; else max_tokens cut it
+    finished           whether it ended with an end token, or where a constraint was met if there
+                       is none; else max_tokens cut it
     """
 
     ids: list[int]
@@ -102,7 +103,7 @@ def beam_search(
             raise ValueError("beam search: no token may follow, at least one is needed")
         goes_on = []
         for rank, step in enumerate(steps):
-            ended = step.id in ends
+            ended = step.id in ends or (not ends and _closes(running[step.parent], step))
             if not ended and length < max_tokens:
                 goes_on.append(step)
             elif rank < beams:
@@ -177,6 +178,15 @@ def _steps(
         _Step(float(totals[parent, id]), int(parent), int(id), float(own[parent][id]))
         for parent, id in zip(parents, ids)
     ]
+
+
+def _closes(beam: _Beam, step: _Step) -> bool:
+    """Whether the constraint wants no more after this step, where no token could say so."""
+    if beam.constraint is None:
+        return False
+    after = beam.constraint.fork()
+    after.advance(step.id)
+    return bool(after.finished)
 
 
 def _hypothesis(beam: _Beam, step: _Step, penalty: float, ended: bool) -> Hypothesis:

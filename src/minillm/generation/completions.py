@@ -89,7 +89,7 @@ class Collector:
         if self._ticket.error is not None:
             raise self._ticket.error
         options: Options = self._ticket.options
-        found = [self._completion(pieces) for pieces in self._pieces]
+        found = [self._completion(pieces) for pieces in self._pieces if pieces]
         if options.best_of is None:
             return found
         return [found[place] for place in best_of(self._likelihoods(), options.n)]

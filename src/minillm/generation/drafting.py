@@ -76,6 +76,8 @@ class ModelDraft:
             unread = [id]
             if constraint is not None:
                 constraint.advance(id)
+                if constraint.finished and not self.ends:
+                    break
         for _ in ids[1:]:
             seen.pop()
         return Proposal(ids, distributions)

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy
 
-from minillm.arrays import new_generator
 from minillm.generation.completions import Collector, Completion, Piece, likelihood
 from minillm.generation.options import Options
-from minillm.generation.prompts import prepare
-from minillm.generation.reading import Reader, Reading
-from minillm.generation.sampling import Seen
-from minillm.generation.tickets import Echo, Line, Ticket
-from minillm.generation.writing import CHUNK, Row, Scribe, end_ids
+from minillm.generation.reading import Reader
+from minillm.generation.tickets import Line, Ticket
+from minillm.generation.writer import Writer
+from minillm.generation.writing import CHUNK
 from minillm.tokenizers import Tokenizer
 
 
@@ -42,12 +40,10 @@ class Engine:
                 raise ValueError(f"engine: {name} {size}, 1 or more is needed")
         self.model, self.tokenizer = model, tokenizer
         self.max_batch, self.chunk = max_batch, chunk
-        ends = [*end_ids(model.config), tokenizer.eos_id]
-        self.ends = frozenset(end for end in ends if end is not None)
-        self._readers: dict[tuple[bool, str], Reader] = {}
+        self._writer = Writer(model, tokenizer)
         self._waiting: deque[Ticket] = deque()
         self._filling: Line | None = None  # its prompt is being read
-        self._ready: deque[tuple[Line, numpy.ndarray]] = deque()  # without their first token
+        self._ready: deque[tuple[Line, numpy.ndarray | None]] = deque()  # without their first token
         self._running: list[Line] = []
         self._boxes: dict[Ticket, deque[Piece]] = {}  # of tickets that somebody follows
 
@@ -65,18 +61,7 @@ class Engine:
     ) -> Ticket:
         """Queue a request for a text or ids. Nothing is computed yet, but what can be known to be
         wrong is refused now: ValueError, TypeError or IndexError in one line."""
-        options = Options() if options is None else options
-        for asked, name in (
-            (options.beams > 1, "beams"),
-            (options.contrastive, "contrastive"),
-            (options.speculates, "draft and lookup"),
-            (options.constraint, "json-schema, regex, choices and grammar"),
-            (options.cache_dtype != "float32", f"cache-dtype {options.cache_dtype}"),
-        ):
-            if asked:
-                raise ValueError(f"{name}: not supported here")
-        prepared = prepare(self._reader(options), self.tokenizer, prompt, options)
-        ticket = Ticket(prepared, prompt, options, on_notice)
+        ticket = self._writer.ticket(prompt, options or Options(), on_notice)
         self._waiting.append(ticket)
         return ticket
 
@@ -96,7 +81,7 @@ class Engine:
                 continue
             if line is self._filling:
                 self._filling = None
-                self._ready.extend((each, logits) for each in self._lines(line))
+                self._ready.extend((each, logits) for each in self._writer.lines(line))
             else:
                 self._write(line, logits, pieces)
         while self._ready and len(self._running) < self.max_batch:
@@ -145,106 +130,72 @@ class Engine:
                 self._boxes.get(piece.ticket, rest).append(piece)
         return rest
 
-    def _reader(self, options: Options) -> Reader:
-        key = options.use_cache, options.cache_dtype
-        if key not in self._readers:
-            self._readers[key] = Reader(self.model, use_cache=options.use_cache)
-        return self._readers[key]
-
     def _begin_next(self, pieces: list[Piece]) -> None:
-        """Turn to the prompt that waits longest."""
+        """Turn to the request that waits longest. A search with beams runs to its end at once."""
         while self._waiting:
             ticket = self._waiting.popleft()
             if ticket.cancelled:
                 continue
             try:
-                reader, prompt = self._reader(ticket.options), ticket.prompt
-                row = self._row(ticket, 0, reader.begin(prompt.source), prompt.ids)
-                if ticket.options.echo and ticket.logprobs is not None:
-                    ticket.echo = Echo(reader.begin(), prompt.ids, ticket.logprobs)
-                self._filling = Line(ticket, 0, row, self._scribe(ticket))
+                if ticket.options.beams > 1:
+                    pieces += self._writer.searched(ticket)
+                    ticket.left = 0
+                elif ticket.options.searches:
+                    self._ready.extend((line, None) for line in self._writer.guessed(ticket))
+                else:
+                    self._filling = self._writer.filling(ticket)
                 return
             except Exception as error:
                 self._fail(ticket, error, pieces)
 
-    def _row(self, ticket: Ticket, index: int, reading: Reading, unread: Sequence[int]) -> Row:
-        o, reader = ticket.options, self._reader(ticket.options)
-        return Row(
-            reading,
-            unread,
-            o.sampler,
-            new_generator(o.seed, index) if index else new_generator(o.seed),
-            context=reader.context,
-            whole=not o.use_cache or getattr(self.model, "reads_whole", False),
-            slides=o.overflow == "slide",
-            limit=ticket.prompt.limit,
-            vocab_size=self.tokenizer.vocab_size,
-            ends=self.ends.union(o.stop_ids),
-            seen=Seen(ticket.prompt.ids) if o.sampler.needs_seen else None,
-        )
-
-    def _scribe(self, ticket: Ticket) -> Scribe:
-        goes_on = ticket.prompt.source is None
-        before = ticket.prompt.ids[-1] if goes_on else None
-        ends = self.ends.union(ticket.options.stop_ids)
-        return Scribe(self.tokenizer, ticket.options.stop, ends, ticket.prompt.limit, before)
-
-    def _lines(self, first: Line) -> Iterator[Line]:
-        """One for each text of a request whose prompt was read, each with its own reading."""
-        yield first
-        ticket, reading = first.ticket, first.row.reading
-        for index in range(1, ticket.options.rows):
-            row = self._row(ticket, index, reading.fork(), [])
-            yield Line(ticket, index, row, self._scribe(ticket))
-
-    def _read(self, lines: Sequence[Line]) -> list[tuple[Line, numpy.ndarray]]:
-        """Let every line read what is due."""
+    def _read(self, lines: Sequence[Line]) -> list[tuple[Line, numpy.ndarray | None]]:
+        """Let every line read what is due; None for those that read by themselves."""
         groups: dict[Reader, list[tuple[Line, list[int]]]] = {}
+        found: list[tuple[Line, numpy.ndarray | None]] = []
         for line in lines:
-            reader, ids = self._reader(line.ticket.options), line.row.due(self.chunk)
+            if line.row.reading is None:
+                found.append((line, None))
+                continue
+            reader, ids = self._writer.reader(line.ticket.options), line.row.due(self.chunk)
             groups.setdefault(reader, []).append((line, ids))
             if line.row.slid is not None:
                 line.ticket.tell(
                     f"the context is full, going on from the last {line.row.slid} tokens"
                 )
             if line is self._filling and line.ticket.echo is not None:
-                line.ticket.echo.read(reader, ids, self.tokenizer.vocab_size)
-        found = []
+                line.ticket.echo.read(reader, ids, self._writer.size)
         for reader, group in groups.items():
             logits = reader.read([(line.row.reading, ids) for line, ids in group])
             found += [(line, row) for (line, _), row in zip(group, logits)]
         return found
 
-    def _start(self, line: Line, logits: numpy.ndarray, pieces: list[Piece]) -> None:
+    def _start(self, line: Line, logits: numpy.ndarray | None, pieces: list[Piece]) -> None:
         """The first token of a text, and its prompt before it where that is wanted."""
-        ticket = line.ticket
+        ticket, state = line.ticket, line.row.state
         if ticket.options.echo:
             pieces += ticket.echoed(line.index, self.tokenizer)
-        if ticket.prompt.limit:
+        if state is not None and state.finished:
+            self._finish(line, Piece(ticket, line.index, "", finish_reason="stop"), pieces)
+        elif not ticket.prompt.limit:
+            self._finish(line, Piece(ticket, line.index, "", finish_reason="length"), pieces)
+        else:
             self._running.append(line)
             self._write(line, logits, pieces)
-        else:
-            self._finish(line, Piece(ticket, line.index, "", finish_reason="length"), pieces)
 
-    def _write(self, line: Line, logits: numpy.ndarray, pieces: list[Piece]) -> None:
+    def _write(self, line: Line, logits: numpy.ndarray | None, pieces: list[Piece]) -> None:
         """Draw the next token of a text."""
         ticket = line.ticket
         try:
             id = line.row.draw(logits)
-            logprob, top = self._likelihood(ticket, logits, id)
+            logprob = top = None
+            if ticket.logprobs is not None and logits is not None:
+                _, logprob, top = likelihood(logits, id, ticket.logprobs, self._writer.size)
             text, reason = line.scribe.write(id, line.row.state)
         except Exception as error:
             self._fail(ticket, error, pieces)
             return
         shown = None if id in line.row.ends else id
         self._finish(line, Piece(ticket, line.index, text, shown, logprob, top, reason), pieces)
-
-    def _likelihood(
-        self, ticket: Ticket, logits: numpy.ndarray, id: int
-    ) -> tuple[float | None, list[tuple[int, float]] | None]:
-        if ticket.logprobs is None:
-            return None, None
-        return likelihood(logits, id, ticket.logprobs, self.tokenizer.vocab_size)[1:]
 
     def _finish(self, line: Line, piece: Piece, pieces: list[Piece]) -> None:
         pieces.append(piece)

@@ -103,6 +103,8 @@ def _ways(o: Any) -> Iterator[tuple[str, str]]:
     if not used:
         return
     way = used[0]
+    if way != "beams" and (o.logprobs is not None or o.best_of is not None):
+        yield f"{way} and {'logprobs' if o.best_of is None else 'best-of'}", "one of them"
     if o.overflow == "slide":
         yield f"{way} and overflow slide", "overflow error or truncate"
     if way in ("draft", "lookup"):

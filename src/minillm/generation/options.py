@@ -132,5 +132,6 @@ class Options:
         return next((name for name in CONSTRAINTS if getattr(self, name) is not None), None)
 
     @property
-    def speculates(self) -> bool:
-        return self.draft is not None or self.lookup > 0
+    def searches(self) -> bool:
+        """Whether ids come from a search that reads by itself, not from the sampler's draws."""
+        return self.draft is not None or self.lookup > 0 or self.contrastive > 0

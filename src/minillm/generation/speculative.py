@@ -60,7 +60,7 @@ class Speculation(Iterator[int]):
             fresh = self._checked(rows, proposal)
             self.reading.rewind(len(self._text) - 1)
             self.draft.keep(len(self._text) - 1)
-            ended = fresh[-1] in self._ends
+            ended = fresh[-1] in self._ends or self._closed
             yield from fresh
             if self._left and not ended:
                 unread, proposal = self._text[-1:], self._proposal()
@@ -99,13 +99,18 @@ class Speculation(Iterator[int]):
             if id != drafted:
                 break
             self.accepted += 1
-            if id in self._ends:
+            if id in self._ends or self._closed:
                 break
         self.drafted += len(proposal.ids)
         if self._adaptive and proposal.ids:
             kept = fresh[: len(proposal.ids)] == proposal.ids
             self._ahead = min(self._most, self._ahead + 2) if kept else max(1, self._ahead - 1)
         return fresh
+
+    @property
+    def _closed(self) -> bool:
+        """Whether the constraint wants no more, and no token could say so."""
+        return not self._ends and self._constraint is not None and self._constraint.finished
 
     def _choice(
         self,
@@ -158,7 +163,8 @@ def speculate(
     Greedy decoding gives the same ids as without drafts, and so does `lookup` with any sampler and
     seed. Sampling with a draft model gives other ids of the same distribution; the same seed gives
     the same again. `sampler` with its penalties, and `allowed`, the state of a constraint, hold for
-    drafted ids too. Ends with an id of `ends`, after max_tokens (None: never), or with the
+    drafted ids too. Ends with an id of `ends`, or where the constraint is finished if there are
+    none, after max_tokens (None: never), or with the
     ValueError of a full context. A draft with a shorter context stops proposing there; to a model
     whose logits depend on the pieces it reads (`reads_whole`), none is made at all. An
     encoder-decoder is given its `source`; a draft of one encodes it too.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from minillm.generation.completions import Logprob, Piece, likelihood
 from minillm.generation.options import Options
 from minillm.generation.prompts import Prompt
 from minillm.generation.reading import Reader, Reading
-from minillm.generation.writing import Row, Scribe
+from minillm.generation.writing import Scribe
 from minillm.tokenizers import Tokenizer
 
 
@@ -27,6 +28,7 @@ class Ticket:
     ) -> None:
         self.prompt, self.text, self.options = prompt, text, options
         self.prompt_tokens = len(prompt.ids if prompt.source is None else prompt.source)
+        self.constraint: Any = None
         self.error: Exception | None = None
         self.cancelled = False
         self.notices: list[str] = []
@@ -64,7 +66,8 @@ class Ticket:
 class Line:
     """One text of a request: its ids, and what becomes of them."""
 
-    def __init__(self, ticket: Ticket, index: int, row: Row, scribe: Scribe) -> None:
+    def __init__(self, ticket: Ticket, index: int, row: Any, scribe: Scribe) -> None:
+        """`row` is a Row or a Drawn."""
         self.ticket, self.index, self.row, self.scribe = ticket, index, row, scribe
         self.over = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -94,6 +94,24 @@ class Row:
     def left(self) -> int:
         """Tokens that may still be drawn; many where there is no limit."""
         return 1 << 30 if self.limit is None else self.limit - self.count
+
+
+class Drawn:
+    """Ids that are read and drawn elsewhere, in the place of a Row; `state` follows them."""
+
+    reading = None
+
+    def __init__(self, ids: Iterator[int], ends: Collection[int], state: Any) -> None:
+        self.unread: list[int] = []
+        self.ends, self.state = ends, state
+        self._ids = ids
+
+    def draw(self, logits: None = None) -> int:
+        """The next id."""
+        id = next(self._ids)
+        if self.state is not None and id not in self.ends:
+            self.state.advance(id)
+        return id
 
 
 class Scribe:

@@ -1,0 +1,189 @@
+"""From requests to lines: what reads, draws and writes each text that was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from minillm.arrays import new_generator
+from minillm.generation import constraints
+from minillm.generation.beams import Hypothesis, beam_search
+from minillm.generation.completions import Piece, likelihood
+from minillm.generation.drafting import require_same_vocabulary
+from minillm.generation.options import Options
+from minillm.generation.prompts import prepare
+from minillm.generation.reading import Reader, Reading
+from minillm.generation.sampling import Seen
+from minillm.generation.speculative import speculate
+from minillm.generation.tickets import Echo, Line, Ticket
+from minillm.generation.writing import Drawn, Row, Scribe, end_ids
+from minillm.tokenizers import Tokenizer
+
+
+class Writer:
+    """Makes tickets of requests and lines of tickets, for one model and its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.size = tokenizer.vocab_size
+        ends = [*end_ids(model.config), tokenizer.eos_id]
+        self._ends = frozenset(end for end in ends if end is not None)
+        self._readers: dict[tuple[int, bool, str], Reader] = {}
+
+    def reader(self, options: Options, model: Any = None) -> Reader:
+        """The one that reads as the options say."""
+        model = self.model if model is None else model
+        key = id(model), options.use_cache, options.cache_dtype
+        if key not in self._readers:
+            self._readers[key] = Reader(model, use_cache=options.use_cache)
+        return self._readers[key]
+
+    def ends(self, options: Options) -> frozenset[int]:
+        """The ids that end a text."""
+        return self._ends.union(options.stop_ids)
+
+    def ticket(
+        self,
+        prompt: str | Sequence[int],
+        options: Options,
+        on_notice: Callable[[str], None] | None,
+    ) -> Ticket:
+        """ValueError, TypeError or IndexError for all that can be known to be wrong."""
+        prepared = prepare(self.reader(options), self.tokenizer, prompt, options)
+        ticket = Ticket(prepared, prompt, options, on_notice)
+        ticket.constraint = self._constraint(options)
+        state = self.state(ticket)
+        if state is not None and not state.finished:
+            state.allowed(prepared.limit)  # a ValueError if it cannot be met
+        if isinstance(options.draft, tuple):
+            require_same_vocabulary(self.tokenizer, options.draft[1])
+        return ticket
+
+    def _constraint(self, options: Options) -> Any:
+        name = options.constraint
+        if name is None:
+            return None
+        given = getattr(options, name)
+        if name == "json_schema" and isinstance(given, str):
+            given = json.loads(given)
+        return getattr(constraints, name)(given, self.tokenizer)
+
+    def state(self, ticket: Ticket) -> Any:
+        """Of the constraint, at the beginning of a text."""
+        if ticket.constraint is None:
+            return None
+        return ticket.constraint.start(ends=self.ends(ticket.options))
+
+    def filling(self, ticket: Ticket) -> Line:
+        """The line that reads the prompt; it becomes the first text."""
+        reader, prompt = self.reader(ticket.options), ticket.prompt
+        row = self._row(ticket, 0, reader.begin(prompt.source), prompt.ids)
+        if ticket.options.echo and ticket.logprobs is not None:
+            ticket.echo = Echo(reader.begin(), prompt.ids, ticket.logprobs)
+        return Line(ticket, 0, row, self._scribe(ticket))
+
+    def lines(self, first: Line) -> Iterator[Line]:
+        """One for each text of a request whose prompt was read, each with its own reading."""
+        yield first
+        ticket, reading = first.ticket, first.row.reading
+        for index in range(1, ticket.options.rows):
+            row = self._row(ticket, index, reading.fork(), [])
+            yield Line(ticket, index, row, self._scribe(ticket))
+
+    def guessed(self, ticket: Ticket) -> Iterator[Line]:
+        """Lines that read by themselves: those of speculative decoding."""
+        o = ticket.options
+        model = o.draft[0] if isinstance(o.draft, tuple) else o.draft
+        for index in range(o.rows):
+            ids = speculate(
+                self.reader(o),
+                ticket.prompt.ids[len(self.reader(o).start_ids) :],
+                o.sampler,
+                self._generator(o, index),
+                draft=None if model is None else self.reader(o, model),
+                lookup=o.lookup,
+                ahead=o.ahead,
+                source=ticket.prompt.source,
+                vocab_size=self.size,
+                ends=self.ends(o),
+                max_tokens=ticket.prompt.limit,
+                allowed=self.state(ticket),
+            )
+            row = Drawn(ids, self.ends(o), self.state(ticket))
+            yield Line(ticket, index, row, self._scribe(ticket))
+
+    def searched(self, ticket: Ticket) -> Iterator[Piece]:
+        """All pieces of the texts of a beam search, best first."""
+        o, reader = ticket.options, self.reader(ticket.options)
+        found = beam_search(
+            reader,
+            ticket.prompt.ids[len(reader.start_ids) :],
+            source=ticket.prompt.source,
+            beams=o.beams,
+            max_tokens=ticket.prompt.limit,
+            ends=self.ends(o),
+            length_penalty=o.length_penalty,
+            n=o.n,
+            vocab_size=self.size,
+            allowed=self.state(ticket),
+        )
+        for index, hypothesis in enumerate(found):
+            if o.echo:
+                yield from ticket.echoed(index, self.tokenizer)
+            yield from self._told(ticket, index, hypothesis)
+
+    def _told(self, ticket: Ticket, index: int, text: Hypothesis) -> Iterator[Piece]:
+        scribe, state, ends = self._scribe(ticket), self.state(ticket), self.ends(ticket.options)
+        if not text.ids:
+            yield Piece(ticket, index, "", finish_reason="length")
+        likely = self._likelihoods(ticket, text.ids)
+        for id in text.ids:
+            if state is not None and id not in ends:
+                state.advance(id)
+            words, reason = scribe.write(id, state)
+            logprob, top = (None, None) if likely is None else next(likely)
+            yield Piece(ticket, index, words, None if id in ends else id, logprob, top, reason)
+            if reason is not None:
+                return
+
+    def _likelihoods(self, ticket: Ticket, ids: list[int]) -> Iterator[Any] | None:
+        """(log-probability, most probable ids) of ids that follow the prompt."""
+        if ticket.logprobs is None:
+            return None
+        reader = self.reader(ticket.options)
+        reading = reader.begin(ticket.prompt.source)
+        rows = [reader.read([(reading, ticket.prompt.ids)])[0]]
+        if len(ids) > 1:
+            rows.extend(reader.read([(reading, ids[:-1])], every=True)[0])
+        top = ticket.logprobs
+        return (likelihood(row, id, top, self.size)[1:] for row, id in zip(rows, ids))
+
+    def _row(self, ticket: Ticket, index: int, reading: Reading, unread: Sequence[int]) -> Row:
+        o, reader = ticket.options, self.reader(ticket.options)
+        return Row(
+            reading,
+            unread,
+            o.sampler,
+            self._generator(o, index),
+            context=reader.context,
+            whole=not o.use_cache or getattr(self.model, "reads_whole", False),
+            slides=o.overflow == "slide",
+            limit=ticket.prompt.limit,
+            vocab_size=self.size,
+            ends=self.ends(o),
+            seen=Seen(ticket.prompt.ids) if o.sampler.needs_seen else None,
+            state=self.state(ticket),
+        )
+
+    @staticmethod
+    def _generator(o: Options, index: int) -> Any:
+        """The stream of draws of one text: that of the seed for the first."""
+        return new_generator(o.seed, index) if index else new_generator(o.seed)
+
+    def _scribe(self, ticket: Ticket) -> Scribe:
+        goes_on = ticket.prompt.source is None and ticket.constraint is None
+        last = ticket.prompt.ids[-1]
+        before = last if goes_on and last < self.size else None
+        o = ticket.options
+        return Scribe(self.tokenizer, o.stop, self.ends(o), ticket.prompt.limit, before)
