@@ -21,6 +21,7 @@ from minillm.generation import (
     stream_pieces,
 )
 from minillm.generation.beams import beam_search
+from minillm.generation.contrastive import contrastive_search
 from minillm.models import GPT2, GPT2Config
 from minillm.tokenizers import ByteTokenizer, CharTokenizer
 from small_gpt2 import small
@@ -516,6 +517,15 @@ class TestSearch:
         options = {"temperature": 1.3, "max_tokens": 30, "n": 3, "repetition_penalty": 1.2}
         plain = complete(model, tokenizer, "abcabc", **options)
         assert complete(model, tokenizer, "abcabc", lookup=2, **options) == plain
+
+    def test_contrastive_search_up_to_the_end_of_the_context(self):
+        model, tokenizer = random_gpt2(3, n_positions=20), letters()
+        options = {"contrastive": 0.5, "top_k": 3}
+        (text,) = complete(model, tokenizer, "abc", **options)
+        found = contrastive_search(Reader(model), [0, 1, 2], alpha=0.5, top_k=3, max_tokens=17)
+        assert text.ids == list(found) and text.finish_reason == "length"
+        with pytest.raises(ValueError, match="at most 17 fit"):
+            complete(model, tokenizer, "abc", max_tokens=18, **options)
 
     def test_a_draft_with_another_vocabulary_is_refused(self):
         draft = random_gpt2(4), letters(12)

@@ -80,6 +80,7 @@ def fitted(
     most = MAX_TOKENS if o.max_tokens is None else o.max_tokens
     if context is None:
         return ids, most, None
+    context -= o.contrastive > 0  # which reads what it writes last, too
     room = context + 1 - len(ids)
     if len(ids) <= context and (o.overflow == "slide" or most <= room):
         return ids, most, None

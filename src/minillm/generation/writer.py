@@ -10,6 +10,7 @@ from minillm.arrays import new_generator
 from minillm.generation import constraints
 from minillm.generation.beams import Hypothesis, beam_search
 from minillm.generation.completions import Piece, likelihood
+from minillm.generation.contrastive import contrastive_search
 from minillm.generation.drafting import require_same_vocabulary
 from minillm.generation.options import Options
 from minillm.generation.prompts import prepare
@@ -92,26 +93,35 @@ class Writer:
             yield Line(ticket, index, row, self._scribe(ticket))
 
     def guessed(self, ticket: Ticket) -> Iterator[Line]:
-        """Lines that read by themselves: those of speculative decoding."""
+        """Lines that read by themselves: those of speculative decoding and contrastive search."""
         o = ticket.options
-        model = o.draft[0] if isinstance(o.draft, tuple) else o.draft
         for index in range(o.rows):
-            ids = speculate(
-                self.reader(o),
-                ticket.prompt.ids[len(self.reader(o).start_ids) :],
-                o.sampler,
-                self._generator(o, index),
-                draft=None if model is None else self.reader(o, model),
-                lookup=o.lookup,
-                ahead=o.ahead,
-                source=ticket.prompt.source,
-                vocab_size=self.size,
-                ends=self.ends(o),
-                max_tokens=ticket.prompt.limit,
-                allowed=self.state(ticket),
-            )
-            row = Drawn(ids, self.ends(o), self.state(ticket))
+            row = Drawn(self._ids(ticket, index), self.ends(o), self.state(ticket))
             yield Line(ticket, index, row, self._scribe(ticket))
+
+    def _ids(self, ticket: Ticket, index: int) -> Iterator[int]:
+        o, reader = ticket.options, self.reader(ticket.options)
+        prompt = ticket.prompt.ids[len(reader.start_ids) :]
+        common: dict[str, Any] = {
+            "source": ticket.prompt.source,
+            "vocab_size": self.size,
+            "ends": self.ends(o),
+            "max_tokens": ticket.prompt.limit,
+        }
+        if o.contrastive:
+            return contrastive_search(reader, prompt, alpha=o.contrastive, top_k=o.top_k, **common)
+        model = o.draft[0] if isinstance(o.draft, tuple) else o.draft
+        return speculate(
+            reader,
+            prompt,
+            o.sampler,
+            self._generator(o, index),
+            draft=None if model is None else self.reader(o, model),
+            lookup=o.lookup,
+            ahead=o.ahead,
+            allowed=self.state(ticket),
+            **common,
+        )
 
     def searched(self, ticket: Ticket) -> Iterator[Piece]:
         """All pieces of the texts of a beam search, best first."""
