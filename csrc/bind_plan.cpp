@@ -126,13 +126,15 @@ class BoundPlan {
         const float* cosines = half_ ? args_.input(cos, "cos", {angles, half_}) : nullptr;
         const float* sines = half_ ? args_.input(sin, "sin", {angles, half_}) : nullptr;
         std::vector<const Keys*> pointers;
-        int64_t room = half_ ? angles : INT64_MAX;
-        for (const BoundKeys* one : keys) {
-            check(*one);
-            pointers.push_back(&one->layers);
-            for (const LayerKeys& layer : one->layers) room = std::min(room, layer.capacity);
+        std::vector<int64_t> room(keys.size(), half_ ? angles : INT64_MAX);
+        for (size_t i = 0; i < keys.size(); i++) {
+            check(*keys[i]);
+            pointers.push_back(&keys[i]->layers);
+            for (const LayerKeys& layer : keys[i]->layers)
+                room[i] = std::min(room[i], layer.capacity);
         }
-        args_.require_ids(position, count, "positions", room);
+        for (int64_t i = 0; i < count; i++)
+            args_.require_ids(position + i, 1, "positions", room[text[i]]);
         int64_t before = -1;
         for (const int64_t row : wanted) {
             if (row <= before || row >= count) args_.fail("wanted rows must rise below the tokens");

@@ -207,7 +207,5 @@ class Reader:
             if self.kind == "encoder-decoder":
                 logits = self.model.decode(row, reading.memory, None, reading.cache).numpy()[0]
                 return logits if every else logits[-1]
-            if not last and not every:
-                return self.model.features(row, reading.cache).numpy()
             read = self.model if every else self.model.next_logits
             return read(row, reading.cache).numpy()[0]

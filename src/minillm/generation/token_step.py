@@ -18,6 +18,7 @@ from minillm import kernels
 from minillm.arrays import Array
 from minillm.blocks import KINDS
 from minillm.generation.cache import Cache
+from minillm.models.pretrained import Pretrained
 from minillm.nn import blocks_of
 from minillm.op import Op, recording
 from minillm.ops import block_embedding, embedding
@@ -263,6 +264,12 @@ class TokenStep:
         library = kernels.library(numpy)
         if library is None:
             raise Unplanned("the extension is not in use")
+        if not isinstance(model, Pretrained):
+            raise Unplanned("what is no model of a family cannot be recorded")
+        if model.config.kind != "decoder":
+            raise Unplanned("a decoder that attends to a source has no step")
+        if model.config.context <= POSITION:
+            raise Unplanned("a context of one token has no second one to record")
         self._runtime = library.runtime
         record = Recorder(model)
         self._embeddings = record.inputs

@@ -11,6 +11,8 @@ from minillm import nn
 class Pretrained(nn.Module):
     """A module that is a whole model of a family."""
 
+    config: Any
+
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> Self:
         """The model of a folder, a .gguf file or a name, which is fetched from the hub if need be.
