@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import argparse
 
+from minillm.cli.decoding_flags import SETTINGS, add_flags, given
+
+MAX_TOKENS = 1024
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
     parser.add_argument("--system", metavar="TEXT", help="system message")
-    parser.add_argument(
-        "--max-tokens", type=int, default=1024, metavar="N", help="longest answer (1024)"
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (0.8)"
-    )
-    parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="only the K best, 0 for all (0)"
-    )
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="only the nucleus (1)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the first answer, then N + 1 ... (0)"
+    add_flags(
+        parser,
+        SETTINGS,
+        max_tokens=f"most tokens of an answer ({MAX_TOKENS:,})",
+        temperature="0 is greedy (0.8)",
+        seed="of the first answer, then N + 1 and so on (0)",
     )
     parser.add_argument(
         "--context", type=int, metavar="N", help="use less of the context than the model has"
@@ -34,16 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
     from minillm.cli.keyboard import Messages
-    from minillm.cli.talk import Settings, Talk
+    from minillm.cli.talk import Talk
     from minillm.cli.texts import read_file
     from minillm.generation.conversation import Conversation
+    from minillm.generation.options import Options
     from minillm.models.folder import load
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
-    settings = Settings(
-        arguments.max_tokens, arguments.temperature, arguments.top_k, arguments.top_p
-    )
+    options = Options.of(**({"max_tokens": MAX_TOKENS} | given(arguments)))
+    if arguments.context is not None and arguments.context < 1:
+        raise ValueError(f"--context: {arguments.context}, 1 or more is needed")
     model, tokenizer = load(arguments.model)
     if model.config.kind != "decoder":
         raise ValueError(f"chat: the model is an {model.config.kind}, a decoder is needed")
@@ -55,9 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
             "one (minillm generate continues texts without)"
         )
     limits = [n for n in (model.config.context, arguments.context) if n is not None]
-    if arguments.context is not None and arguments.context < 1:
-        raise ValueError(f"--context: {arguments.context}, 1 or more is needed")
     context = min(limits, default=None)
     conversation = Conversation(tokenizer, arguments.system, context)
-    talk = Talk(model, conversation, settings, arguments.seed)
-    return talk.run(Messages(arguments.history))
+    return Talk(model, conversation, options).run(Messages(arguments.history))

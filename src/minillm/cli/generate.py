@@ -3,83 +3,61 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+import time
+from typing import Any
 
+from minillm.cli.decoding_flags import FLAGS, add_flags, given
 from minillm.cli.main import OK, tell
-from minillm.training.console import Console, visible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
     parser.add_argument("--prompt", default="", help="text to continue, - to read it from stdin")
-    parser.add_argument(
-        "--max-tokens", type=int, metavar="N", help="length (200, or what the context leaves)"
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (0.8)"
-    )
-    parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="only the K best, 0 for all (0)"
-    )
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="only the nucleus (1)"
-    )
-    parser.add_argument(
-        "--overflow",
-        choices=("error", "truncate", "slide"),
-        default="error",
-        help="more than the context: refuse, drop the prompt's front, or what is far behind",
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (0)")
+    parser.add_argument("--chat", action="store_true", help="put the prompt as a chat message")
+    parser.add_argument("--echo", action="store_true", help="write the prompt before the text")
+    add_flags(parser, FLAGS)
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--no-cache", action="store_true", help="compute every position each time")
     parser.add_argument("--json", action="store_true", help="print a JSON object when it is done")
+    parser.add_argument("--verbose", action="store_true", help="say how fast it was")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
-    from minillm.cli.texts import decoded
-    from minillm.generation import stream
-    from minillm.generation.prompts import first_ids
+    from minillm.cli.written import Written
+    from minillm.generation.options import Options
     from minillm.models.folder import load
 
-    if arguments.seed < 0:
-        raise ValueError(f"--seed: {arguments.seed}, 0 or more is needed")
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
+    asked = given(arguments) | {"echo": arguments.echo, "use_cache": not arguments.no_cache}
+    Options.of(**asked)  # before a model is read
+    begin = time.perf_counter()
     model, tokenizer = load(arguments.model)
-    prompt = arguments.prompt
+    seconds = time.perf_counter() - begin
+    prompt = _prompt(arguments, model, tokenizer)
+    if "draft" in asked:
+        asked["draft"] = load(asked["draft"])  # and its tokenizer, which has to be the same
+    written = Written(model, tokenizer, prompt, Options.of(**asked), chat=arguments.chat)
+    if arguments.json:
+        written.as_json()
+    elif written.options.rows == 1:
+        written.streamed()
+    else:
+        written.listed()
+    if arguments.verbose or (sys.stdout.isatty() and sys.stderr.isatty()):
+        tell(f"minillm: model loaded in {seconds:.2f} s; {written.speed}")
+    return OK
+
+
+def _prompt(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> str:
+    from minillm.cli.texts import decoded
+    from minillm.generation.prompts import first_ids
+
+    prompt: str = arguments.prompt
     if prompt == "-":
         prompt = decoded(sys.stdin.buffer.read(), "generate", "the prompt")
-    if not prompt and not first_ids(tokenizer, prompt):
+    if not prompt and (arguments.chat or not first_ids(tokenizer, prompt)):
         raise ValueError("generate: no prompt given, this model needs one to begin with; --prompt")
-    console = Console(sys.stdout)
-    pieces = stream(
-        model,
-        tokenizer,
-        prompt,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-        use_cache=not arguments.no_cache,
-        overflow=arguments.overflow,
-        on_notice=lambda notice: tell(f"\nminillm: note: {notice}"),
-    )
-    if arguments.json:
-        print(json.dumps({"prompt": prompt, "text": "".join(pieces)}, ensure_ascii=False))
-        return OK
-    shown = visible if console.isatty() else str
-    first = next(pieces, "")
-    goes_on = model.config.kind != "encoder-decoder"  # such a model writes another text
-    console.write(shown(prompt + first if goes_on else first))
-    for piece in pieces:
-        if console.lost is not None:
-            break
-        console.write(shown(piece))
-    console.write("\n")
-    if console.full is not None:
-        raise console.full
-    return OK
+    return prompt

@@ -2,102 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from minillm.arrays import new_generator
 from minillm.cli.keyboard import Messages, Stop
 from minillm.cli.main import ERRORS, OK, one_line, tell
 from minillm.cli.talk_commands import obey
-from minillm.generation import Sampler
+from minillm.cli.talk_writer import Answer, Writer
 from minillm.generation.conversation import Conversation
-from minillm.generation.reading import Reader
-from minillm.generation.writing import end_ids
+from minillm.generation.options import Options
 from minillm.training.console import Console, visible
 
-CHUNK = 128  # tokens of a prompt between two looks for Ctrl-C
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How answers are drawn; ValueError for impossible values."""
-
-    max_tokens: int = 1024
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"max-tokens: {self.max_tokens}, 1 or more is needed")
-        Sampler(self.temperature, self.top_k, self.top_p)
-
-
-@dataclass
-class Answer:
-    """Figures of one answer: tokens of the prompt, those of them read before, tokens, seconds."""
-
-    prompt: int
-    known: int
-    seed: int
-    tokens: int = 0
-    first: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def speed(self) -> float:
-        """Tokens a second after the first."""
-        return (self.tokens - 1) / max(self.seconds - self.first, 1e-9) if self.tokens > 1 else 0.0
-
-
-class Writer:
-    """Continues ids; what it has read for the last text is not read again."""
-
-    def __init__(self, model: Any, vocab_size: int) -> None:
-        self._reader, self._size = Reader(model), vocab_size
-        self._reading = self._reader.begin()
-
-    def known(self, ids: list[int]) -> int:
-        """How many of the ids are read already."""
-        pairs = enumerate(zip(self._reading.ids, ids[:-1]))
-        same = min(self._reading.length, len(ids) - 1)
-        return next((place for place, (old, new) in pairs if old != new), same)
-
-    def write(self, ids: list[int], settings: Settings, seed: int) -> Iterator[int | None]:
-        """Ids that follow, without end; None where some more of the prompt has been read."""
-        sampler = Sampler(settings.temperature, settings.top_k, settings.top_p)
-        generator, reading = new_generator(seed), self._reading
-        known = self.known(ids)
-        reading.rewind(known)
-        for start in range(known, len(ids), CHUNK):
-            (logits,) = self._reader.read([(reading, ids[start : start + CHUNK])])
-            yield None
-        while True:
-            id = sampler.pick(logits[: self._size], generator)
-            yield id
-            (logits,) = self._reader.read([(reading, [id])])
+ROOM = 4  # a part of the context that an answer is given, where it may take as much
 
 
 class Talk:
     """Reads messages, writes answers, obeys commands."""
 
-    def __init__(
-        self, model: Any, conversation: Conversation, settings: Settings, seed: int
-    ) -> None:
-        if seed < 0:
-            raise ValueError(f"--seed: {seed}, 0 or more is needed")
+    def __init__(self, model: Any, conversation: Conversation, options: Options) -> None:
         self.model, self.conversation = model, conversation
-        self.settings, self.seed = settings, seed
+        self.use(options)
         self.answers: list[Answer] = []
-        self.ends = conversation.ends.union(end_ids(model.config))
         self.console = Console(sys.stdout)
         self.left = False  # /exit was said
         self.file: str | None = None  # what was saved or loaded
         self._shown = visible if self.console.isatty() else str
-        self._stop, self._warned = Stop(), False
+        self._stop, self._warned, self._interactive = Stop(), False, False
         self._begin()
 
     def run(self, messages: Messages) -> int:
@@ -111,6 +42,12 @@ class Talk:
         if self.console.full is not None:
             raise self.console.full
         return OK
+
+    def use(self, options: Options) -> None:
+        """Draw answers this way; the seed is that of the next. ValueError without max_tokens."""
+        if not options.max_tokens:
+            raise ValueError(f"max-tokens: {options.max_tokens}, 1 or more is needed")
+        self.options = options
 
     def say(self, text: str) -> None:
         """Write a line for the person."""
@@ -128,66 +65,51 @@ class Talk:
 
     def reply(self) -> None:
         """Write the answer to the last message, and add it to the conversation."""
-        room = min(self.settings.max_tokens, (self.conversation.context or 4096) // 4)
-        ids, gone = self.conversation.prompt(room)
+        talk, most = self.conversation, self.options.max_tokens or 1
+        ids, gone = talk.prompt(most if talk.context is None else min(most, talk.context // ROOM))
         if gone:
             tell(
-                f"minillm: note: the context of {self.conversation.context:,} tokens is full, the "
-                f"model no longer sees the oldest {self.conversation.forgotten} messages"
+                f"minillm: note: the context of {talk.context:,} tokens is full, the model no "
+                f"longer sees the oldest {talk.forgotten} messages"
             )
-        answer = Answer(len(ids), self._writer.known(ids), self.seed)
-        self.seed += 1
-        text, why = self._write(ids, answer)
+        limit = most if talk.context is None else min(most, talk.context - len(ids))
+        options = dataclasses.replace(self.options, max_tokens=limit)
+        answer = Answer(len(ids), self._writer.known(ids), options.seed)
+        self.options = dataclasses.replace(self.options, seed=options.seed + 1)
         self.answers.append(answer)
-        self.console.write("\n")
-        if why is not None and self.console.lost is None:
-            tell(f"minillm: note: {why}")
-        if text or why is None:  # else it waits: the next message replaces it, /retry answers it
-            self.conversation.answer(text)
+        text = self._write(ids, options, answer)
+        if self.console.lost is not None:
+            return
+        if answer.finish_reason is None:
+            tell("minillm: note: stopped")
+        elif answer.finish_reason == "length":
+            cut = "the context is full" if limit < most else "max-tokens"
+            tell(f"minillm: note: cut after {limit:,} tokens, {cut}")
+        if text or answer.finish_reason:  # else it waits for /retry, or the next message instead
+            talk.answer(text)
 
-    def _write(self, ids: list[int], answer: Answer) -> tuple[str, str | None]:
-        """The answer's text as far as it was written, and why it is not whole."""
-        context, settings = self.conversation.context, self.settings
-        limit = (
-            settings.max_tokens if context is None else min(settings.max_tokens, context - len(ids))
-        )
-        decoder, parts = self.conversation.tokenizer.stream(), []
-        begin = time.perf_counter()
-        why = None
+    def _write(self, ids: list[int], options: Options, answer: Answer) -> str:
+        """Write the answer until it ends or is stopped; its text."""
+        parts: list[str] = []
         try:
             with self._stop.listening(self._interactive):
-                for id in self._writer.write(ids, settings, answer.seed):
-                    answer.seconds = time.perf_counter() - begin
+                for text in self._writer.write(ids, options, answer):
+                    parts.append(text)
+                    self.console.write(self._shown(text))
                     if self._stop.requested or self.console.lost is not None:
-                        why = "stopped"
                         break
-                    if id is None:
-                        continue
-                    answer.tokens += 1
-                    answer.first = answer.first or answer.seconds
-                    if id in self.ends:
-                        break
-                    parts.append(decoder.push(id))
-                    self.console.write(self._shown(parts[-1]))
-                    if answer.tokens == limit:
-                        full = limit < settings.max_tokens
-                        why = (
-                            "the context is full"
-                            if full
-                            else f"cut after {limit} tokens, --max-tokens"
-                        )
-                        break
+            if answer.finish_reason is None:
+                parts.append(self._writer.flush())
+                self.console.write(self._shown(parts[-1]))
         except KeyboardInterrupt:  # in the middle of a step: what was read cannot be relied on
             if not self._interactive:
                 raise
             self._begin()
-            why = "stopped"
-        parts.append(decoder.flush())
-        self.console.write(self._shown(parts[-1]))
-        return "".join(parts), why
+        self.console.write("\n")
+        return "".join(parts)
 
     def _begin(self) -> None:
-        self._writer = Writer(self.model, self.conversation.tokenizer.vocab_size)
+        self._writer = Writer(self.model, self.conversation.tokenizer, self.conversation.ends)
 
     def _turn(self, messages: Messages) -> bool:
         """One message; False at the end. Errors end the program for a pipe, not for a person."""

@@ -6,8 +6,9 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from minillm.cli.decoding_flags import FLAGS, SETTINGS
 from minillm.cli.texts import read_file
 from minillm.formats.files import atomic_write_text
 from minillm.generation.conversation import from_json
@@ -91,28 +92,27 @@ def load(talk: Talk, rest: str) -> None:
 
 def change(talk: Talk, rest: str) -> None:
     """show the settings, or change one"""
-    known = dataclasses.asdict(talk.settings) | {"seed": talk.seed}
     if rest:
         name, _, value = rest.partition(" ")
         name = name.replace("-", "_")
-        if name not in known:
-            near = nearest(name, list(known))
+        if name not in SETTINGS:
+            near = nearest(name, SETTINGS)
             raise ValueError(
                 f"/set: unknown setting {name}" + (f"; did you mean {near}?" if near else "")
             )
-        kind = type(known[name])
-        try:
-            number = kind(value)
-        except ValueError:
-            raise ValueError(f"/set: {name} is {value!r}, a number is needed") from None
-        if name == "seed":
-            if number < 0:
-                raise ValueError(f"seed: {number}, 0 or more is needed")
-            talk.seed = number
-        else:
-            talk.settings = dataclasses.replace(talk.settings, **{name: number})
-        known[name] = number
-    talk.say("  ".join(f"{name} {value}" for name, value in known.items()))
+        talk.use(dataclasses.replace(talk.options, **{name: _value(name, value)}))
+    for one in (name,) if rest else SETTINGS:
+        talk.say(f"{one:<20}{getattr(talk.options, one)}")
+
+
+def _value(name: str, text: str) -> Any:
+    """What a setting is given, as its kind."""
+    if name == "stop":
+        return (text,) if text else ()
+    try:
+        return FLAGS[name][0](text)
+    except ValueError:
+        raise ValueError(f"/set: {name} is {text!r}, a number is needed") from None
 
 
 def stats(talk: Talk, rest: str) -> None:

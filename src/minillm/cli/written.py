@@ -1,0 +1,159 @@
+"""What `minillm generate` shows of a text: as it comes, as a list, as JSON, token by token."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from minillm.cli.main import tell
+from minillm.generation.completions import Completion, Logprob, Piece
+from minillm.generation.conversation import Conversation
+from minillm.generation.engine import Engine
+from minillm.generation.options import Options
+from minillm.tokenizers import Tokenizer
+from minillm.training.console import Console, visible
+
+COLOURS = ((0.5, 32), (0.1, 33), (0.0, 31))  # green, yellow, red: from this probability on
+
+
+class Written:
+    """The texts of one request, written by an engine of its own."""
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, prompt: str, options: Options, chat: bool = False
+    ) -> None:
+        self.tokenizer, self.prompt, self.options = tokenizer, prompt, options
+        self._given: str | list[int] = prompt
+        if chat:
+            talk = Conversation(tokenizer)
+            talk.say(prompt)
+            self._given, _ = talk.prompt(1)
+            self.options = dataclasses.replace(options, stop_ids=tuple(talk.ends))
+        self._engine = Engine(model, tokenizer, max_batch=max(8, options.rows))
+        self._console = Console(sys.stdout)
+        self._shown = visible if self._console.isatty() else str
+        self._coloured = self._console.isatty() and not os.environ.get("NO_COLOR")
+        self._begin = time.perf_counter()
+        self._first: float | None = None
+        self._tokens = self._prompt_tokens = 0
+
+    def streamed(self) -> None:
+        """Write one text as it comes; then, if asked for, its tokens."""
+        ticket = self._engine.submit(self._given, self.options, on_notice=_notice)
+        self._prompt_tokens = ticket.prompt_tokens
+        found: list[Piece] = []
+        try:
+            for piece in self._engine.pieces(ticket):
+                found.append(piece)
+                if piece.text:
+                    self._note_first()
+                    self._console.write(self._colour(self._shown(piece.text), piece.logprob))
+                if self._console.lost is not None:
+                    break
+        finally:
+            self._console.write("\n")
+        tokens = [Logprob(p.id, p.logprob, p.top or []) for p in found if p.id is not None]
+        self._tokens = len(tokens) - (ticket.prompt_tokens if ticket.echo is not None else 0)
+        if self.options.logprobs is not None:
+            self._table(tokens)
+        self._check_written()
+
+    def listed(self) -> None:
+        """Write several texts when all are done."""
+        found = self._completions()
+        for place, one in enumerate(found, 1):
+            if len(found) > 1:
+                self._console.write(f"--- {place} of {len(found)}\n")
+            self._console.write(self._shown(one.text) + "\n")
+            if one.logprobs is not None:
+                self._table(one.logprobs)
+        self._check_written()
+
+    def as_json(self) -> None:
+        """Print one object; of several texts a list in it."""
+        found = self._completions()
+        head = {
+            "prompt": self.prompt,
+            "prompt_tokens": found[0].prompt_tokens,
+            "seed": found[0].seed,
+        }
+        texts = [self._as_dict(one) for one in found]
+        several = {"completions": texts} if self.options.n > 1 else texts[0]
+        print(json.dumps(head | several, ensure_ascii=False))
+
+    @property
+    def speed(self) -> str:
+        """How fast it was; that of the tokens after the first, which waits for the prompt."""
+        seconds = time.perf_counter() - self._begin
+        text = f"{self._prompt_tokens:,} tokens read, {self._tokens:,} written in {seconds:.2f} s"
+        if self._first is None:
+            return text
+        text += f", the first after {self._first:.2f} s"
+        if self._tokens < 2:
+            return text
+        return f"{text}, then {(self._tokens - 1) / max(seconds - self._first, 1e-9):.1f} tokens/s"
+
+    def _completions(self) -> list[Completion]:
+        found = self._engine.complete([self._given], self.options)
+        self._prompt_tokens = found[0].prompt_tokens
+        self._tokens = sum(len(one.ids) for one in found)
+        for notice in found[0].notices:
+            _notice(notice)
+        return found
+
+    def _as_dict(self, one: Completion) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            "text": one.text,
+            "ids": one.ids,
+            "finish_reason": one.finish_reason,
+        }
+        if one.logprobs is not None:
+            content["logprobs"] = [
+                self._token(token.id, token.logprob)
+                | {"top": [self._token(id, value) for id, value in token.top]}
+                for token in one.logprobs
+            ]
+        return content
+
+    def _token(self, id: int, logprob: float | None) -> dict[str, Any]:
+        return {"id": id, "token": self.tokenizer.token_of(id), "log_probability": logprob}
+
+    def _table(self, tokens: Iterable[Logprob]) -> None:
+        """A line for each token, and what could have been there."""
+        self._console.write(
+            f"{'id':>8}  {'token':<20} probability  log-probability  most probable\n"
+        )
+        for id, logprob, top in tokens:
+            name = repr(self.tokenizer.token_of(id))
+            others = "  ".join(
+                f"{self.tokenizer.token_of(other)!r} {math.exp(value):.1%}" for other, value in top
+            )
+            value = f"{'':>11} {'':>16}"
+            if logprob is not None:
+                value = f"{math.exp(logprob):>11.2%} {logprob:>16.4f}"
+            line = f"{id:>8}  {name:<20} {value}  {others}".rstrip()
+            self._console.write(self._colour(line, logprob) + "\n")
+
+    def _colour(self, text: str, logprob: float | None) -> str:
+        if not self._coloured or logprob is None:
+            return text
+        code = next(code for least, code in COLOURS if math.exp(logprob) >= least)
+        return f"\x1b[{code}m{text}\x1b[0m"
+
+    def _note_first(self) -> None:
+        if self._first is None:
+            self._first = time.perf_counter() - self._begin
+
+    def _check_written(self) -> None:
+        if self._console.full is not None:
+            raise self._console.full
+
+
+def _notice(text: str) -> None:
+    tell(f"\nminillm: note: {text}")

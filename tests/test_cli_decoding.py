@@ -1,0 +1,233 @@
+"""`minillm generate`: what the flags of decoding do, and how a text is shown."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from minillm.tokenizers.chat import render
+from small_bigram import END, TURN, ids_of, saved, tokenizer
+from small_runs import command, environment, minillm
+from terminals import Terminal
+
+posix = pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal and signals of POSIX")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders: a text that ends, one that never does, one that is a or b after every letter."""
+    place = tmp_path_factory.mktemp("models")
+    saved(place / "hello", f">🙂 你!{END}", f"\nhi{TURN}")
+    saved(place / "endless", ">🙂你!🙂")
+    saved(place / "coin", ">a", ">b", "aabba")
+    saved(place / "short", "aa", context=12)
+    return place
+
+
+@pytest.fixture
+def generate(capsys):
+    """generate(model, *words): exit code, output, notices; the prompt is > if there is no other."""
+
+    def run(model, *words):
+        prompt = () if "--prompt" in words else ("--prompt", ">")
+        code = minillm("generate", model, *prompt, *words)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_prompt_is_written_only_when_asked_for(models, generate):
+    assert generate(models / "hello") == (0, "🙂 你!\n", "")
+    assert generate(models / "hello", "--echo") == (0, ">🙂 你!\n", "")
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "reason"),
+    [
+        (["你"], "🙂 ", "stop"),
+        (["!", " "], "🙂", "stop"),
+        (["🙂"], "", "stop"),
+        (["!?", "x"], "🙂 你!", "stop"),  # the end of the text lets go of the !
+        (["你!"], "🙂 ", "stop"),
+    ],
+)
+def test_a_text_ends_before_a_stop_string(models, generate, stops, text, reason):
+    words = [word for stop in stops for word in ("--stop", stop)]
+    assert generate(models / "hello", *words) == (0, f"{text}\n", "")
+    content = json.loads(generate(models / "hello", *words, "--json")[1])
+    assert (content["text"], content["finish_reason"]) == (text, reason)
+
+
+def test_json_holds_everything(models, generate):
+    words = ("--json", "--seed", 5, "--max-tokens", 5, "--logprobs", 1, "--temperature", 0)
+    content = json.loads(generate(models / "endless", *words)[1])
+    ids = ids_of("🙂你")[:5]
+    top = content.pop("logprobs")
+    assert content == {
+        "prompt": ">",
+        "prompt_tokens": 1,
+        "seed": 5,
+        "text": "🙂\ufffd",
+        "ids": ids,
+        "finish_reason": "length",
+    }
+    certain = -math.log1p(259 * math.exp(-2 * math.sqrt(260)))  # 260 ids, one has a logit
+    for id, token in zip(ids, top):
+        assert token.keys() == {"id", "token", "log_probability", "top"}
+        assert (token["id"], token["token"]) == (id, f"\\x{id_byte(id):02x}")
+        assert token["log_probability"] == pytest.approx(certain, abs=1e-6)
+        assert [other["id"] for other in token["top"]] == [id]
+
+
+def id_byte(id):
+    return tokenizer().token_bytes(id)[0]
+
+
+def test_several_texts(models, generate):
+    words = ("--n", 3, "--max-tokens", 30)
+    _, out, _ = generate(models / "coin", *words)
+    heads, texts = out.splitlines()[::2], out.splitlines()[1::2]
+    assert heads == ["--- 1 of 3", "--- 2 of 3", "--- 3 of 3"]
+    assert len(set(texts)) == 3
+    assert all(re.fullmatch("[ab]{30}", text) for text in texts)
+    assert generate(models / "coin", "--max-tokens", 30)[1] == f"{texts[0]}\n"
+    content = json.loads(generate(models / "coin", *words, "--json")[1])
+    assert [one["text"] for one in content["completions"]] == texts
+    assert (content["prompt"], content["prompt_tokens"], content["seed"]) == (">", 1, 0)
+
+
+def test_the_best_of_several_texts(models, generate):
+    code, out, err = generate(models / "coin", "--best-of", 4, "--max-tokens", 6)
+    assert (code, err) == (0, "")
+    assert re.fullmatch("[ab]{6}\n", out)
+
+
+def test_a_table_of_log_probabilities(models, generate):
+    words = ("--max-tokens", 2, "--logprobs", 2, "--top-k", 1)  # the lower id of the two
+    _, out, _ = generate(models / "coin", *words)
+    (a,) = ids_of("a")
+    assert out.splitlines() == [
+        "aa",
+        "      id  token                probability  log-probability  most probable",
+        *[f"{a:>8}  'a'                       50.00%          -0.6931  'a' 50.0%  'b' 50.0%"] * 2,
+    ]
+    _, out, _ = generate(models / "coin", *words, "--echo")
+    first = out.splitlines()[2]
+    assert out.startswith(">aa\n")
+    assert first == f"{ids_of('>')[0]:>8}  '>'"
+
+
+def test_a_prompt_as_a_chat_message(models, generate):
+    pytest.importorskip("jinja2", reason="jinja2, the extra `chat`, is not installed")
+    words = ("--chat", "--prompt", f"be quick {TURN}")
+    assert generate(models / "hello", *words) == (0, "hi\n", "")
+    content = json.loads(generate(models / "hello", *words, "--json")[1])
+    message = {"role": "user", "content": words[-1]}
+    ids = tokenizer().apply_chat_template([message], True)
+    assert content["prompt_tokens"] == len(ids)
+    assert tokenizer().decode(ids, skip_special_tokens=False) == render(
+        tokenizer(), [message], add_generation_prompt=True
+    )
+    assert ids.count(ids_of(TURN)[0]) == 1  # the template's, not the user's
+    assert (content["ids"][:2], content["finish_reason"]) == (ids_of("hi"), "stop")
+    code, out, err = generate(models / "hello", "--chat", "--prompt", "")
+    assert (code, out) == (2, "")
+    assert "no prompt given" in err
+
+
+def test_what_is_done_about_a_full_context_is_told(models, generate):
+    prompt = ("--prompt", "b" + "a" * 9)
+    code, out, err = generate(models / "short", *prompt)
+    assert (code, out, err) == (0, "aaa\n", "")  # what fits
+    code, out, err = generate(models / "short", *prompt, "--max-tokens", 6)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    for how, note in (("slide", "going on from"), ("truncate", "10 tokens is too long")):
+        code, out, err = generate(models / "short", *prompt, "--max-tokens", 6, "--overflow", how)
+        assert (code, out.strip()) == (0, "aaaaaa")
+        assert err.strip().startswith("minillm: note: ")
+        assert note in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--stop", ""), "stop: an empty string, at least 1 character is needed"),
+        (("--n", 2, "--temperature", 0), "n 2 and temperature 0"),
+        (("--beams", 2, "--temperature", 1), "beams and temperature 1"),
+        (("--regex", "a", "--choices", "a,b"), "regex and choices"),
+        (("--json-schema", "nowhere"), "nowhere: no such file or directory"),
+        (("--grammar", "nowhere"), "nowhere: no such file or directory"),
+        (("--draft", "nowhere"), "load: nowhere is not a folder"),
+        (("--overflow", "wrap"), "overflow: 'wrap', one of error, truncate, slide is needed"),
+        (("--logprobs", -1), "logprobs: -1, 0 or more is needed"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_in_one_line(models, generate, words, said):
+    code, out, err = generate(models / "hello", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"minillm: {said}")
+    assert err.count("\n") == 1
+
+
+def test_how_fast_it_was_is_said_when_asked(models, generate):
+    code, out, err = generate(models / "hello", "--verbose")
+    assert (code, out) == (0, "🙂 你!\n")
+    assert re.fullmatch(
+        r"minillm: model loaded in [0-9.]+ s; 1 tokens read, 9 written in [0-9.]+ s, the "
+        r"first after [0-9.]+ s, then [0-9,.]+ tokens/s\n",
+        err,
+    )
+
+
+# At a terminal
+
+
+@posix
+def test_a_terminal_shows_colours_and_the_speed(models):
+    words = command("generate", models / "coin", "--prompt", ">", "--max-tokens", 1, "--top-k", 1)
+    with Terminal([*words, "--logprobs", "0"]) as terminal:
+        assert terminal.ends() == 0
+        assert terminal.seen.startswith("\x1b[33ma\x1b[0m\n")  # a half: yellow
+        assert "tokens/s" not in terminal.seen  # one token has no speed
+        assert "minillm: model loaded in " in terminal.seen
+    with Terminal([*words, "--logprobs", "0"], NO_COLOR="1") as terminal:
+        assert terminal.ends() == 0
+        assert terminal.seen.startswith("a\n")
+    with Terminal(words) as terminal:
+        assert terminal.ends() == 0
+        assert "\x1b" not in terminal.seen
+
+
+@posix
+def test_ctrl_c_leaves_what_was_written(models):
+    words = command("generate", models / "endless", "--prompt", ">", "--max-tokens", 10**9)
+    with Terminal([*words, "--overflow", "slide"]) as terminal:
+        terminal.until("🙂你!🙂你!")
+        terminal.type("\x03")
+        assert terminal.ends() == 130
+        assert terminal.seen.endswith("\ninterrupted\n")
+        assert "Traceback" not in terminal.seen
+
+
+@posix
+def test_a_character_is_written_when_it_is_whole(models):
+    with subprocess.Popen(
+        command("generate", models / "endless", "--prompt", ">", "--overflow", "slide",
+                "--max-tokens", 10**9),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as run:  # fmt: skip
+        seen = b""
+        for _ in range(50):
+            seen += os.read(run.stdout.fileno(), 4096)
+            seen.decode("utf-8")  # what was flushed never ends inside a character
+        run.send_signal(signal.SIGINT)
+        rest, said = run.communicate(timeout=60)
+    assert (run.returncode, said) == (130, b"\ninterrupted\n")
+    assert ("🙂你!" * len(seen + rest)).encode().startswith((seen + rest).rstrip(b"\n"))
