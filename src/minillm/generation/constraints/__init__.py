@@ -8,8 +8,17 @@ while not state.finished and remaining:
 
 from minillm.generation.constraints.choices import choices
 from minillm.generation.constraints.constraint import Constraint, ConstraintState
+from minillm.generation.constraints.grammar import grammar
 from minillm.generation.constraints.json_schema import json_schema
 from minillm.generation.constraints.pieces import TokenPieces
 from minillm.generation.constraints.regex import regex
 
-__all__ = ["Constraint", "ConstraintState", "TokenPieces", "choices", "json_schema", "regex"]
+__all__ = [
+    "Constraint",
+    "ConstraintState",
+    "TokenPieces",
+    "choices",
+    "grammar",
+    "json_schema",
+    "regex",
+]

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 import numpy
 
+from minillm.generation.constraints.costs import NEVER, Cost
 from minillm.generation.constraints.language import (
     DEAD,
-    NEVER,
     Characters,
     Choice,
-    Cost,
     Literal,
     Node,
     Repeat,
@@ -25,7 +24,7 @@ from minillm.generation.constraints.language import (
 
 DEEPEST = 256  # places to return to: json and others read no text that is nested without end
 MOST_PLACES = 4096  # at a time
-MOST_STATES = 1 << 14  # of 1 KiB each; then all are forgotten, and found again when needed
+MOST_STATES = 1 << 13  # of 1 KiB each; then all are forgotten, and found again when needed
 
 
 class Place:
@@ -51,8 +50,8 @@ class Automaton:
         self._costs = costs
         self.epoch, self._made = -1, 0
         self.end = Place(None, 0, None, 0)
+        self._root = root
         self.forget()
-        self.start: State = self.leaves(self.place(root, 0, self.end))
 
     def forget(self) -> None:
         """Give all states up; those that are in use get new numbers."""
@@ -64,6 +63,7 @@ class Automaton:
         self.known[0] = True
         self._places: dict[tuple[Node, int, Place], Place] = {}
         self._groups: dict[tuple[bytes, ...], tuple[list[tuple[int, ...]], numpy.ndarray]] = {}
+        self.start: State = self.leaves(self.place(self._root, 0, self.end))
 
     def place(self, node: Node, at: int, rest: Place) -> Place:
         key = (node, at, rest)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import numpy
 
 from minillm.generation.constraints.automaton import DEEPEST, Automaton, Place, State
+from minillm.generation.constraints.costs import NEVER, Cost
 from minillm.generation.constraints.language import (
-    NEVER,
     Characters,
     Choice,
-    Cost,
     Literal,
     Node,
     Repeat,

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import numpy
 
 from minillm.generation.constraints.automaton import MOST_STATES, Automaton
 from minillm.generation.constraints.closing import UNREACHABLE, Closing, Spelling
-from minillm.generation.constraints.language import (
-    NEVER,
-    Characters,
-    Literal,
-    Node,
-    cheapest,
-    nodes,
-    shortest,
-)
+from minillm.generation.constraints.costs import NEVER, cheapest, shortest
+from minillm.generation.constraints.language import Characters, Literal, Node, nodes
 from minillm.generation.constraints.pieces import TokenPieces, Tree, pieces_of
 from minillm.tokenizers import Tokenizer
 
-MOST_BYTES = 64 << 20  # of masks that are kept
-KEPT = 64  # constraints for a tokenizer
+MOST_BYTES = 64 << 20  # of masks that are kept for a tokenizer
+KEPT = 16  # constraints for a tokenizer
 NOWHERE = UNREACHABLE - 1  # the largest int16
 
 
@@ -53,12 +44,13 @@ class Constraint:
         self.kind, self.pieces = kind, pieces
         self.automaton = Automaton(root, costs)
         self._closing = Closing(self.automaton, pieces, spelling, costs, picks)
-        self.lock = threading.Lock()
-        self._masks: OrderedDict[tuple[int, bool], numpy.ndarray] = OrderedDict()
+        self.lock = pieces.lock
         self._needed = numpy.full(16, -1, numpy.int32)
         start = self.automaton.start
         begins = pieces.first_tree is pieces.tree or self.automaton.complete(start)
-        if not begins and self.needed(self.automaton.number(start), True).min() == NOWHERE:
+        with self.lock:
+            needed = None if begins else self.needed(self.automaton.number(start), True)
+        if needed is not None and needed.min() == NOWHERE:
             raise ValueError(
                 f"{kind}: no text can begin with a token of this vocabulary, which drops spaces at "
                 "the beginning of a text"
@@ -70,12 +62,13 @@ class Constraint:
 
     def needed(self, number: int, first: bool) -> numpy.ndarray:
         """Tokens that each id leaves to be written until the text is complete, (V,) int16."""
-        found = self._masks.get((number, first))
+        key, kept = (self, self.automaton.epoch, number, first), self.pieces.masks
+        found = kept.get(key)
         if found is None:
             found = self._count(number, self.pieces.first_tree if first else self.pieces.tree)
-            self._masks[number, first] = found
-            if len(self._masks) * found.nbytes > MOST_BYTES:
-                self._masks.popitem(last=False)
+            kept[key] = found
+            if len(kept) * found.nbytes > MOST_BYTES:
+                kept.popitem(last=False)
         return found
 
     def _count(self, number: int, tree: Tree) -> numpy.ndarray:
@@ -98,7 +91,6 @@ class Constraint:
         if len(automaton.states) > MOST_STATES:
             automaton.forget()
             self._closing.forget()
-            self._masks.clear()
             self._needed.fill(-1)
         if state.epoch != automaton.epoch:
             state.number, state.epoch = automaton.number(state.places), automaton.epoch
@@ -211,12 +203,19 @@ def unspelled(ordered: Iterable[Node], spelling: Spelling) -> str:
 
 
 def compiled(kind: str, source: str, tokenizer: Tokenizer, build: Callable[[], Node]) -> Constraint:
-    """The constraint of a source text, compiled once for each tokenizer."""
+    """The constraint of a source text, compiled once for each tokenizer; TypeError for no text."""
+    if not isinstance(source, str):
+        raise TypeError(f"{kind}: {type(source).__name__}, str is needed")
     pieces = pieces_of(tokenizer)
-    found = pieces.constraints.get((kind, source))
+    with pieces.lock:
+        found = pieces.constraints.get((kind, source))
     if found is None:
         found = Constraint(kind, build(), pieces)
-        if len(pieces.constraints) >= KEPT:
-            pieces.constraints.pop(next(iter(pieces.constraints)))
+    with pieces.lock:
         pieces.constraints[kind, source] = found
+        pieces.constraints.move_to_end((kind, source))
+        if len(pieces.constraints) > KEPT:
+            _, old = pieces.constraints.popitem(last=False)
+            for key in [key for key in pieces.masks if key[0] is old]:
+                del pieces.masks[key]
     return found

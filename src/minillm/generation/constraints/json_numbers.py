@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 
 from minillm.generation.constraints.json_text import DIGITS
 from minillm.generation.constraints.language import (
@@ -17,7 +17,7 @@ from minillm.generation.constraints.language import (
     text,
 )
 
-MOST_REMAINDERS = 1000  # of multipleOf, powers of ten left out
+MOST_REMAINDERS = 256  # of multipleOf, powers of ten left out
 _UNBOUNDED = 9  # digits before the point where one side has no bound
 
 
@@ -59,6 +59,8 @@ def _of_length(low: str, high: str, multiple: int) -> Node:
 
     @cache
     def rest(at: int, above: bool, below: bool, remainder: int) -> Node:
+        if above and below:
+            return _multiples(len(low) - at, multiple, remainder)
         if at == len(low):
             return EMPTY if remainder == 0 else NOTHING
         first = 0 if above else int(low[at])
@@ -75,6 +77,16 @@ def _of_length(low: str, high: str, multiple: int) -> Node:
         return _digits(first, last, after)
 
     return rest(0, False, False, 0)
+
+
+@lru_cache(maxsize=1 << 14)
+def _multiples(digits: int, multiple: int, remainder: int) -> Node:
+    """So many digits, any of them that complete a multiple after what left `remainder`."""
+    if digits == 0:
+        return EMPTY if remainder == 0 else NOTHING
+    return _digits(
+        0, 9, lambda digit: _multiples(digits - 1, multiple, (remainder * 10 + digit) % multiple)
+    )
 
 
 def _digits(first: int, last: int, after: Callable[[int], Node]) -> Node:

@@ -8,6 +8,7 @@ from typing import Any
 
 from minillm.generation.constraints import json_values
 from minillm.generation.constraints.constraint import Constraint, compiled
+from minillm.generation.constraints.costs import NEVER, left_recursion, shortest
 from minillm.generation.constraints.json_enum import enumerated
 from minillm.generation.constraints.json_exclusion import exclusive
 from minillm.generation.constraints.json_merging import (
@@ -20,17 +21,7 @@ from minillm.generation.constraints.json_merging import (
     types_of,
 )
 from minillm.generation.constraints.json_text import anything
-from minillm.generation.constraints.language import (
-    NEVER,
-    NOTHING,
-    Choice,
-    Node,
-    Rule,
-    left_recursion,
-    literals,
-    nodes,
-    shortest,
-)
+from minillm.generation.constraints.language import NOTHING, Choice, Node, Rule, literals, nodes
 from minillm.tokenizers import Tokenizer
 
 
@@ -138,6 +129,9 @@ class _Reader:
     def _object(self, schema: Schema, place: str) -> Node:
         listed, extra = schema.get("properties", {}), schema.get("additionalProperties", True)
         required = list(dict.fromkeys(schema.get("required", [])))
+        for name in (*listed, *required):
+            if any("\ud800" <= one <= "\udfff" for one in name):
+                raise refuse(f"{place}/properties", f"{name!r} holds half a surrogate pair")
         members: dict[str, Node] = {}
         for name, part in listed.items():
             if part is not False or name in required:

@@ -8,17 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from minillm.generation.constraints import json_numbers, json_text
+from minillm.generation.constraints.costs import NEVER, lengths, shortest
 from minillm.generation.constraints.json_formats import FORMATS
 from minillm.generation.constraints.json_merging import Schema, refuse
-from minillm.generation.constraints.language import (
-    NEVER,
-    NOTHING,
-    Literal,
-    Node,
-    lengths,
-    nodes,
-    shortest,
-)
+from minillm.generation.constraints.language import NOTHING, Literal, Node, nodes
 from minillm.generation.constraints.regex import pattern_node
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -59,7 +60,9 @@ class TokenPieces:
         ]
         self.short = frozenset(piece for piece in self.later if 0 < len(piece) <= LONGEST)
         self.bytes = frozenset(piece[0] for piece in self.short if len(piece) == 1)
-        self.constraints: dict[tuple[str, str], Any] = {}  # compiled for it, the latest
+        self.constraints: OrderedDict[tuple[str, str], Any] = OrderedDict()  # the latest last
+        self.masks: OrderedDict[tuple[Any, ...], numpy.ndarray] = OrderedDict()  # of all of them
+        self.lock = threading.Lock()  # held while these, or what a constraint keeps, may change
         self.characters = numpy.array(sorted(_characters(self.short)), numpy.int64)
 
     @cached_property

@@ -53,8 +53,6 @@ def regex(pattern: str, tokenizer: Tokenizer) -> Constraint:
 
 def pattern_node(pattern: str, search: bool = False) -> Node:
     """The texts that match `pattern`, with `search` those that hold a match."""
-    if not isinstance(pattern, str):
-        raise TypeError(f"regex: pattern is {type(pattern).__name__}, str is needed")
     try:
         parsed = _parser.parse(pattern)
         flags = parsed.state.flags
