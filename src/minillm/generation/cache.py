@@ -17,23 +17,22 @@ class Cache:
 
     RuntimeError for keys or values on the tape: their gradient would be lost.
 
-    Buffers of (B, Hkv, capacity, D) double when they are full, up to what was written.
+    Buffers of (B, Hkv, capacity, D) double when they are full. With a `capacity` they have it from
+    the first position on, and no more: a ValueError is what does not fit.
     """
 
-    def __init__(self, layers: int) -> None:
-        self.length = 0
+    def __init__(self, layers: int, capacity: int | None = None) -> None:
+        self.length, self.capacity = 0, capacity
         self.bound: Any = None  # what the extension made of `buffers`, as long as they stay
         self._filled = [0] * layers
         self._buffers: list[tuple[Array, Array] | None] = [None] * layers
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        if k.requires_grad or v.requires_grad:
-            raise RuntimeError("cache: keys and values require a gradient, no_grad() is needed")
+        new = without_tape(k, v)
         start = self._filled[layer]
         end = start + k.shape[2]
-        keys, values = self._room(layer, k.data, v.data, end)
-        keys[:, :, start:end] = k.data
-        values[:, :, start:end] = v.data
+        keys, values = self._room(layer, *new, end)
+        keys[:, :, start:end], values[:, :, start:end] = new
         self._filled[layer] = end
         if layer == len(self._filled) - 1:
             self.length = end
@@ -51,6 +50,10 @@ class Cache:
 
     def _grown(self, old: Array | None, new: Array, end: int) -> Array:
         capacity = max(end, 32 if old is None else 2 * old.shape[2])
+        if self.capacity is not None:
+            if end > self.capacity:
+                raise ValueError(f"cache: {end} positions, it has room for {self.capacity}")
+            capacity = self.capacity
         batch, heads, _, width = new.shape
         buffer = xp_of(new).empty((batch, heads, capacity, width), new.dtype)
         if old is not None:
@@ -100,13 +103,27 @@ class Cache:
     def nbytes(self) -> int:
         return int(numpy.sum([b.nbytes for pair in self._buffers if pair for b in pair]))
 
+    def to_arrays(self) -> dict[str, Array]:
+        """What is kept, by name."""
+        return {
+            f"{layer}.{number}": part[:, :, : self.length]
+            for layer, pair in enumerate(self._buffers)
+            for number, part in enumerate(pair or ())
+        }
 
-class EncoderDecoderCache(Cache):
-    """A cache of the decoder that keeps the source's keys and values too, computed once a layer."""
+    def from_arrays(self, arrays: dict[str, Array], length: int) -> None:
+        """Take over what `to_arrays` gave of a cache of `length` positions."""
+        self.clear()
+        self._buffers, self.bound = [None] * len(self._filled), None
+        for layer in range(len(self._filled)):
+            k, v = (of(numpy.asarray(arrays[f"{layer}.{number}"])) for number in (0, 1))
+            self.update(layer, k, v)
 
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers)
-        self._memory: dict[int, tuple[Tensor, Tensor]] = {}
+
+class SourceMemory:
+    """Beside what a decoder's cache keeps: the source's keys and values, computed once a layer."""
+
+    _memory: dict[int, tuple[Tensor, Tensor]] | None = None
 
     def memory(
         self, layer: int, project: Callable[[], tuple[Tensor, Tensor]]
@@ -115,26 +132,37 @@ class EncoderDecoderCache(Cache):
 
         RuntimeError for keys or values on the tape: their gradient would be lost.
         """
+        if self._memory is None:
+            self._memory = {}
         if layer not in self._memory:
             k, v = project()
-            if k.requires_grad or v.requires_grad:
-                raise RuntimeError("cache: keys and values require a gradient, no_grad() is needed")
+            without_tape(k, v)
             self._memory[layer] = k, v
         return self._memory[layer]
 
     def fork(self) -> Self:
         """An independent copy; what belongs to the source is shared."""
-        twin = super().fork()
-        twin._memory = self._memory.copy()
+        twin: Self = super().fork()  # type: ignore[misc]
+        twin._memory = dict(self._memory or {})
         return twin
 
     def clear(self) -> None:
         """Forget all positions and the source."""
-        super().clear()
+        super().clear()  # type: ignore[misc]
         self._memory = {}
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + sum(
-            part.data.nbytes for pair in self._memory.values() for part in pair
-        )
+        kept = (part.data.nbytes for pair in (self._memory or {}).values() for part in pair)
+        return super().nbytes + sum(kept)  # type: ignore[misc, no-any-return]
+
+
+class EncoderDecoderCache(SourceMemory, Cache):
+    """A cache of the decoder that keeps the source's keys and values too."""
+
+
+def without_tape(k: Tensor, v: Tensor) -> tuple[Array, Array]:
+    """The arrays; RuntimeError where a gradient would be lost."""
+    if k.requires_grad or v.requires_grad:
+        raise RuntimeError("cache: keys and values require a gradient, no_grad() is needed")
+    return k.data, v.data

@@ -9,8 +9,9 @@ from dataclasses import fields
 from itertools import chain
 from typing import Any
 
+from minillm.generation.compact_cache import DTYPES
+
 OVERFLOWS = ("error", "truncate", "slide")
-CACHE_DTYPES = ("float32", "bf16", "int8")
 CONSTRAINTS = ("json_schema", "regex", "choices", "grammar")
 MOST_LOGPROBS = 1000
 LEAST = {"max_tokens": 0, "seed": 0, "n": 1, "best_of": 1, "beams": 1, "lookup": 0, "ahead": 1,
@@ -57,7 +58,7 @@ def check_values(o: Any) -> None:
         value = getattr(o, name)
         if value is not None and value < least:
             raise ValueError(f"{flag(name)}: {value}, {least} or more is needed")
-    for name, known in (("overflow", OVERFLOWS), ("cache_dtype", CACHE_DTYPES)):
+    for name, known in (("overflow", OVERFLOWS), ("cache_dtype", DTYPES)):
         if getattr(o, name) not in known:
             raise ValueError(
                 f"{flag(name)}: {getattr(o, name)!r}, one of {', '.join(known)} is needed"

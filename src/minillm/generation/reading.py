@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from minillm import kernels, nn
-from minillm.generation.cache import Cache, EncoderDecoderCache
+from minillm.generation.compact_cache import DTYPES, new_cache
 from minillm.generation.token_step import MANY, token_step
 from minillm.tensor import no_grad, of
 
@@ -21,7 +21,7 @@ class Reading:
     A Reader begins it. `memory` is what an encoder made of the source.
     """
 
-    def __init__(self, cache: Cache | None, memory: Any = None) -> None:
+    def __init__(self, cache: Any, memory: Any = None) -> None:
         self.ids: list[int] = []
         self.cache = cache
         self.memory = memory
@@ -54,23 +54,27 @@ class Reader:
 
     A text enters in chunks of 512 that begin at its multiples, each text by itself, so that a
     row's logits have the same bits whatever is read beside it. With use_cache=False everything is
-    computed anew each time. ValueError for an encoder, which writes nothing.
+    computed anew each time; `cache_dtype` "bf16" or "int8" keeps keys and values in a half or a
+    quarter of the bytes, rounded. ValueError for an encoder, which writes nothing.
     """
 
-    def __init__(self, model: Any, *, use_cache: bool = True) -> None:
+    def __init__(self, model: Any, *, use_cache: bool = True, cache_dtype: str = "float32") -> None:
         self.kind = model.config.kind
         if self.kind == "encoder":
             raise ValueError(
                 "generate: the model is an encoder, which writes no text, a decoder is needed "
                 "(minillm predict fills its masks, minillm embed gives vectors)"
             )
+        if cache_dtype not in DTYPES:
+            raise ValueError(f"cache-dtype: {cache_dtype!r}, one of {', '.join(DTYPES)} is needed")
         self.model = model.eval()
-        self.use_cache = use_cache
+        self.use_cache, self.cache_dtype = use_cache, cache_dtype
         self.context: int | None = model.config.context
         decodes = self.kind == "encoder-decoder"
         self.start_ids = [int(model.config.decoder_start_token_id)] if decodes else []
         self._arena = kernels.Arena()
-        self._step = token_step(model) if use_cache else None
+        plain = use_cache and cache_dtype == "float32"
+        self._step = token_step(model) if plain else None
 
     @property
     def compiled(self) -> bool:
@@ -82,16 +86,16 @@ class Reader:
 
         The first ids an encoder-decoder reads are `start_ids`.
         """
-        layers = self.model.config.n_layer
+        cache = new_cache(self.model.config, self.cache_dtype) if self.use_cache else None
         if self.kind == "decoder":
             if source is not None:
                 raise ValueError("generate: a source was given, this model has no encoder")
-            return Reading(Cache(layers) if self.use_cache else None)
+            return Reading(cache)
         if source is None or not len(source):
             raise ValueError("generate: a source of 0 tokens, at least 1 is needed")
         with self._arena.step(), no_grad():
             memory = self.model.encode(numpy.asarray([source], numpy.int64), None)
-        return Reading(EncoderDecoderCache(layers) if self.use_cache else None, memory)
+        return Reading(cache, memory)
 
     def read(
         self,

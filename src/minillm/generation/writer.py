@@ -37,7 +37,9 @@ class Writer:
         model = self.model if model is None else model
         key = id(model), options.use_cache, options.cache_dtype
         if key not in self._readers:
-            self._readers[key] = Reader(model, use_cache=options.use_cache)
+            self._readers[key] = Reader(
+                model, use_cache=options.use_cache, cache_dtype=options.cache_dtype
+            )
         return self._readers[key]
 
     def ends(self, options: Options) -> frozenset[int]:
