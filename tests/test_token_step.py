@@ -7,7 +7,8 @@ import small_gpt2
 import small_llama
 from minillm import kernels, no_grad
 from minillm.generation import Reader
-from minillm.generation.token_step import TokenStep, Unplanned
+from minillm.generation.recording import Unplanned
+from minillm.generation.token_step import TokenStep
 
 pytestmark = pytest.mark.skipif(kernels.cpu is None, reason="needs the C++ extension")
 
