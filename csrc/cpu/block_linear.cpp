@@ -2,6 +2,8 @@
 // over the weight, which memory paces: its numbers, unpacked in registers, meet activations that
 // are rounded to 16 bits, and sum up exactly within a block. Each element of the result is summed
 // in an order of its own, so its bits depend neither on the other rows nor on threads.
+#include "block_linear.h"
+
 #include "../parallel.h"
 #include "declare.h"
 #include "rounded.h"
@@ -9,92 +11,127 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
-#define FORCED inline __attribute__((always_inline))
+constexpr int64_t chunk_bytes = 1 << 15;    // of the weight
+constexpr int M = 4;                        // lines of the weight at once
+constexpr int most_rows = W == 16 ? 4 : 2;  // that share what is unpacked
 
-constexpr int64_t chunk_bytes = 1 << 15;  // of the weight
+template <class Lines>
+ALWAYS void keep_in_memory(Lines& lines) {  // to read single elements of vectors from there
+    __asm__("" : "+m"(lines));
+}
 
+INLINE vf floats_of(const Unit& weight, const int16_t* x) {
+    vi products = multiply_pairs(weight.v[0], load16(x));
+    for (int i = 1; i < words; i++) products = add_pairs(products, weight.v[i], load16(x + i * S));
+    return __builtin_convertvector(products, vf);
+}
+
+INLINE f8 splat_pair(const float* pair) {
+    return f8{pair[0], pair[1], pair[0], pair[1], pair[0], pair[1], pair[0], pair[1]};
+}
+
+// Weights of small blocks: lines of k numbers, k a multiple of 32.
 template <class Kind>
-struct Sum {
-    vf lanes{};
-    float offset = 0;
+struct Small {
+    const int64_t blocks;
+    const RoundedRows x;
 
-    FORCED void add(const Unit& weight, const float* d, const float* m, const RoundedRow& x,
-                    int64_t block) {
-        const int16_t* numbers = x.numbers + block * unit;
-        const float scale = x.scales[block];
-        if constexpr (Kind::halved) {
-            add_half(weight, numbers, 0, d[0] * scale);
-            add_half(weight, numbers, 1, d[1] * scale);
-        } else {
-            vi products = multiply_pairs(weight.v[0], load16(numbers));
-            for (int i = 1; i < words; i++)
-                products = add_pairs(products, weight.v[i], load16(numbers + i * S));
-            lanes += __builtin_convertvector(products, vf) * splat(d[0] * scale);
-        }
-        if constexpr (Kind::offsets) offset += m[0] * x.sums[block];
-    }
+    Small(const float* x, int64_t n, int64_t k) : blocks(k / unit), x(x, n, k) {}
 
-    FORCED void add_half(const Unit& weight, const int16_t* numbers, int half, float factor) {
-        vi products{};
-        if constexpr (words == 1) {
-            for (int i = 0; i < W; i++) products[i] = i / (W / 2) == half ? -1 : 0;
-            products &= multiply_pairs(weight.v[0], load16(numbers));
-        } else {
-            for (int i = half * words / 2; i < (half + 1) * words / 2; i++)
-                products = add_pairs(products, weight.v[i], load16(numbers + i * S));
+    // Products of M lines of the weight with R rows.
+    template <int R>
+    ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
+        RoundedRow rows[R];
+        for (int r = 0; r < R; r++) rows[r] = x[row + r];
+        vf sums[M][R] = {};
+        f8 offsets[R] = {};
+        for (int64_t b = 0; b < blocks; b++) {
+            const uint8_t* at[M];
+            for (int i = 0; i < M; i++) at[i] = lines[i] + b * Kind::bytes;
+            const f8 scales = Kind::offsets ? scales_with_offsets(at) : scales_alone(at);
+            float factors[R][2 * M];
+            for (int r = 0; r < R; r++) {
+                f8 products = scales;
+                if constexpr (Kind::offsets) {
+                    products *= splat_pair(rows[r].pairs + 2 * b);
+                    offsets[r] += products;
+                } else {
+                    products *= rows[r].scales[b];
+                }
+                memcpy(factors[r], &products, sizeof products);
+                keep_in_memory(factors[r]);
+            }
+            for (int i = 0; i < M; i++) {
+                const Unit weight = Kind::numbers(at[i]);
+                for (int r = 0; r < R; r++)
+                    sums[i][r] +=
+                        floats_of(weight, rows[r].numbers + b * unit) * splat(factors[r][2 * i]);
+            }
         }
-        lanes += __builtin_convertvector(products, vf) * splat(factor);
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < M; i++)
+                out[r][i] = sum(sums[i][r]) + (Kind::offsets ? offsets[r][2 * i + 1] : 0);
     }
 };
 
-// Weights of blocks: rows of k numbers, k a multiple of what a block holds.
+// Weights of large blocks: lines of k numbers, k a multiple of 256.
 template <class Kind>
-struct Blocked {
-    const int64_t k, blocks = k / (unit * Kind::units), line_bytes = blocks * Kind::bytes;
+struct Large {
+    const int64_t blocks;
     const RoundedRows x;
 
-    Blocked(const float* x, int64_t n, int64_t k) : k(k), x(x, n, k) {}
+    Large(const float* x, int64_t n, int64_t k) : blocks(k / (8 * unit)), x(x, n, k) {}
 
-    // Products of M lines of the weight with R rows.
-    template <int M, int R>
-    FORCED void multiply(const uint8_t* lines, int64_t row, float (&out)[M][R]) const {
-        Sum<Kind> sums[M][R];
+    template <int R>
+    ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
         RoundedRow rows[R];
         for (int r = 0; r < R; r++) rows[r] = x[row + r];
-        for (int64_t b = 0; b < blocks; b++) {
-            for (int i = 0; i < M; i++) {
-                constexpr int each = Kind::halved ? 2 : 1;
-                const uint8_t* block = lines + i * line_bytes + b * Kind::bytes;
-                float d[Kind::units * each], m[Kind::units];
-                Kind::scales(block, d, m);
-                for (int u = 0; u < Kind::units; u++) {
-                    const Unit weight = Kind::numbers(block, u);
+        for (int i = 0; i < M; i++) {
+            vf sums[R] = {};
+            f8 offsets[R] = {};
+            for (int64_t b = 0; b < blocks; b++) {
+                const Kind block(lines[i] + b * Kind::bytes);
+                float factors[R][8];
+                for (int r = 0; r < R; r++) {
+                    const f8 products = block.d * load8(rows[r].scales + 8 * b);
+                    if constexpr (Kind::offsets)
+                        offsets[r] += block.m * load8(rows[r].sums + 8 * b);
+                    memcpy(factors[r], &products, sizeof products);
+                    keep_in_memory(factors[r]);
+                }
+#pragma GCC unroll 8
+                for (int u = 0; u < 8; u++) {
+                    const Unit weight = block.numbers(u);
                     for (int r = 0; r < R; r++)
-                        sums[i][r].add(weight, d + u * each, m + u, rows[r], b * Kind::units + u);
+                        sums[r] += floats_of(weight, rows[r].numbers + (8 * b + u) * unit) *
+                                   splat(factors[r][u]);
                 }
             }
+            for (int r = 0; r < R; r++) {
+                const f8 o = offsets[r];
+                out[r][i] =
+                    sum(sums[r]) + ((o[0] + o[1] + (o[2] + o[3])) + (o[4] + o[5] + (o[6] + o[7])));
+            }
         }
-        for (int i = 0; i < M; i++)
-            for (int r = 0; r < R; r++) out[i][r] = sum(sums[i][r].lanes) + sums[i][r].offset;
     }
 };
 
 // Weights of floats.
 template <class Number>
 struct Plain {
-    const int64_t k, line_bytes = k * Number::bytes;
+    const int64_t k;
     const float* const x;
 
     Plain(const float* x, int64_t, int64_t k) : k(k), x(x) {}
 
-    template <int M, int R>
-    FORCED void multiply(const uint8_t* lines, int64_t row, float (&out)[M][R]) const {
+    template <int R>
+    ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
         vf sums[M][R][2] = {};
         const float* rows = x + row * k;
         int64_t j = 0;
         for (; j + 2 * W <= k; j += 2 * W) {
             for (int i = 0; i < M; i++) {
-                const uint8_t* at = lines + i * line_bytes + j * Number::bytes;
+                const uint8_t* at = lines[i] + j * Number::bytes;
                 const vf first = Number::numbers(at),
                          second = Number::numbers(at + W * Number::bytes);
                 for (int r = 0; r < R; r++) {
@@ -105,65 +142,53 @@ struct Plain {
         }
         over_vectors(j, k, [&](int64_t j, auto lanes) {
             for (int i = 0; i < M; i++) {
-                const vf weight = some(lines + i * line_bytes + j * Number::bytes, lanes);
+                const vf weight = some<Number>(lines[i] + j * Number::bytes, lanes);
                 for (int r = 0; r < R; r++) sums[i][r][0] += weight * load(rows + r * k + j, lanes);
             }
         });
         for (int i = 0; i < M; i++)
-            for (int r = 0; r < R; r++) out[i][r] = sum(sums[i][r][0] + sums[i][r][1]);
-    }
-
-    INLINE vf some(const uint8_t* from, Whole) { return Number::numbers(from); }
-    INLINE vf some(const uint8_t* from, First lanes) {
-        uint8_t copy[W * Number::bytes] = {};
-        memcpy(copy, from, lanes.count * Number::bytes);
-        return Number::numbers(copy);
+            for (int r = 0; r < R; r++) out[r][i] = sum(sums[i][r][0] + sums[i][r][1]);
     }
 };
+template <class Kind>
+using Weight = std::conditional_t<Kind::units == 0, Plain<Kind>,
+                                  std::conditional_t<Kind::units == 1, Small<Kind>, Large<Kind>>>;
 
-struct Task {
-    const uint8_t* blocks;
-    const float *bias, *residual;
-    int64_t n, m;
-    float* out;
-
-    template <int M, int R, class Weight>
-    FORCED void run(const Weight& weight, int64_t line, int64_t row) const {
-        float products[M][R];
-        weight.template multiply<M, R>(blocks + line * weight.line_bytes, row, products);
-        for (int r = 0; r < R; r++) {
-            for (int i = 0; i < M; i++) {
-                float result = products[i][r];
-                const int64_t at = (row + r) * m + line + i;
-                if (bias) result += bias[line + i];
-                if (residual) result += residual[at];
-                out[at] = result;
-            }
+// Up to M lines of the weight with R rows.
+template <class Kind, int R>
+void run(const BlockProduct& p, const Weight<Kind>& weight, int64_t line, int64_t end,
+         int64_t row) {
+    const uint8_t* lines[M];
+    for (int i = 0; i < M; i++)
+        lines[i] = p.blocks + smaller(line + i, end - 1) * line_bytes<Kind>(p.k);
+    float products[R][M];
+    weight.template multiply<R>(lines, row, products);
+    for (int r = 0; r < R; r++) {
+        for (int i = 0; i < smaller(M, end - line); i++) {
+            float result = products[r][i];
+            const int64_t at = (row + r) * p.m + line + i;
+            if (p.bias) result += p.bias[line + i];
+            if (p.residual) result += p.residual[at];
+            p.out[at] = result;
         }
     }
+}
 
-    // Some lines of the weight with R rows, M lines at a time.
-    template <int M, int R, class Weight>
-    void run_lines(const Weight& weight, int64_t line, int64_t end, int64_t row) const {
-        for (; line + M <= end; line += M) run<M, R>(weight, line, row);
-        for (; line < end; line++) run<1, R>(weight, line, row);
-    }
-};
+template <class Kind, int R>
+INLINE void run_rows(const BlockProduct& p, const Weight<Kind>& weight, int64_t line, int64_t end,
+                     int64_t row) {
+    for (; row + R <= p.n; row += R) run<Kind, R>(p, weight, line, end, row);
+    if constexpr (R > 1) run_rows<Kind, R / 2>(p, weight, line, end, row);
+}
 
-template <class Weight>
-void multiply(const Task& task, const float* x, int64_t k) {
-    const Weight weight(x, task.n, k);
-    const int64_t each = larger(1, chunk_bytes / larger(1, weight.line_bytes) / 4) * 4;
-    parallel_for(ceil_div(task.m, each), [&](int64_t chunk) {
-        const int64_t first = chunk * each, end = smaller(task.m, first + each);
-        for (int64_t line = first; line < end; line += 4) {
-            const int64_t stop = smaller(end, line + 4);
-            int64_t row = 0;
-            for (; row + 4 <= task.n; row += 4) task.run_lines<1, 4>(weight, line, stop, row);
-            if (task.n - row == 3) task.run_lines<1, 3>(weight, line, stop, row);
-            if (task.n - row == 2) task.run_lines<2, 2>(weight, line, stop, row);
-            if (task.n - row == 1) task.run_lines<4, 1>(weight, line, stop, row);
-        }
+template <class Kind>
+void multiply(const BlockProduct& p) {
+    const Weight<Kind> weight(p.x, p.n, p.k);
+    const int64_t each = larger(1, chunk_bytes / larger(1, line_bytes<Kind>(p.k)) / M) * M;
+    parallel_for(ceil_div(p.m, each), [&](int64_t chunk) {
+        const int64_t first = chunk * each, end = smaller(p.m, first + each);
+        for (int64_t line = first; line < end; line += M)
+            run_rows<Kind, most_rows>(p, weight, line, end, 0);
     });
 }
 
@@ -171,31 +196,9 @@ void multiply(const Task& task, const float* x, int64_t k) {
 
 void block_linear_forward(int kind, const uint8_t* blocks, const float* x, const float* bias,
                           const float* residual, int64_t n, int64_t m, int64_t k, float* out) {
-    const Task task{blocks, bias, residual, n, m, out};
-    switch (kind) {
-        case 0:
-            return multiply<Plain<F32>>(task, x, k);
-        case 1:
-            return multiply<Plain<F16>>(task, x, k);
-        case 2:
-            return multiply<Blocked<Q4_0>>(task, x, k);
-        case 3:
-            return multiply<Blocked<Q4_1>>(task, x, k);
-        case 6:
-            return multiply<Blocked<Q5_0>>(task, x, k);
-        case 7:
-            return multiply<Blocked<Q5_1>>(task, x, k);
-        case 8:
-            return multiply<Blocked<Q8_0>>(task, x, k);
-        case 12:
-            return multiply<Blocked<Q4_K>>(task, x, k);
-        case 13:
-            return multiply<Blocked<Q5_K>>(task, x, k);
-        case 14:
-            return multiply<Blocked<Q6_K>>(task, x, k);
-        case 30:
-            return multiply<Plain<BF16>>(task, x, k);
-    }
+    const BlockProduct p{kind, blocks, x, bias, residual, n, m, k, out};
+    if (n >= many_rows) return multiply_many_rows(p);
+    with_kind(kind, [&](auto type) { multiply<typename decltype(type)::type>(p); });
 }
 
 }  // namespace minillm::MINILLM_ISA

@@ -6,6 +6,8 @@
 
 namespace minillm::MINILLM_ISA {
 
+#define ALWAYS inline __attribute__((always_inline))
+
 constexpr int unit = 32;       // numbers unpacked together
 constexpr int S = 2 * W;       // 16-bit integers in a vector
 constexpr int words = 32 / S;  // vectors of a unit
@@ -24,10 +26,18 @@ struct Unit {
 };
 
 INLINE vs widen(const uint8_t* from) {
+#if defined(__AVX2__) && !defined(__AVX512BW__)  // gcc would take it apart
+    return (vs)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
     return __builtin_convertvector(*reinterpret_cast<const half_bytes_unaligned*>(from), vs);
+#endif
 }
 INLINE vs widen_signed(const uint8_t* from) {
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+    return (vs)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
     return __builtin_convertvector(*reinterpret_cast<const half_signed_unaligned*>(from), vs);
+#endif
 }
 
 INLINE vs load16(const int16_t* from) { return *reinterpret_cast<const vs_unaligned*>(from); }
@@ -130,13 +140,48 @@ INLINE Unit fifth_bits(const uint8_t* from) {
     return u;
 }
 
-// What a kind of blocks is made of. `scales` writes d and, with `offsets`, m of each unit (of each
-// half unit where `halved`); numbers of a unit are integers of at most 8 bits.
+typedef float f8 __attribute__((vector_size(32)));
+typedef float f8_unaligned __attribute__((vector_size(32), aligned(4), may_alias));
+
+INLINE f8 load8(const float* from) { return *reinterpret_cast<const f8_unaligned*>(from); }
+
+// What a kind of blocks is made of: `bytes` for `units`; whether numbers have offsets, and whether
+// they have more than 8 bits.
+
+// Small blocks hold one unit. `scales` gives those of four at once: d and m in turn, or where there
+// are no offsets, d and nothing.
+INLINE f8 scales_with_offsets(const uint8_t* const (&blocks)[4]) {
+#if defined(__F16C__)
+    int pairs[4];
+    for (int i = 0; i < 4; i++) memcpy(pairs + i, blocks[i], 4);
+    return (f8)_mm256_cvtph_ps(_mm_setr_epi32(pairs[0], pairs[1], pairs[2], pairs[3]));
+#else
+    f8 found;
+    for (int i = 0; i < 8; i++) found[i] = half_at(blocks[i / 2] + i % 2 * 2);
+    return found;
+#endif
+}
+INLINE f8 scales_alone(const uint8_t* const (&blocks)[4]) {
+#if defined(__F16C__)
+    __m128i bits = _mm_setzero_si128();
+    uint16_t each[4];
+    for (int i = 0; i < 4; i++) memcpy(each + i, blocks[i], 2);
+    bits = _mm_insert_epi16(bits, each[0], 0);
+    bits = _mm_insert_epi16(bits, each[1], 2);
+    bits = _mm_insert_epi16(bits, each[2], 4);
+    bits = _mm_insert_epi16(bits, each[3], 6);
+    return (f8)_mm256_cvtph_ps(bits);
+#else
+    f8 found{};
+    for (int i = 0; i < 4; i++) found[2 * i] = half_at(blocks[i]);
+    return found;
+#endif
+}
+
 struct Q4_0 {
+    static constexpr bool offsets = false, wide = false;
     static constexpr int units = 1, bytes = 18;
-    static constexpr bool offsets = false, halved = false;
-    INLINE void scales(const uint8_t* block, float* d, float*) { d[0] = half_at(block); }
-    INLINE Unit numbers(const uint8_t* block, int) {
+    INLINE Unit numbers(const uint8_t* block) {
         Unit u = nibbles(block + 2);
         for (vs& v : u.v) v -= 8;
         return u;
@@ -144,20 +189,15 @@ struct Q4_0 {
 };
 
 struct Q4_1 {
+    static constexpr bool offsets = true, wide = false;
     static constexpr int units = 1, bytes = 20;
-    static constexpr bool offsets = true, halved = false;
-    INLINE void scales(const uint8_t* block, float* d, float* m) {
-        d[0] = half_at(block);
-        m[0] = half_at(block + 2);
-    }
-    INLINE Unit numbers(const uint8_t* block, int) { return nibbles(block + 4); }
+    INLINE Unit numbers(const uint8_t* block) { return nibbles(block + 4); }
 };
 
 struct Q5_0 {
+    static constexpr bool offsets = false, wide = false;
     static constexpr int units = 1, bytes = 22;
-    static constexpr bool offsets = false, halved = false;
-    INLINE void scales(const uint8_t* block, float* d, float*) { d[0] = half_at(block); }
-    INLINE Unit numbers(const uint8_t* block, int) {
+    INLINE Unit numbers(const uint8_t* block) {
         Unit u = nibbles(block + 6);
         const Unit more = fifth_bits(block + 2);
         for (int i = 0; i < words; i++) u.v[i] = (u.v[i] | more.v[i]) - 16;
@@ -166,13 +206,9 @@ struct Q5_0 {
 };
 
 struct Q5_1 {
+    static constexpr bool offsets = true, wide = false;
     static constexpr int units = 1, bytes = 24;
-    static constexpr bool offsets = true, halved = false;
-    INLINE void scales(const uint8_t* block, float* d, float* m) {
-        d[0] = half_at(block);
-        m[0] = half_at(block + 2);
-    }
-    INLINE Unit numbers(const uint8_t* block, int) {
+    INLINE Unit numbers(const uint8_t* block) {
         Unit u = nibbles(block + 8);
         const Unit more = fifth_bits(block + 4);
         for (int i = 0; i < words; i++) u.v[i] |= more.v[i];
@@ -181,69 +217,93 @@ struct Q5_1 {
 };
 
 struct Q8_0 {
+    static constexpr bool offsets = false, wide = false;
     static constexpr int units = 1, bytes = 34;
-    static constexpr bool offsets = false, halved = false;
-    INLINE void scales(const uint8_t* block, float* d, float*) { d[0] = half_at(block); }
-    INLINE Unit numbers(const uint8_t* block, int) {
+    INLINE Unit numbers(const uint8_t* block) {
         Unit u;
         for (int i = 0; i < words; i++) u.v[i] = widen_signed(block + 2 + i * S);
         return u;
     }
 };
 
-// Six bits of scale and six of offset for each of eight units, in 12 bytes.
-INLINE void packed_scales(const uint8_t* block, float* d, float* m) {
-    const float scale = half_at(block), offset = half_at(block + 2);
-    const uint8_t *first = block + 4, *second = block + 8, *rest = block + 12;
-    for (int i = 0; i < 4; i++) {
-        d[i] = scale * static_cast<float>(first[i] & 63);
-        m[i] = -offset * static_cast<float>(second[i] & 63);
-        d[4 + i] = scale * static_cast<float>((rest[i] & 15) | (first[i] >> 2 & 48));
-        m[4 + i] = -offset * static_cast<float>(rest[i] >> 4 | (second[i] >> 2 & 48));
-    }
+// Large blocks hold eight units. They are opened first, which gives d and m of each.
+INLINE f8 eight(const uint8_t* from) {
+    typedef uint8_t bytes8 __attribute__((vector_size(8), aligned(1), may_alias));
+    return __builtin_convertvector(*reinterpret_cast<const bytes8*>(from), f8);
+}
+
+// Six bits of scale and six of offset for each unit, in 12 bytes.
+INLINE void packed_scales(const uint8_t* block, f8& d, f8& m) {
+    constexpr uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x03030303;
+    uint32_t packed[3], scales[2], offsets[2];
+    memcpy(packed, block + 4, sizeof packed);
+    scales[0] = packed[0] & six;
+    scales[1] = (packed[2] & four) | (packed[0] >> 6 & two) << 4;
+    offsets[0] = packed[1] & six;
+    offsets[1] = (packed[2] >> 4 & four) | (packed[1] >> 6 & two) << 4;
+    d = eight(reinterpret_cast<const uint8_t*>(scales)) * half_at(block);
+    m = eight(reinterpret_cast<const uint8_t*>(offsets)) * -half_at(block + 2);
 }
 
 struct Q4_K {
+    static constexpr bool offsets = true, wide = false;
     static constexpr int units = 8, bytes = 144;
-    static constexpr bool offsets = true, halved = false;
-    INLINE void scales(const uint8_t* block, float* d, float* m) { packed_scales(block, d, m); }
-    INLINE Unit numbers(const uint8_t* block, int i) {
-        return halves(block + 16 + i / 2 * 32, i % 2 * 4);
-    }
+    const uint8_t* const block;
+    f8 d, m;
+
+    explicit ALWAYS Q4_K(const uint8_t* block) : block(block) { packed_scales(block, d, m); }
+    ALWAYS Unit numbers(int i) const { return halves(block + 16 + i / 2 * 32, i % 2 * 4); }
 };
 
 struct Q5_K {
+    static constexpr bool offsets = true, wide = false;
     static constexpr int units = 8, bytes = 176;
-    static constexpr bool offsets = true, halved = false;
-    INLINE void scales(const uint8_t* block, float* d, float* m) { packed_scales(block, d, m); }
-    INLINE Unit numbers(const uint8_t* block, int i) {
+    const uint8_t* const block;
+    f8 d, m;
+
+    explicit ALWAYS Q5_K(const uint8_t* block) : block(block) { packed_scales(block, d, m); }
+    ALWAYS Unit numbers(int i) const {
         Unit u = halves(block + 48 + i / 2 * 32, i % 2 * 4);
         for (int j = 0; j < words; j++) u.v[j] |= (widen(block + 16 + j * S) >> i & 1) << 4;
         return u;
     }
 };
 
+// Each half of a unit has a scale of its own, a whole number: it goes into the numbers.
 struct Q6_K {
+    static constexpr bool offsets = false, wide = true;
     static constexpr int units = 8, bytes = 210;
-    static constexpr bool offsets = false, halved = true;
-    INLINE void scales(const uint8_t* block, float* d, float*) {
-        const float scale = half_at(block + 208);
-        for (int i = 0; i < 16; i++)
-            d[i] = scale * static_cast<float>(static_cast<int8_t>(block[192 + i]));
+    const uint8_t* const block;
+    f8 d;
+    int16_t scales[16];
+
+    explicit ALWAYS Q6_K(const uint8_t* block) : block(block), d(half_at(block + 208) - f8{}) {
+        for (int i = 0; i < 16; i++) scales[i] = static_cast<int8_t>(block[192 + i]);
     }
-    INLINE Unit numbers(const uint8_t* block, int i) {
+    ALWAYS Unit numbers(int i) const {
         const int part = i / 4, group = i % 4;
         const uint8_t *low = block + part * 64 + group % 2 * 32, *high = block + 128 + part * 32;
         Unit u = halves(low, group / 2 * 4);
-        for (int j = 0; j < words; j++)
+        for (int j = 0; j < words; j++) {
             u.v[j] = (u.v[j] | ((widen(high + j * S) >> (2 * group)) & 3) << 4) - 32;
+            u.v[j] *= scale_of(2 * i + j * S / 16);
+        }
         return u;
+    }
+    ALWAYS vs scale_of(int first) const {
+#if defined(__AVX512BW__)
+        return (vs)_mm512_inserti64x4(_mm512_set1_epi16(scales[first]),
+                                      _mm256_set1_epi16(scales[first + 1]), 1);
+#else
+        return splat16(scales[first]);
+#endif
     }
 };
 
 // Floats of other formats, W at a time.
 struct F32 {
-    static constexpr int bytes = 4;
+    static constexpr bool offsets = false, wide = false;
+    static constexpr int units = 0, bytes = 4;
     INLINE vf numbers(const uint8_t* from) {
         vf v;
         memcpy(&v, from, sizeof v);
@@ -252,7 +312,8 @@ struct F32 {
 };
 
 struct F16 {
-    static constexpr int bytes = 2;
+    static constexpr bool offsets = false, wide = false;
+    static constexpr int units = 0, bytes = 2;
     INLINE vf numbers(const uint8_t* from) {
 #if defined(__AVX512F__)
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
@@ -267,7 +328,8 @@ struct F16 {
 };
 
 struct BF16 {
-    static constexpr int bytes = 2;
+    static constexpr bool offsets = false, wide = false;
+    static constexpr int units = 0, bytes = 2;
     INLINE vf numbers(const uint8_t* from) {
         typedef uint16_t some __attribute__((vector_size(2 * W), aligned(1), may_alias));
         typedef uint16_t whole __attribute__((vector_size(2 * W)));
@@ -275,5 +337,25 @@ struct BF16 {
         return (vf)(__builtin_convertvector(upper, vu) << 16);
     }
 };
+
+// The first numbers of W; nothing is read beyond them.
+template <class Number>
+INLINE vf some(const uint8_t* from, Whole) {
+    return Number::numbers(from);
+}
+template <class Number>
+INLINE vf some(const uint8_t* from, First lanes) {
+    uint8_t copy[W * Number::bytes] = {};
+    memcpy(copy, from, lanes.count * Number::bytes);
+    return Number::numbers(copy);
+}
+
+template <class Kind>
+INLINE int64_t line_bytes(int64_t k) {
+    if constexpr (Kind::units == 0)
+        return k * Kind::bytes;
+    else
+        return k / (unit * Kind::units) * Kind::bytes;
+}
 
 }  // namespace minillm::MINILLM_ISA

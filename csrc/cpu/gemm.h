@@ -55,7 +55,10 @@ INLINE Output part(Output out, int64_t row, int64_t col) {
 // The same for one of several slices of depth, which add up in c.
 INLINE Output slice_of(Output out, bool first, bool last) {
     if (!first) out.start = {out.c, out.stride};
-    if (!last) out.finish = Output::Finish::none;
+    if (!last) {
+        out.finish = Output::Finish::none;
+        out.bias = nullptr;
+    }
     return out;
 }
 

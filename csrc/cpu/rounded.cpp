@@ -1,8 +1,11 @@
 #include "rounded.h"
 
+#include "../parallel.h"
+
 namespace minillm::MINILLM_ISA {
 namespace {
 
+constexpr int64_t rows_together = 8;  // rounded by a task
 constexpr float largest_word = 32767;
 constexpr float least = 1e-30f;       // a block that is smaller is 0: its scale has no reciprocal
 constexpr float magic = 12582912.0f;  // 1.5 * 2^23: added to a number, it rounds it
@@ -46,15 +49,21 @@ void round_block(const float* x, int16_t* numbers, float& scale, float& sum) {
 
 RoundedRows::RoundedRows(const float* x, int64_t rows, int64_t cols)
     : blocks_(cols / unit),
-      stride_(ceil_div(blocks_ * (2 + unit / 2), 16) * 16),
+      stride_(ceil_div(blocks_ * (4 + unit / 2), 16) * 16),
       memory_(rows * stride_) {
-    for (int64_t row = 0; row < rows; row++) {
-        float* at = memory_ + row * stride_;
-        auto* numbers = reinterpret_cast<int16_t*>(at + 2 * blocks_);
-        for (int64_t block = 0; block < blocks_; block++)
-            round_block(x + row * cols + block * unit, numbers + block * unit, at[block],
-                        at[blocks_ + block]);
-    }
+    parallel_for(ceil_div(rows, rows_together), [&](int64_t chunk) {
+        const int64_t begin = chunk * rows_together;
+        for (int64_t row = begin; row < smaller(rows, begin + rows_together); row++) {
+            float *scales = memory_ + row * stride_, *sums = scales + blocks_;
+            float* pairs = sums + blocks_;
+            auto* numbers = reinterpret_cast<int16_t*>(pairs + 2 * blocks_);
+            for (int64_t i = 0; i < blocks_; i++) {
+                round_block(x + row * cols + i * unit, numbers + i * unit, scales[i], sums[i]);
+                pairs[2 * i] = scales[i];
+                pairs[2 * i + 1] = sums[i];
+            }
+        }
+    });
 }
 
 }  // namespace minillm::MINILLM_ISA

@@ -7,10 +7,11 @@
 
 namespace minillm::MINILLM_ISA {
 
-// One row: `numbers` of it in order, for each block its scale and scale times the sum of numbers.
+// One row: `numbers` of it in order; for each block its scale, scale times the sum of numbers, and
+// both in turn.
 struct RoundedRow {
     const int16_t* numbers;
-    const float *scales, *sums;
+    const float *scales, *sums, *pairs;
 };
 
 class RoundedRows {
@@ -18,7 +19,8 @@ class RoundedRows {
     RoundedRows(const float* x, int64_t rows, int64_t cols);  // cols a multiple of 32
     RoundedRow operator[](int64_t row) const {
         const float* at = memory_ + row * stride_;
-        return {reinterpret_cast<const int16_t*>(at + 2 * blocks_), at, at + blocks_};
+        return {reinterpret_cast<const int16_t*>(at + 4 * blocks_), at, at + blocks_,
+                at + 2 * blocks_};
     }
 
  private:
