@@ -16,6 +16,7 @@ import numpy
 from minillm.arrays import Array
 from minillm.blocks import KINDS, OTHER_KINDS, Kind
 from minillm.formats.deferred import Blocks, Deferred
+from minillm.formats.gguf_strings import short_strings
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -155,6 +156,10 @@ class _Reader:
     def strings(self, key: str, count: int) -> list[str]:
         """Vocabularies have 100 000 and more: one pass, without a call for each."""
         self.check_count(count, 8, f"strings in metadata {key!r}")
+        short = short_strings(self.data, self.at, count)
+        if short is not None:
+            strings, self.at = short
+            return strings
         data, at, size = self.data, self.at, self.size
         length_at = struct.Struct("<Q").unpack_from
         found = []

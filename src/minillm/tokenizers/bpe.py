@@ -12,11 +12,12 @@ import numpy as np
 
 from .byte_alphabet import ALPHABET, BYTE_ORDER, unspell
 from .byte_merging import ByteMerger
-from .merging import pair_table
+from .merging import Merge, PairTable, check_merges, pairs, spaced
 from .piece_cache import PieceCache
 from .splitting import settled, split, windows
 from .tokenizer import END_OF_TEXT, Tokenizer, check_text, default_eos, id_dtype
 from .tokenizer_json import Document, bpe_document, byte_level, check_special_tokens
+from .vocabulary import Pieces
 
 
 class BPETokenizer(Tokenizer):
@@ -31,7 +32,7 @@ class BPETokenizer(Tokenizer):
     def __init__(
         self,
         tokens: Sequence[str],
-        merges: Sequence[tuple[str, str]],
+        merges: Sequence[Merge],
         special_tokens: Mapping[str, int],
         eos: str | None = None,
     ) -> None:
@@ -40,17 +41,22 @@ class BPETokenizer(Tokenizer):
         Raises ValueError where a byte is missing, a token is spelled in other characters, or a
         merge joins or makes an unknown token or is there twice.
         """
-        pieces = [b"" if token in special_tokens else unspell(token) for token in tokens]
+        pieces = Pieces(lambda id: b"" if id in self._special_ids else unspell(self._tokens[id]))
         super().__init__(tokens, pieces, special_tokens, eos or default_eos(special_tokens))
-        self.merges = list(merges)
-        table = pair_table(self._ids, self.merges)
+        ordinary = [token for token in self._tokens if token not in special_tokens]
+        if not {*"".join(ordinary)} <= {*ALPHABET}:
+            list(map(unspell, ordinary))  # says which
+        self._merges = spaced(merges) or list(merges)
+        check_merges(self._ids, self._merges)
         missing = [byte for byte in range(256) if ALPHABET[byte] not in self._ids]
         if missing:
             raise ValueError(
                 f"tokenizer: {len(missing)} byte tokens are missing, the first is "
                 f"{ALPHABET[missing[0]]!r} (byte {missing[0]}), all 256 are needed"
             )
-        self._merger = ByteMerger(pieces, [self._ids[byte] for byte in ALPHABET], table)
+        table = PairTable(self._tokens, self._ids, self._merges)
+        longest = max(map(len, ordinary))
+        self._merger = ByteMerger(pieces, longest, [self._ids[byte] for byte in ALPHABET], table)
         self._cache = PieceCache(self._ids_of, id_dtype(self.vocab_size))
 
     @classmethod
@@ -89,6 +95,11 @@ class BPETokenizer(Tokenizer):
         if end < 2:
             return start
         return len(text) - len(last) + len(data[:end].decode("utf-8"))
+
+    @property
+    def merges(self) -> list[tuple[str, str]]:
+        """The merges by rank."""
+        return pairs(self._merges)
 
     def to_dict(self) -> Document:
         return bpe_document(

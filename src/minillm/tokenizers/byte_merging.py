@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .merging import Pair, merge
+from .byte_alphabet import spell
+from .merging import PairTable, merge
+from .vocabulary import Pieces
 
 _BLOCK = 1 << 13
 _TRIES = 64
@@ -13,22 +15,24 @@ _TRIES = 64
 class ByteMerger:
     """Merges the bytes of pre-tokens; time is linear in their length, memory for a list bounded.
 
-    `pieces` are the bytes of each id, `byte_ids` the id of each byte, None where it has none: such
-    a byte is dropped, as Hugging Face's BPE and llama.cpp do. With `whole` a pre-token that is a
-    token is that token, whatever the merges say (`ignore_merges`).
+    `pieces` are the bytes of each id, none longer than `longest`, `byte_ids` the id of each byte,
+    None where it has none: such a byte is dropped, as Hugging Face's BPE and llama.cpp do. With
+    `whole`, ids of tokens in the byte alphabet, a pre-token that is a token is that token, whatever
+    the merges say (`ignore_merges`).
     """
 
     def __init__(
         self,
-        pieces: Sequence[bytes],
+        pieces: Pieces,
+        longest: int,
         byte_ids: Sequence[int | None],
-        table: Mapping[Pair, int],
-        whole: Mapping[bytes, int] | None = None,
+        table: PairTable,
+        whole: Mapping[str, int] | None = None,
     ) -> None:
         self._pieces, self._table, self._whole = pieces, table, whole or {}
         self._byte_ids = [id or 0 for id in byte_ids]
         self.missing = bytes(byte for byte, id in enumerate(byte_ids) if id is None)
-        self.longest = max(map(len, pieces))
+        self.longest = longest
 
     def merge(self, data: bytes) -> list[int]:
         """The ids of `data`, all bytes of which have an id."""
@@ -43,8 +47,9 @@ class ByteMerger:
         """
         if self.missing:
             data = data.translate(None, self.missing)
-        if data in self._whole:
-            yield [self._whole[data]]
+        found = self._whole.get(spell(data)) if len(data) <= self.longest else None
+        if found is not None:
+            yield [found]
             return
         size = max(_BLOCK, 256 * self.longest)
         start, width = 0, size

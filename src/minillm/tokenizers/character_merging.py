@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from .merging import Pair, merge
+from .merging import PairTable, merge
 
 MARK = "▁"
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -28,7 +28,7 @@ class CharacterMerger:
     def __init__(
         self,
         ids: Mapping[str, int],
-        table: Mapping[Pair, int],
+        table: PairTable,
         unknown: int | None = None,
         byte_fallback: bool = False,
         fuse_unknown: bool = False,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from .byte_alphabet import ALPHABET, unspell
 from .byte_merging import ByteMerger
 from .character_merging import CharacterMerger, words
-from .merging import Pair, pair_table
-from .models import WORD_PIECE_DEFAULTS, kind_of, merges_of, vocabulary, without
+from .merging import PairTable
+from .models import WORD_PIECE_DEFAULTS, kind_of, merges_of, vocabulary
 from .reading import Document
 from .unigram import Unigram, byte_tokens
+from .vocabulary import Pieces
 from .word_piece import WordPiece
 
 
@@ -22,21 +23,25 @@ class Engine(NamedTuple):
     words: Callable[[str], list[str]] | None = None
 
 
-def engine(model: Document, specials: Collection[str], on_bytes: bool) -> Engine:
-    """The engine of a model that `models.check` has accepted.
+def engine(
+    model: Document, tokens: Sequence[str], specials: Collection[str], on_bytes: bool
+) -> Engine:
+    """The engine of a model that `models.check` has accepted; `tokens` are all names by id.
 
     `specials`, control tokens, are never made from text; `on_bytes` as there.
     """
     kind = kind_of(model)
-    ids = {token: id for token, id in vocabulary(model).items() if token not in specials}
+    ids = dict(vocabulary(model))
+    for token in specials:
+        ids.pop(token, None)
     if kind == "WordPiece":
         return _word_piece(model, ids)
     if kind == "Unigram":
         scores = [score for _, score in model["vocab"]]
         byte_ids = byte_tokens(vocabulary(model)) if model.get("byte_fallback") else None
         return Engine(Unigram(ids, scores, model.get("unk_id"), byte_ids).lists)
-    table = pair_table(ids, without(merges_of(model), vocabulary(model).keys() - ids.keys()))
-    return _on_bytes(model, ids, table) if on_bytes else _on_characters(model, ids, table)
+    table = PairTable(tokens, ids, merges_of(model))
+    return _on_bytes(model, tokens, ids, table) if on_bytes else _on_characters(model, ids, table)
 
 
 def _word_piece(model: Document, ids: dict[str, int]) -> Engine:
@@ -51,26 +56,17 @@ def _word_piece(model: Document, ids: dict[str, int]) -> Engine:
     )
 
 
-def _on_bytes(model: Document, ids: dict[str, int], table: dict[Pair, int]) -> Engine:
-    spelled = {token: _bytes_or_none(token) for token in ids}
-    pieces = [b""] * (max(ids.values(), default=-1) + 1)
-    for token, id in ids.items():
-        pieces[id] = spelled[token] or b""
-    whole = None
-    if model.get("ignore_merges"):
-        whole = {data: ids[token] for token, data in spelled.items() if data}
-    merger = ByteMerger(pieces, [ids.get(byte) for byte in ALPHABET], table, whole)
+def _on_bytes(
+    model: Document, tokens: Sequence[str], ids: dict[str, int], table: PairTable
+) -> Engine:
+    pieces = Pieces(lambda id: unspell(tokens[id]))
+    longest = max(map(len, ids), default=0)
+    whole = ids if model.get("ignore_merges") else None
+    merger = ByteMerger(pieces, longest, [ids.get(byte) for byte in ALPHABET], table, whole)
     return Engine(lambda piece: merger.blocks(piece.encode("utf-8")))
 
 
-def _bytes_or_none(token: str) -> bytes | None:
-    try:
-        return unspell(token)
-    except ValueError:
-        return None
-
-
-def _on_characters(model: Document, ids: dict[str, int], table: dict[Pair, int]) -> Engine:
+def _on_characters(model: Document, ids: dict[str, int], table: PairTable) -> Engine:
     unknown = vocabulary(model)[model["unk_token"]] if model.get("unk_token") else None
     merger = CharacterMerger(
         ids,

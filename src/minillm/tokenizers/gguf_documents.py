@@ -21,6 +21,7 @@ from .gguf_vocabulary import (
     USER_DEFINED,
 )
 from .loading import from_document
+from .merging import spaced
 from .post_processors import Template, around
 from .reading import Document, short
 from .sentencepiece import SentencePieceTokenizer
@@ -47,7 +48,7 @@ def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
         )
     try:
         tokens = _strings(metadata, "tokens")
-        types = [int(one) for one in metadata.get("tokenizer.ggml.token_type", ())]
+        types = np.asarray(metadata.get("tokenizer.ggml.token_type", ()), np.int64).tolist()
         if types and len(types) != len(tokens):
             raise ValueError(f"{len(tokens)} tokens and {len(types)} types, as many are needed")
         return _KINDS[kind](metadata, tokens, types or [NORMAL] * len(tokens), backend)
@@ -81,7 +82,7 @@ def _gpt2(
             "type": "BPE",
             "ignore_merges": name in WHOLE_TOKEN_NAMES,
             "vocab": _ids(tokens),
-            "merges": _pairs(_strings(metadata, "merges")),
+            "merges": _merges(metadata),
         },
     )
     roles = _roles(metadata, len(tokens), {})
@@ -199,9 +200,8 @@ def _made(
 ) -> Tokenizer:
     """The tokenizer, with its added tokens, roles and template."""
     document["added_tokens"] = [
-        AddedToken(token, id, special=type != USER_DEFINED).entry()
-        for id, (token, type) in enumerate(zip(tokens, types))
-        if type in (CONTROL, UNKNOWN, USER_DEFINED)
+        AddedToken(tokens[id], id, special=types[id] != USER_DEFINED).entry()
+        for id in np.flatnonzero(np.isin(types, (CONTROL, UNKNOWN, USER_DEFINED))).tolist()
     ]
     if around_text is not None:
         document["post_processor"] = _around(roles, around_text).document(tokens)
@@ -239,17 +239,18 @@ def _roles(metadata: Metadata, count: int, defaults: dict[str, int]) -> dict[str
 
 
 def _ids(tokens: Sequence[str]) -> dict[str, int]:
-    ids = {token: id for id, token in enumerate(tokens)}
+    ids = dict(zip(tokens, range(len(tokens))))
     if len(ids) < len(tokens):
         twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
         raise ValueError(f"token {twice!r} occurs twice, each needs to be distinct")
     return ids
 
 
-def _pairs(merges: list[str]) -> list[list[str]]:
-    """Merges as pairs: each is two tokens with a space between."""
-    pairs = [merge.split(" ") for merge in merges]
-    if not set(map(len, pairs)) <= {2} or not all(map(all, pairs)):
-        wrong = next(i for i, pair in enumerate(pairs) if len(pair) != 2 or not all(pair))
+def _merges(metadata: Metadata) -> list[str]:
+    """Merges, each two tokens with a space between."""
+    merges = _strings(metadata, "merges")
+    found = spaced(merges) if merges else merges
+    if found is None:
+        wrong = next(i for i, merge in enumerate(merges) if spaced([merge]) is None)
         raise ValueError(f"merge {wrong} is {merges[wrong]!r}, two tokens are needed")
-    return pairs
+    return found

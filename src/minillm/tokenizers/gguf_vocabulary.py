@@ -8,6 +8,7 @@ import numpy as np
 
 from . import models
 from .char import BYTE_TOKENS, CharTokenizer
+from .merging import pairs
 from .reading import Document, short
 from .sentencepiece import SentencePieceTokenizer
 from .sentencepiece_model import BPE, PieceModel
@@ -86,7 +87,7 @@ def _byte_level(tokenizer: Tokenizer) -> dict[str, Any]:
     if tokenizer.kind not in ("bpe", "byte"):
         raise ValueError(f"gguf: a tokenizer of kind {tokenizer.kind!r} cannot be written")
     document = tokenizer.to_dict()
-    merges = models.merges_of(document["model"])
+    merges = pairs(models.merges_of(document["model"]))
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": _split_name(document) if merges else "gpt-2",

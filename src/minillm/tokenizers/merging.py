@@ -3,35 +3,115 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from itertools import pairwise, repeat
+from typing import Any
 
 Pair = tuple[int, int]
+Merge = str | Sequence[str]  # two tokens with a space between, or in a list
+
+_MOST = 1 << 17  # pairs in a table
 
 _BITS = 32
 _ID = (1 << _BITS) - 1
 
 
-def pair_table(ids: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> dict[Pair, int]:
-    """The table that `merge` reads, of merges by their order; `ids` are the tokens'.
+class Spaced(list[str]):
+    """Merges by rank, each known to be two tokens with a space between."""
 
-    Raises ValueError for a merge that joins or makes an unknown token or is there twice.
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        return dict(zip(self, range(len(self))))
+
+
+def spaced(merges: Sequence[Any]) -> Spaced | None:
+    """The merges, if each is two tokens with a space between."""
+    if isinstance(merges, Spaced):
+        return merges
+    if set(map(type, merges)) != {str} or set(map(str.count, merges, repeat(" "))) != {1}:
+        return None
+    text = "\n".join(["", *merges, ""])
+    return None if "\n " in text or " \n" in text else Spaced(merges)
+
+
+class PairTable(dict[Pair, int | None]):
+    """The table that `merge` reads: the entry of a pair of ids is found when it is first met.
+
+    None is the entry of a pair that no merge joins. Memory is bounded.
     """
-    table: dict[Pair, int] = {}
-    for rank, (left, right) in enumerate(merges):
-        first, second, made = ids.get(left), ids.get(right), ids.get(left + right)
-        if first is None or second is None or made is None:
+
+    def __init__(
+        self, names: Sequence[str], ids: Mapping[str, int], merges: Sequence[Merge]
+    ) -> None:
+        """`names` by id, `ids` of the tokens that may be made, `merges` by rank.
+
+        What is damaged in the merges is refused by `check_merges`, not here.
+        """
+        super().__init__()
+        self._names, self._ids = names, ids
+        self._spaced = isinstance(merges, Spaced)
+        self._ranks: Mapping[Any, int] = (
+            merges.ranks
+            if isinstance(merges, Spaced)
+            else dict(zip(pairs(merges), range(len(merges))))
+        )
+
+    def __missing__(self, pair: Pair) -> int | None:
+        left, right = self._names[pair[0]], self._names[pair[1]]
+        rank = self._ranks.get(f"{left} {right}" if self._spaced else (left, right))
+        entry = None
+        if rank is not None and {left, right, left + right} <= self._ids.keys():
+            entry = merge_entry(rank, self._ids[left + right])
+        if len(self) >= _MOST:
+            self.clear()
+        self[pair] = entry
+        return entry
+
+
+def pairs(merges: Iterable[Merge]) -> list[tuple[str, str]]:
+    """Merges of one form or the other as pairs; ValueError for one that is not two parts."""
+    return [_pair(merge) for merge in merges]
+
+
+def _pair(merge: Merge) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def check_merges(ids: Mapping[str, int], merges: Sequence[Merge]) -> None:
+    """ValueError for a merge that joins or makes an unknown token or is there twice.
+
+    Each of `merges` must be two parts; `ids` are the tokens'.
+    """
+    if fit(ids, merges):
+        return
+    met: set[tuple[str, str]] = set()
+    for rank, (left, right) in enumerate(pairs(merges)):
+        if not {left, right, left + right} <= ids.keys():
             raise ValueError(
                 f"tokenizer: merge {rank} joins {left!r} and {right!r}, both and their union "
                 "must be tokens"
             )
-        entry = merge_entry(rank, made)
-        if table.setdefault((first, second), entry) != entry:
+        if (left, right) in met:
             raise ValueError(
                 f"tokenizer: merge {rank} ({left!r} and {right!r}) occurs twice, each "
                 "needs to be distinct"
             )
-    return table
+        met.add((left, right))
+
+
+def fit(ids: Mapping[str, int], merges: Sequence[Merge]) -> bool:
+    """Whether all is well, in passes over all merges at once."""
+    if isinstance(merges, Spaced):
+        text, distinct = "\n".join(merges), len(merges.ranks)
+        parts, made = text.replace(" ", "\n").split("\n"), text.replace(" ", "").split("\n")
+    else:
+        parts = [part for merge in pairs(merges) for part in merge]
+        made, distinct = list(map("".join, merges)), len(set(pairs(merges)))
+    there = ids.__contains__
+    whole = len(merges) == len(made) == distinct
+    return whole and all(map(there, parts)) and all(map(there, made))
 
 
 def merge_entry(rank: int, made: int) -> int:
@@ -39,7 +119,7 @@ def merge_entry(rank: int, made: int) -> int:
     return rank << _BITS | made
 
 
-def merge(ids: Sequence[int], table: Mapping[Pair, int]) -> list[int]:
+def merge(ids: Sequence[int], table: Mapping[Pair, int] | PairTable) -> list[int]:
     """Merge pairs until none is left: the lowest rank first, the leftmost among equals.
 
     O(n log n): a linked list of the ids and a heap of places, whose entries are checked when they
@@ -49,11 +129,13 @@ def merge(ids: Sequence[int], table: Mapping[Pair, int]) -> list[int]:
     ids = list(ids)
     after = list(range(1, size + 1))
     before = list(range(-1, size - 1))
+    look_up = table.__getitem__ if isinstance(table, PairTable) else table.get
     heap = [
-        (table[pair] >> _BITS) * size + at for at, pair in enumerate(pairwise(ids)) if pair in table
+        (found >> _BITS) * size + at
+        for at, found in enumerate(map(look_up, pairwise(ids)))
+        if found is not None
     ]
     heapify(heap)
-    look_up = table.get
     while heap:
         rank, at = divmod(heappop(heap), size)
         right = after[at]

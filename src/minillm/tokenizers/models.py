@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from .byte_alphabet import ALPHABET
-from .merging import pair_table
+from .merging import Merge, check_merges, fit, pairs, spaced
 from .reading import (
     Document,
     Unsupported,
@@ -43,7 +43,7 @@ def kind_of(model: Document) -> str:
 
 
 def vocabulary(model: Document) -> dict[str, int]:
-    """The ids of a model's tokens; ValueError for a damaged vocabulary."""
+    """The ids of a model's tokens, not to be written to; ValueError for a damaged vocabulary."""
     if kind_of(model) == "Unigram":
         entries = a_list(model.get("vocab"), "model.vocab")
         if not all(isinstance(entry, list) and len(entry) == 2 for entry in entries):
@@ -55,14 +55,17 @@ def vocabulary(model: Document) -> dict[str, int]:
     vocab = an_object(model.get("vocab"), "model.vocab")
     if not set(map(type, vocab.values())) <= {int}:
         raise ValueError("model.vocab has ids that are not integers")
-    return dict(vocab)
+    return vocab
 
 
-def merges_of(model: Document) -> list[tuple[str, str]]:
-    """Merges as pairs, from the older "a b" or the newer ["a", "b"]."""
+def merges_of(model: Document) -> Sequence[Merge]:
+    """Merges as they are written, in the older form "a b" or the newer ["a", "b"]."""
     entries = a_list(model.get("merges"), "model.merges")
+    found = spaced(entries)
+    if found is not None:
+        return found
     try:
-        merges = [_pair(entry) for entry in entries]
+        merges = pairs(entries)
         "".join(map("".join, merges))  # all are strings
         if all(map(all, merges)):
             return merges
@@ -72,11 +75,6 @@ def merges_of(model: Document) -> list[tuple[str, str]]:
     raise ValueError(f"model.merges has {short(entries[rank])} at {rank}, two tokens are needed")
 
 
-def _pair(entry: Any) -> tuple[str, str]:
-    left, right = entry.split(" ") if type(entry) is str else entry
-    return left, right
-
-
 def _is_pair(entry: Any) -> bool:
     parts = entry.split(" ") if isinstance(entry, str) else entry
     if not isinstance(parts, list) or len(parts) != 2:
@@ -84,13 +82,11 @@ def _is_pair(entry: Any) -> bool:
     return all(isinstance(part, str) and part for part in parts)
 
 
-def without(merges: list[tuple[str, str]], names: Collection[str]) -> list[tuple[str, str]]:
+def without(merges: Iterable[Merge], names: Collection[str]) -> list[tuple[str, str]]:
     """The merges that neither join nor make any of these tokens."""
-    if not names:
-        return merges
     return [
         (left, right)
-        for left, right in merges
+        for left, right in pairs(merges)
         if not (left in names or right in names or left + right in names)
     ]
 
@@ -146,9 +142,6 @@ def _check_bpe(model: Document) -> None:
 
 
 def _check_merges(model: Document, specials: Collection[str]) -> None:
-    merges = without(merges_of(model), specials)
-    vocab = vocabulary(model)
-    joined = {left for left, _ in merges} | {right for _, right in merges}
-    whole = joined <= vocab.keys() and set(map("".join, merges)) <= vocab.keys()
-    if not whole or len(set(merges)) < len(merges):
-        pair_table(vocab, merges)  # says which
+    merges, vocab = merges_of(model), model["vocab"]
+    if not fit(vocab, merges):
+        check_merges(vocab, without(merges, specials))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,6 @@ PARTS = {
     "post_processor", "decoder", "model",
 }  # fmt: skip
 _STRETCH = 1 << 16
-# The last letter or number with a space behind it. (U+0D4E forms one grapheme with what follows.)
-_GAP = re.compile(
-    f"(?s:.*)[{character_class(LETTERS, 0xFFFF)}{character_class(NUMBERS, 0xFFFF)}](?<!\u0d4e)(?= )"
-)
 
 
 class PipelineTokenizer(Tokenizer):
@@ -80,7 +76,7 @@ class PipelineTokenizer(Tokenizer):
         return self._encoded(text, False)
 
     def cut(self, text: str) -> int:
-        gap = _GAP.match(text) if self._cuttable else None
+        gap = _gap().match(text) if self._cuttable else None
         return gap.end() if gap else 0
 
     def to_dict(self) -> Document:
@@ -125,7 +121,7 @@ class PipelineTokenizer(Tokenizer):
 
     @cached_property
     def _reference(self) -> _Reference:
-        return _Reference(self._document, self._added, id_dtype(self.vocab_size))
+        return _Reference(self._document, self._tokens, self._added, id_dtype(self.vocab_size))
 
     @cached_property
     def _cuttable(self) -> bool:
@@ -134,7 +130,7 @@ class PipelineTokenizer(Tokenizer):
             normalizers.cut_is_safe(spec.get("normalizer"))
             and pre_tokenizers.cut_is_safe(spec.get("pre_tokenizer"))
             and all(
-                token.special or not (token.lstrip or token.rstrip or _GAP.match(token.content))
+                token.special or not (token.lstrip or token.rstrip or _gap().match(token.content))
                 for token in self._added
             )
         )
@@ -143,9 +139,15 @@ class PipelineTokenizer(Tokenizer):
 class _Reference:
     """Encodes with Python alone: this is the definition of what the ids are."""
 
-    def __init__(self, document: Document, added: list[AddedToken], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        document: Document,
+        tokens: Sequence[str],
+        added: list[AddedToken],
+        dtype: np.dtype[Any],
+    ) -> None:
         split = document.get("pre_tokenizer")
-        self._document, self._dtype = document["model"], dtype
+        self._document, self._tokens, self._dtype = document["model"], tokens, dtype
         self._on_bytes = models.kind_of(self._document) == "BPE" and is_byte_level(split)
         normalizer = normalizers.normalizer(document.get("normalizer"))
         self._split = pre_tokenizers.pre_tokenizer(split, self._on_bytes)
@@ -156,7 +158,7 @@ class _Reference:
 
     @cached_property
     def _engine(self) -> Engine:
-        return engine(self._document, self._specials, self._on_bytes)
+        return engine(self._document, self._tokens, self._specials, self._on_bytes)
 
     @cached_property
     def _cache(self) -> PieceCache:
@@ -185,6 +187,16 @@ class _Reference:
         return bytes(packed)
 
 
+@cache
+def _gap() -> re.Pattern[str]:
+    """The last letter or number with a space behind it.
+
+    U+0D4E forms one grapheme with what follows.
+    """
+    known = character_class(LETTERS, 0xFFFF) + character_class(NUMBERS, 0xFFFF)
+    return re.compile(f"(?s:.*)[{known}](?<!\u0d4e)(?= )")
+
+
 def _id(token: AddedToken) -> int:
     return token.id
 
@@ -197,7 +209,8 @@ def all_tokens(
     `specials` name such tokens of the model. Raises ValueError for ids that are not 0, 1, ... n - 1
     or not those of the model.
     """
-    vocab = dict(vocab)
+    if added:
+        vocab = dict(vocab)
     by_content = {token.content: token for token in added}
     for token in added:
         if vocab.setdefault(token.content, token.id) != token.id:
@@ -209,6 +222,8 @@ def all_tokens(
         if name in vocab:
             token = by_content.get(name, AddedToken(name, vocab[name]))
             by_content[name] = token._replace(special=True)
+    if list(vocab.values()) == list(range(len(vocab))):
+        return list(vocab), list(by_content.values())
     tokens = sorted(vocab, key=vocab.__getitem__)
     wrong = next((i for i, token in enumerate(tokens) if vocab[token] != i), None)
     if wrong is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from .byte_alphabet import spell
@@ -11,7 +12,7 @@ from .patterns import Pattern
 from .reading import Document, Unsupported, a_list, a_string, an_object, settings, short
 from .split_patterns import SEPARATE
 from .splitting import split
-from .unicode_classes import NUMBERS, WHITE_SPACE, character_class, word_class
+from .unicode_classes import NUMBERS, WHITE_SPACE, character_class, last_point, word_class
 from .unicode_older import BERT_PUNCTUATION, NEW_DIGITS
 
 # From pieces of text to smaller ones; the flag says whether the first begins where the text does.
@@ -160,25 +161,33 @@ def _split(spec: Document) -> PreTokenizer:
 
 def _digits(spec: Document) -> PreTokenizer:
     individual = settings(spec, "pre_tokenizer", {"individual_digits": False})["individual_digits"]
-    digits = f"[{character_class(f'{NUMBERS} {NEW_DIGITS}', 0x10FFFF)}]"
-    return _characters(digits, "Isolated" if individual else "Contiguous")
+    return _members(f"{NUMBERS} {NEW_DIGITS}", "Isolated" if individual else "Contiguous")
 
 
 def _punctuation(spec: Document) -> PreTokenizer:
     behavior = settings(spec, "pre_tokenizer", {"behavior": "Isolated"})["behavior"]
-    return _characters(f"[{character_class(BERT_PUNCTUATION, 0x10FFFF)}]", behavior)
+    return _members(BERT_PUNCTUATION, behavior)
 
 
 def _delimiter(spec: Document) -> PreTokenizer:
     delimiter = a_string(settings(spec, "pre_tokenizer", {"delimiter": " "})["delimiter"], "")
-    return _characters(re.escape(delimiter), "Removed")
+    return _at(lambda text: re.compile(re.escape(delimiter)), "Removed")
 
 
-def _characters(one: str, behavior: str) -> PreTokenizer:
-    """Split at each character that the expression `one` matches."""
-    spans = re.compile(one).finditer
+def _members(table: str, behavior: str) -> PreTokenizer:
+    """Split at each character of a table of code points."""
+
+    @cache
+    def pattern(last: int) -> re.Pattern[str]:
+        return re.compile(f"[{character_class(table, last)}]")
+
+    return _at(lambda text: pattern(last_point(text)), behavior)
+
+
+def _at(pattern: Callable[[str], re.Pattern[str]], behavior: str) -> PreTokenizer:
+    """Split at each match of the pattern for a text."""
     return _by(
-        lambda piece: (found.span() for found in spans(piece)),
+        lambda piece: (found.span() for found in pattern(piece).finditer(piece)),
         {"behavior": behavior, "invert": False},
     )
 

@@ -17,7 +17,7 @@ from ..formats.files import atomic_write_text
 from .chat import chat_ids, split_at
 from .decoders import Decoder
 from .post_processors import PLAIN, Template
-from .vocabulary import Vocabulary
+from .vocabulary import Pieces, Vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILE = "tokenizer.json"
@@ -80,7 +80,7 @@ class Tokenizer(Vocabulary, ABC):
     def __init__(
         self,
         tokens: Sequence[str],
-        pieces: Sequence[bytes],
+        pieces: Sequence[bytes] | Pieces,
         special_tokens: Mapping[str, int],
         eos: str | None,
         decoder: Decoder | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -12,13 +12,25 @@ from .decoders import Decoder
 from .stream import StreamDecoder
 
 
+class Pieces(dict[int, bytes]):
+    """The bytes of text by id, each found when it is first asked for."""
+
+    def __init__(self, find: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, id: int) -> bytes:
+        piece = self[id] = self._find(id)
+        return piece
+
+
 class Vocabulary:
     """Tokens by id, and what text they stand for; see `Tokenizer` for the attributes."""
 
     def __init__(
         self,
         tokens: Sequence[str],
-        pieces: Sequence[bytes],
+        pieces: Sequence[bytes] | Pieces,
         special_tokens: Mapping[str, int],
         eos: str | None,
         decoder: Decoder | None = None,
@@ -30,9 +42,10 @@ class Vocabulary:
         """
         self._tokens = list(tokens)
         self._decoder = decoder
-        if decoder is None:
-            self._pieces = list(pieces)
-        self._ids = {token: index for index, token in enumerate(self._tokens)}
+        if decoder is not None:
+            pieces = Pieces(self._piece)
+        self._pieces = pieces if isinstance(pieces, Pieces) else list(pieces)
+        self._ids = dict(zip(self._tokens, range(len(self._tokens))))
         if len(self._ids) != len(self._tokens):
             twice = next(t for i, t in enumerate(self._tokens) if self._ids[t] != i)
             raise ValueError(f"tokenizer: token {twice!r} occurs twice, each needs to be distinct")
@@ -103,7 +116,7 @@ class Vocabulary:
 
     def byte_lengths(self) -> np.ndarray:
         """Bytes of text that each id stands for, (vocab_size,) int64; 0 for control tokens."""
-        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+        return np.array([len(self._pieces[id]) for id in range(self.vocab_size)], dtype=np.int64)
 
     def _text_of(self, ids: Sequence[int], first: bool) -> bytes:
         """The bytes of ids, control tokens spelled, where a text begins or anywhere else."""
@@ -113,14 +126,10 @@ class Vocabulary:
             return b"".join(map(self._pieces.__getitem__, ids))
         return b"".join([self._spelled.get(id) or self._pieces[id] for id in ids])
 
-    @cached_property
-    def _pieces(self) -> list[bytes]:
-        """The bytes of text by id."""
+    def _piece(self, id: int) -> bytes:
+        """The bytes of text of an id, b"" for a control token."""
         assert self._decoder is not None
-        return [
-            b"" if id in self._special_ids else self._decoder.piece(token, False)
-            for id, token in enumerate(self._tokens)
-        ]
+        return b"" if id in self._special_ids else self._decoder.piece(self._tokens[id], False)
 
     @cached_property
     def _spelled(self) -> dict[int, bytes]:
