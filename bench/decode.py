@@ -21,8 +21,7 @@ from bench.limits import measure as measure_limits
 from bench.line import Process
 from minillm.arrays import new_generator
 
-PROMPT, GENERATED, LONG = 32, 128, 512
-REPEATS = 2  # of decoding and of the long prompt, in a round
+PROMPT, WARM, GENERATED, LONG = 32, 16, 128, 512  # tokens
 COLUMNS = (
     "model precision provider tokens_per_s spread gb_per_s limit share prompt_per_s first_s rss_mb "
     "beyond_mb ratio_decode ratio_prompt ratio_first"
@@ -88,13 +87,11 @@ def round_of(start: Start, short: list[int], long: list[int]) -> dict[str, float
     """All figures of one fresh process."""
     with closing(start()) as process:
         found = {"first_s": process(short)["since_start_s"]}
-        process(short, 16)
-        times = [process(short, GENERATED)["more_s"] for _ in range(REPEATS)]
-        found["tokens_per_s"] = GENERATED / statistics.median(times)
+        process(short, WARM)
+        found["tokens_per_s"] = GENERATED / process(short, GENERATED)["more_s"]
         found |= {name: mb for name, mb in process.resident_mb().items() if name == "rss_mb"}
         process(long)
-        times = [process(long)["read_s"] for _ in range(REPEATS)]
-        return found | {"prompt_per_s": LONG / statistics.median(times)}
+        return found | {"prompt_per_s": LONG / process(long)["read_s"]}
 
 
 def alternate(
