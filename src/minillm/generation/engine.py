@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ import numpy
 
 from minillm.generation.completions import Collector, Completion, Piece, likelihood
 from minillm.generation.options import Options
+from minillm.generation.prefixes import Prefixes, load_reading, save_reading
+from minillm.generation.prompts import first_ids
 from minillm.generation.reading import Reader
 from minillm.generation.tickets import Line, Ticket
 from minillm.generation.writer import Writer
@@ -30,17 +33,33 @@ class Engine:
     long prompt holds nobody up. What a text becomes depends on its prompt, its options and the
     model, bit for bit, never on what is written beside it. `submit` and `cancel` may be called from
     other threads than `step`; the model's weights must not change meanwhile.
+
+    With `prefix_bytes`, up to that many bytes of keys and values of prompts are kept, and a prompt
+    that begins like one of them is read from there on, by whole chunks of `chunk` tokens. Results
+    stay the same, bit for bit; `ticket.reused` says how many tokens it was.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, *, max_batch: int = 8, chunk: int = CHUNK
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        *,
+        max_batch: int = 8,
+        chunk: int = CHUNK,
+        prefix_bytes: int = 0,
     ) -> None:
-        for name, size in (("max_batch", max_batch), ("chunk", chunk)):
-            if size < 1:
-                raise ValueError(f"engine: {name} {size}, 1 or more is needed")
+        sizes = (
+            ("max_batch", max_batch, 1),
+            ("chunk", chunk, 1),
+            ("prefix_bytes", prefix_bytes, 0),
+        )
+        for name, size, least in sizes:
+            if size < least:
+                raise ValueError(f"engine: {name} {size}, {least} or more is needed")
         self.model, self.tokenizer = model, tokenizer
         self.max_batch, self.chunk = max_batch, chunk
-        self._writer = Writer(model, tokenizer)
+        self.prefixes = Prefixes(prefix_bytes, chunk)
+        self._writer = Writer(model, tokenizer, self.prefixes)
         self._waiting: deque[Ticket] = deque()
         self._filling: Line | None = None  # its prompt is being read
         self._ready: deque[tuple[Line, numpy.ndarray | None]] = deque()  # without their first token
@@ -68,6 +87,26 @@ class Engine:
     def cancel(self, ticket: Ticket) -> None:
         """Give a request up: no piece of it comes out of the step that runs now, or later."""
         ticket.cancelled = True
+
+    def save_prefix(
+        self, path: str | os.PathLike[str], prompt: str, options: Options | None = None
+    ) -> int:
+        """Read the whole chunks of a prompt and write them to a file; how many tokens it holds."""
+        o = options or Options()
+        reader, ids = self._writer.reader(o), first_ids(self.tokenizer, prompt)
+        reading = reader.begin()
+        for start in range(0, len(ids) // self.chunk * self.chunk, self.chunk):
+            reader.read([(reading, ids[start : start + self.chunk])])
+        save_reading(path, reading, reader)
+        return reading.length
+
+    def load_prefix(self, path: str | os.PathLike[str], options: Options | None = None) -> int:
+        """Keep what `save_prefix` wrote among the prefixes; how many tokens it holds. ValueError
+        for a file of another model."""
+        o = options or Options()
+        reading = load_reading(path, self._writer.reader(o))
+        self.prefixes.keep(o.cache_dtype, reading)
+        return reading.length
 
     def step(self) -> list[Piece]:
         """Go on by one token everywhere; [] where there is nothing to do."""
@@ -103,10 +142,15 @@ class Engine:
         tickets = [self.submit(prompt, options) for prompt in prompts]
         followed = [(Collector(ticket), self.pieces(ticket)) for ticket in tickets]
         found: list[Completion] = []
-        for collector, pieces in followed:
-            for piece in pieces:
-                collector.add(piece)
-            found += collector.completions()
+        try:
+            for collector, pieces in followed:
+                for piece in pieces:
+                    collector.add(piece)
+                found += collector.completions()
+        finally:  # one that went wrong takes the others with it
+            for ticket in tickets:
+                self.cancel(ticket)
+                self._boxes.pop(ticket, None)
         return found
 
     def _followed(self, ticket: Ticket) -> Iterator[Piece]:
@@ -121,7 +165,7 @@ class Engine:
                     yield box.popleft()
         finally:
             self.cancel(ticket)
-            del self._boxes[ticket]
+            self._boxes.pop(ticket, None)
 
     def _delivered(self, pieces: list[Piece]) -> list[Piece]:
         rest: list[Piece] = []
@@ -167,6 +211,8 @@ class Engine:
         for reader, group in groups.items():
             logits = reader.read([(line.row.reading, ids) for line, ids in group])
             found += [(line, row) for (line, _), row in zip(group, logits)]
+        if self._filling is not None:
+            self._writer.remember(self._filling)
         return found
 
     def _start(self, line: Line, logits: numpy.ndarray | None, pieces: list[Piece]) -> None:

@@ -81,12 +81,16 @@ class Reader:
         """Whether tokens go through the compiled step."""
         return self._step is not None
 
+    def new_cache(self) -> Any:
+        """An empty one of the kind that this Reader keeps; None if it keeps none."""
+        return new_cache(self.model.config, self.cache_dtype) if self.use_cache else None
+
     def begin(self, source: Sequence[int] | None = None) -> Reading:
         """A new text. An encoder-decoder encodes its `source` ids here; a decoder has none.
 
         The first ids an encoder-decoder reads are `start_ids`.
         """
-        cache = new_cache(self.model.config, self.cache_dtype) if self.use_cache else None
+        cache = self.new_cache()
         if self.kind == "decoder":
             if source is not None:
                 raise ValueError("generate: a source was given, this model has no encoder")

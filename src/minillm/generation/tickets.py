@@ -29,6 +29,7 @@ class Ticket:
         self.prompt, self.text, self.options = prompt, text, options
         self.prompt_tokens = len(prompt.ids if prompt.source is None else prompt.source)
         self.constraint: Any = None
+        self.reused = 0  # tokens of the prompt that had been read before
         self.error: Exception | None = None
         self.cancelled = False
         self.notices: list[str] = []

@@ -13,6 +13,7 @@ from minillm.generation.completions import Piece, likelihood
 from minillm.generation.contrastive import contrastive_search
 from minillm.generation.drafting import require_same_vocabulary
 from minillm.generation.options import Options
+from minillm.generation.prefixes import Prefixes
 from minillm.generation.prompts import prepare
 from minillm.generation.reading import Reader, Reading
 from minillm.generation.sampling import Seen
@@ -25,8 +26,8 @@ from minillm.tokenizers import Tokenizer
 class Writer:
     """Makes tickets of requests and lines of tickets, for one model and its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Any, tokenizer: Tokenizer, prefixes: Prefixes) -> None:
+        self.model, self.tokenizer, self.prefixes = model, tokenizer, prefixes
         self.size = tokenizer.vocab_size
         ends = [*end_ids(model.config), tokenizer.eos_id]
         self._ends = frozenset(end for end in ends if end is not None)
@@ -81,10 +82,28 @@ class Writer:
     def filling(self, ticket: Ticket) -> Line:
         """The line that reads the prompt; it becomes the first text."""
         reader, prompt = self.reader(ticket.options), ticket.prompt
-        row = self._row(ticket, 0, reader.begin(prompt.source), prompt.ids)
+        reading = None
         if ticket.options.echo and ticket.logprobs is not None:
             ticket.echo = Echo(reader.begin(), prompt.ids, ticket.logprobs)
+        elif self._shares(ticket):
+            reading = self.prefixes.find(ticket.options.cache_dtype, prompt.ids)
+        if reading is None:
+            reading = reader.begin(prompt.source)
+        ticket.reused = reading.length
+        row = self._row(ticket, 0, reading, prompt.ids[reading.length :])
         return Line(ticket, 0, row, self._scribe(ticket))
+
+    def _shares(self, ticket: Ticket) -> bool:
+        """Whether what was read of its prompt may serve others, and the reverse."""
+        whole = not ticket.options.use_cache or getattr(self.model, "reads_whole", False)
+        return self.prefixes.most > 0 and ticket.prompt.source is None and not whole
+
+    def remember(self, line: Line) -> None:
+        """Keep what was read of a prompt, once no whole chunk is left to be read."""
+        ticket, reading = line.ticket, line.row.reading
+        last = len(line.row.unread) < self.prefixes.chunk and reading.length > ticket.reused
+        if last and self._shares(ticket):
+            self.prefixes.keep(ticket.options.cache_dtype, reading)
 
     def lines(self, first: Line) -> Iterator[Line]:
         """One for each text of a request whose prompt was read, each with its own reading."""
