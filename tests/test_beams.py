@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import small_t5
 import small_transformer
 from minillm.generation import Reader
 from minillm.generation.beams import beam_search
+from minillm.generation.constraints import regex
+from minillm.tokenizers import CharTokenizer
 from table_model import log, table_reader
 
 V, T = 4, 4  # ids of the enumerated texts, and their longest
@@ -279,6 +282,8 @@ def test_a_beam_that_goes_on_alone_is_not_copied():
 class Alternating:
     """A constraint: even and odd ids in turn; it may end (3) after two ids, and must at the end."""
 
+    finished = False
+
     def __init__(self, text=()):
         self.text = list(text)
 
@@ -345,3 +350,43 @@ def test_damaged_logits_are_refused(damaged):
     reader = table_reader(lambda text: np.array([0.0, damaged, 1.0]), 3)
     with pytest.raises(ValueError, match="NaN, infinity or no finite value"):
         beam_search(reader, [0], beams=2, max_tokens=2, ends=())
+
+
+class TestRegex:
+    """A real constraint, over a tokenizer of letters; with and without an end token."""
+
+    PATTERN = "(ab|ba)+c|(cd){2,3}"
+
+    def search(self, end, **options):
+        tokens = [*"abcdefgh", *(["<end>"] if end else [])]
+        tokenizer = CharTokenizer(tokens, {"<end>": 8} if end else {})
+        ends = frozenset({8} if end else ())
+        state = regex(self.PATTERN, tokenizer).start(ends=ends)
+        reader = random_table(8, len(tokens))
+        return [
+            (tokenizer.decode([id for id in text.ids if id not in ends]), text)
+            for text in beam_search(
+                reader, [0], max_tokens=9, ends=ends, allowed=state, early_stopping="never",
+                **options,
+            )
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("end", [True, False])
+    @pytest.mark.parametrize("beams", [1, 3, 60])
+    def test_every_text_matches(self, end, beams):
+        found = self.search(end, beams=beams, n=beams)
+        assert beams == 60 or len(found) == beams
+        assert len(found) == len({words for words, _ in found})
+        for words, text in found:
+            assert re.fullmatch(self.PATTERN, words)
+            assert text.finished == (text.ids[-1] == 8 or not end)
+            assert text.score == pytest.approx(sum(text.log_probabilities) / len(text.ids))
+
+    @pytest.mark.parametrize("end", [True, False])
+    def test_enough_beams_find_every_text(self, end):
+        """Without an end token a text that could go on does."""
+        words = {"cdcdcd"} | ({"cdcd"} if end else set())
+        for count in range(1, 5):
+            parts = itertools.product(("ab", "ba"), repeat=count)
+            words |= {"".join(text) + "c" for text in parts}
+        assert {text for text, _ in self.search(end, beams=60, n=60)} == words

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import small_transformer
 from minillm import Tensor, no_grad
 from minillm.arrays import new_generator
 from minillm.generation import Reader, Sampler
+from minillm.generation.constraints import regex
 from minillm.generation.drafting import LookupDraft, require_same_vocabulary
 from minillm.generation.sampling import Seen
 from minillm.generation.speculative import speculate
@@ -281,6 +283,28 @@ def test_a_perfect_draft_is_kept_whole_under_penalties_and_constraints():
             got, _ = run(model, [1, 2], 40, sampler, draft=random_gpt2(seed), ahead=6, ends={3},
                          allowed=allowed)  # fmt: skip
             assert got.accepted == got.drafted > 0
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_a_regular_expression_holds(end):
+    """Where no token ends texts, the text ends where nothing may follow."""
+    tokenizer = CharTokenizer(
+        [*"abcdefgh", *(["<end>"] if end else [])], {"<end>": 8} if end else {}
+    )
+    constraint = regex("((ab|ba)+c){2,5}", tokenizer)
+    model = random_gpt2(1, vocab_size=tokenizer.vocab_size)
+    same = random_gpt2(1, vocab_size=tokenizer.vocab_size)
+    ends, texts = frozenset({8} if end else ()), set()
+    for sampler in (GREEDY, Sampler(2.0)):
+        for seed, options in itertools.product(range(5), ({"draft": same}, {"lookup": 3})):
+            got, ids = run(model, [0], 30, sampler, seed, ends=ends, ahead=6,
+                           allowed=constraint.start(ends=ends), **options)  # fmt: skip
+            words = tokenizer.decode([id for id in ids if id != 8])
+            assert re.fullmatch("((ab|ba)+c){2,5}", words)
+            assert got.reading.length == len(ids)
+            assert "draft" not in options or got.accepted == got.drafted > 0
+            texts.add(words)
+    assert len(texts) > 5
 
 
 @pytest.mark.parametrize("options", [{"draft": 1}, {"lookup": 2}], ids=str)

@@ -49,6 +49,17 @@ class _Step(NamedTuple):
     log_probability: float
 
 
+class _Rules(NamedTuple):
+    """What a search is asked for."""
+
+    beams: int
+    longest: int
+    ends: Collection[int]
+    penalty: float
+    early: EarlyStopping
+    vocab_size: int | None
+
+
 def beam_search(
     reader: Reader,
     prompt: Sequence[int],
@@ -94,37 +105,37 @@ def beam_search(
         )
     if not max_tokens:
         return [Hypothesis([], 0.0, [], False)]
+    early = beams == 1 or early_stopping
+    rules = _Rules(beams, max_tokens, ends, length_penalty, early, vocab_size)
+    reading = reader.begin(source)
+    row = reader.read([(reading, first)])[0]
+    return _searched(reader, _Beam(reading, allowed, [], [], 0.0), row, rules)[:n]
+
+
+def _searched(reader: Reader, beam: _Beam, row: numpy.ndarray, rules: _Rules) -> list[Hypothesis]:
+    """The best texts that begin with a beam after which the logits are `row`, best first."""
     found: list[Hypothesis] = []
-    running = [_Beam(reader.begin(source), allowed, [], [], 0.0)]
-    rows = reader.read([(running[0].reading, first)])
-    for length in range(1, max_tokens + 1):
-        steps = _steps(running, rows, vocab_size, beams, ends, max_tokens - length + 1)
-        if not steps and not found:
-            raise ValueError("beam search: no token may follow, at least one is needed")
+    running, rows = [beam], [row]
+    for length in range(1, rules.longest + 1):
         goes_on = []
-        for rank, step in enumerate(steps):
-            ended = step.id in ends or (not ends and _closes(running[step.parent], step))
-            if not ended and length < max_tokens:
+        for rank, step in enumerate(_steps(running, rows, rules, rules.longest - length + 1)):
+            parent = running[step.parent]
+            ended = step.id in rules.ends or (not rules.ends and _closes(parent, step))
+            if not ended and length < rules.longest:
                 goes_on.append(step)
-            elif rank < beams:
-                found.append(_hypothesis(running[step.parent], step, length_penalty, ended))
-        found = sorted(found, key=lambda text: text.score, reverse=True)[:beams]
-        goes_on = goes_on[:beams]
-        if not goes_on or (
-            len(found) == beams
-            and _settled(
-                found[-1].score,
-                goes_on[0].total,
-                length,
-                max_tokens,
-                length_penalty,
-                beams == 1 or early_stopping,
-            )
-        ):
+            elif rank < rules.beams:
+                ids, values = _longer(parent, step)
+                score = step.total / len(ids) ** rules.penalty
+                found.append(Hypothesis(ids, score, values, ended))
+        found = sorted(found, key=lambda text: text.score, reverse=True)[: rules.beams]
+        goes_on = goes_on[: rules.beams]
+        if not goes_on or _settled(found, goes_on[0].total, length, rules):
             break
         running = _followed(running, goes_on)
         rows = reader.read([(beam.reading, beam.ids[-1:]) for beam in running])
-    return found[:n]
+    if not found:
+        raise ValueError("beam search: no token may follow, at least one is needed")
+    return found
 
 
 def _check(beams: int, n: int, max_tokens: int, penalty: float, early: EarlyStopping) -> None:
@@ -144,32 +155,36 @@ def _check(beams: int, n: int, max_tokens: int, penalty: float, early: EarlyStop
         )
 
 
-def _settled(
-    worst: float, best: float, length: int, longest: int, penalty: float, early: EarlyStopping
-) -> bool:
-    """Whether `beams` texts of scores from `worst` up suffice, the best beam's sum being `best`."""
-    if early is True:
+def _closes(beam: _Beam, step: _Step) -> bool:
+    """Whether the constraint wants no more after this step, where no token could say so."""
+    if beam.constraint is None:
+        return False
+    after = beam.constraint.fork()
+    after.advance(step.id)
+    return bool(after.finished)
+
+
+def _settled(found: list[Hypothesis], best: float, length: int, rules: _Rules) -> bool:
+    """Whether the texts found suffice; `best` is the largest sum of a beam that goes on."""
+    if len(found) < rules.beams:
+        return False
+    if rules.early is True:
         return True
-    reach = longest if early == "never" and penalty > 0 else length
-    return best / reach**penalty <= worst
+    reach = rules.longest if rules.early == "never" and rules.penalty > 0 else length
+    return best / reach**rules.penalty <= found[-1].score
 
 
 def _steps(
-    running: list[_Beam],
-    rows: list[numpy.ndarray],
-    vocab_size: int | None,
-    beams: int,
-    ends: Collection[int],
-    remaining: int,
+    running: list[_Beam], rows: list[numpy.ndarray], rules: _Rules, remaining: int
 ) -> list[_Step]:
     """The best steps, best first: `beams` that go on are among them, if there are as many."""
-    own = [log_probabilities(row[:vocab_size]) for row in rows]
+    own = [log_probabilities(row[: rules.vocab_size]) for row in rows]
     totals = numpy.stack([beam.total + row for beam, row in zip(running, own)])
-    for place, beam in enumerate(running):
+    for row, beam in zip(totals, running):
         if beam.constraint is not None:
-            totals[place, ~beam.constraint.allowed(remaining)[: totals.shape[1]]] = -math.inf
+            row[~beam.constraint.allowed(remaining)] = -math.inf
     flat = totals.reshape(-1)
-    count = beams * (1 + sum(0 <= end < totals.shape[1] for end in ends))
+    count = rules.beams * (1 + sum(0 <= end < totals.shape[1] for end in rules.ends))
     least = numpy.partition(flat, -count)[-count] if count < len(flat) else -math.inf
     places = numpy.flatnonzero((flat >= least) & (flat > -math.inf))
     places = places[numpy.argsort(-flat[places], kind="stable")][:count]
@@ -180,19 +195,8 @@ def _steps(
     ]
 
 
-def _closes(beam: _Beam, step: _Step) -> bool:
-    """Whether the constraint wants no more after this step, where no token could say so."""
-    if beam.constraint is None:
-        return False
-    after = beam.constraint.fork()
-    after.advance(step.id)
-    return bool(after.finished)
-
-
-def _hypothesis(beam: _Beam, step: _Step, penalty: float, ended: bool) -> Hypothesis:
-    ids = [*beam.ids, step.id]
-    score = step.total / len(ids) ** penalty
-    return Hypothesis(ids, score, [*beam.log_probabilities, step.log_probability], ended)
+def _longer(beam: _Beam, step: _Step) -> tuple[list[int], list[float]]:
+    return [*beam.ids, step.id], [*beam.log_probabilities, step.log_probability]
 
 
 def _followed(running: list[_Beam], steps: list[_Step]) -> list[_Beam]:
@@ -207,7 +211,5 @@ def _followed(running: list[_Beam], steps: list[_Step]) -> list[_Beam]:
             constraint = constraint and constraint.fork()
         if constraint is not None:
             constraint.advance(step.id)
-        ids = [*beam.ids, step.id]
-        values = [*beam.log_probabilities, step.log_probability]
-        followed.append(_Beam(reading, constraint, ids, values, step.total))
+        followed.append(_Beam(reading, constraint, *_longer(beam, step), step.total))
     return followed

@@ -164,10 +164,10 @@ def speculate(
     seed. Sampling with a draft model gives other ids of the same distribution; the same seed gives
     the same again. `sampler` with its penalties, and `allowed`, the state of a constraint, hold for
     drafted ids too. Ends with an id of `ends`, or where the constraint is finished if there are
-    none, after max_tokens (None: never), or with the
-    ValueError of a full context. A draft with a shorter context stops proposing there; to a model
-    whose logits depend on the pieces it reads (`reads_whole`), none is made at all. An
-    encoder-decoder is given its `source`; a draft of one encodes it too.
+    none, after max_tokens (None: never), or with the ValueError of a full context. A draft with a
+    shorter context stops proposing there; to a model whose logits depend on the pieces it reads
+    (`reads_whole`), none is made at all. An encoder-decoder is given its `source`; a draft of one
+    encodes it too.
 
     ValueError for numbers that make no sense, and for a draft of another kind.
     """
