@@ -117,16 +117,20 @@ def _searched(reader: Reader, beam: _Beam, row: numpy.ndarray, rules: _Rules) ->
     found: list[Hypothesis] = []
     running, rows = [beam], [row]
     for length in range(1, rules.longest + 1):
+        masks = [_mask(beam, rules.longest - length + 1) for beam in running]
+        found += [
+            _hypothesis(beam.ids, beam.log_probabilities, beam.total, rules, True)
+            for beam, mask in zip(running, masks)
+            if mask is not None and not mask.any()  # complete, and too little remains to go on
+        ]
         goes_on = []
-        for rank, step in enumerate(_steps(running, rows, rules, rules.longest - length + 1)):
+        for rank, step in enumerate(_steps(running, rows, masks, rules)):
             parent = running[step.parent]
             ended = step.id in rules.ends or (not rules.ends and _closes(parent, step))
             if not ended and length < rules.longest:
                 goes_on.append(step)
             elif rank < rules.beams:
-                ids, values = _longer(parent, step)
-                score = step.total / len(ids) ** rules.penalty
-                found.append(Hypothesis(ids, score, values, ended))
+                found.append(_hypothesis(*_longer(parent, step), step.total, rules, ended))
         found = sorted(found, key=lambda text: text.score, reverse=True)[: rules.beams]
         goes_on = goes_on[: rules.beams]
         if not goes_on or _settled(found, goes_on[0].total, length, rules):
@@ -155,6 +159,10 @@ def _check(beams: int, n: int, max_tokens: int, penalty: float, early: EarlyStop
         )
 
 
+def _mask(beam: _Beam, remaining: int) -> numpy.ndarray | None:
+    return None if beam.constraint is None else beam.constraint.allowed(remaining)
+
+
 def _closes(beam: _Beam, step: _Step) -> bool:
     """Whether the constraint wants no more after this step, where no token could say so."""
     if beam.constraint is None:
@@ -175,14 +183,17 @@ def _settled(found: list[Hypothesis], best: float, length: int, rules: _Rules) -
 
 
 def _steps(
-    running: list[_Beam], rows: list[numpy.ndarray], rules: _Rules, remaining: int
+    running: list[_Beam],
+    rows: list[numpy.ndarray],
+    masks: list[numpy.ndarray | None],
+    rules: _Rules,
 ) -> list[_Step]:
     """The best steps, best first: `beams` that go on are among them, if there are as many."""
     own = [log_probabilities(row[: rules.vocab_size]) for row in rows]
     totals = numpy.stack([beam.total + row for beam, row in zip(running, own)])
-    for row, beam in zip(totals, running):
-        if beam.constraint is not None:
-            row[~beam.constraint.allowed(remaining)] = -math.inf
+    for row, mask in zip(totals, masks):
+        if mask is not None:
+            row[~mask] = -math.inf
     flat = totals.reshape(-1)
     count = rules.beams * (1 + sum(0 <= end < totals.shape[1] for end in rules.ends))
     least = numpy.partition(flat, -count)[-count] if count < len(flat) else -math.inf
@@ -193,6 +204,12 @@ def _steps(
         _Step(float(totals[parent, id]), int(parent), int(id), float(own[parent][id]))
         for parent, id in zip(parents, ids)
     ]
+
+
+def _hypothesis(
+    ids: list[int], values: list[float], total: float, rules: _Rules, finished: bool
+) -> Hypothesis:
+    return Hypothesis(ids, total / max(1, len(ids)) ** rules.penalty, values, finished)
 
 
 def _longer(beam: _Beam, step: _Step) -> tuple[list[int], list[float]]:

@@ -62,14 +62,17 @@ class ModelDraft:
             count = min(count, self.reader.context - len(text) + 1)  # the last is not read
         ids: list[int] = []
         distributions: list[numpy.ndarray | None] = []
-        unread = text[self.reading.length :]
+        unread, pushed = text[self.reading.length :], 0
         while len(ids) < count and not (ids and ids[-1] in self.ends):
-            if ids:
-                seen.push(ids[-1])
-            logits = self.reader.read([(self.reading, unread)])[0][: self.vocab_size]
             mask = None
             if constraint is not None:
-                mask = constraint.allowed(remaining - len(ids))[: len(logits)]
+                mask = constraint.allowed(remaining - len(ids))
+                if not mask.any():
+                    break
+            if ids:
+                seen.push(ids[-1])
+                pushed += 1
+            logits = self.reader.read([(self.reading, unread)])[0][: self.vocab_size]
             id, distribution = self._drawn(logits, seen, mask)
             distributions.append(distribution)
             ids.append(id)
@@ -78,7 +81,7 @@ class ModelDraft:
                 constraint.advance(id)
                 if constraint.finished and not self.ends:
                     break
-        for _ in ids[1:]:
+        for _ in range(pushed):
             seen.pop()
         return Proposal(ids, distributions)
 

@@ -60,7 +60,7 @@ class Speculation(Iterator[int]):
             fresh = self._checked(rows, proposal)
             self.reading.rewind(len(self._text) - 1)
             self.draft.keep(len(self._text) - 1)
-            ended = fresh[-1] in self._ends or self._closed
+            ended = not fresh or fresh[-1] in self._ends or self._closed
             yield from fresh
             if self._left and not ended:
                 unread, proposal = self._text[-1:], self._proposal()
@@ -83,12 +83,18 @@ class Speculation(Iterator[int]):
         return self.draft.propose(self._text, count, self._seen, constraint, self._left)
 
     def _checked(self, rows: numpy.ndarray, proposal: Proposal) -> list[int]:
-        """The drafted ids that are kept, and one more; they become part of the text."""
+        """The drafted ids that are kept, and one more; they become part of the text.
+
+        There are none where a constraint lets no id follow: the text is complete, what remains is
+        too little to go on with, and no id ends texts.
+        """
         fresh: list[int] = []
         for place, logits in enumerate(rows):
             drafted = proposal.ids[place] if place < len(proposal.ids) else None
             distribution = None if drafted is None else proposal.distributions[place]
             mask = None if self._constraint is None else self._constraint.allowed(self._left)
+            if mask is not None and not mask.any():
+                break
             id = self._choice(logits, drafted, distribution, mask)
             fresh.append(id)
             self._text.append(id)
@@ -163,9 +169,9 @@ def speculate(
     Greedy decoding gives the same ids as without drafts, and so does `lookup` with any sampler and
     seed. Sampling with a draft model gives other ids of the same distribution; the same seed gives
     the same again. `sampler` with its penalties, and `allowed`, the state of a constraint, hold for
-    drafted ids too. Ends with an id of `ends`, or where the constraint is finished if there are
-    none, after max_tokens (None: never), or with the ValueError of a full context. A draft with a
-    shorter context stops proposing there; to a model whose logits depend on the pieces it reads
+    drafted ids too. Ends with an id of `ends`, or where the constraint lets nothing follow if there
+    are none, after max_tokens (None: never), or with the ValueError of a full context. A draft with
+    a shorter context stops proposing there; to a model whose logits depend on the pieces it reads
     (`reads_whole`), none is made at all. An encoder-decoder is given its `source`; a draft of one
     encodes it too.
 
