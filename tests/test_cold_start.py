@@ -40,6 +40,13 @@ def test_opening_a_llama_imports_no_other_family_and_no_training():
         assert f"minillm.{room}" not in modules
 
 
+def test_writing_imports_no_constraints_where_none_is_asked_for():
+    modules = loaded("from minillm.generation import Engine\nimport minillm.cli.generate")
+    assert "minillm.generation.engine" in modules
+    for name in ("generation.constraints", "training.trainer", "data", "optim"):
+        assert f"minillm.{name}" not in modules
+
+
 def test_each_command_begins_with_its_summary():
     for name, summary in COMMANDS.items():
         module = importlib.import_module(f"minillm.cli.{name.replace('-', '_')}")

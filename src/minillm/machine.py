@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +85,8 @@ def cpu_name(root: Path = ROOT) -> str:
     """The processor as its maker calls it, else its architecture."""
     name = _table(root / "proc/cpuinfo").get("model name")
     if name is None and sys.platform == "darwin":
+        import subprocess
+
         answer = subprocess.run(
             ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"],
             capture_output=True,

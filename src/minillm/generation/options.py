@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -99,7 +98,9 @@ class Options:
         known = [part.name for part in fields(cls)]
         for name in given:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
+                from difflib import get_close_matches
+
+                near = get_close_matches(name, known, 1)
                 raise TypeError(
                     f"generate: unknown option {name!r}"
                     + (f"; did you mean {near[0]!r}?" if near else "")

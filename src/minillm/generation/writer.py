@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minillm.arrays import new_generator
-from minillm.generation import constraints
 from minillm.generation.beams import Hypothesis, beam_search
 from minillm.generation.completions import Piece, likelihood
 from minillm.generation.contrastive import contrastive_search
@@ -71,6 +70,8 @@ class Writer:
         given = getattr(options, name)
         if name == "json_schema" and isinstance(given, str):
             given = json.loads(given)
+        from minillm.generation import constraints
+
         return getattr(constraints, name)(given, self.tokenizer)
 
     def state(self, ticket: Ticket) -> Any:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ..formats import gguf
 from . import models
-from .added_tokens import read_added_tokens
+from .added_tokens import AddedToken, read_added_tokens
 from .description import NOTHING, Description, description, read_json
 from .library import choose_backend, is_installed
 from .pipeline import PARTS, PipelineTokenizer, all_tokens
 from .reading import Document, Unsupported, an_object, require, require_known
-from .sentencepiece_files import from_llama2c, from_model_file
 from .simple_documents import simple
 from .source_target import is_saved_in, load_source_target
 from .tokenizer import TOKENIZER_FILE, Tokenizer
@@ -66,12 +65,16 @@ def _open(path: Path, backend: str | None) -> Tokenizer:
 
         return from_gguf(gguf.read(path)[0], backend)
     if path.suffix == ".bin":
+        from .sentencepiece_files import from_llama2c
+
         return from_llama2c(path)
     older = vocabulary_file(path)
     if older is not None:
         return from_document(*older.read(), backend)
     about = description(path.parent) if path.name in FILES else NOTHING
     if path.suffix == ".model":
+        from .sentencepiece_files import from_model_file
+
         return about.give_to(from_model_file(path, about))
     return from_document(read_json(path), about, backend)
 
@@ -90,7 +93,7 @@ def from_document(
     eos = about.roles.get("eos")
     tokenizer = simple(document, tokens, added, eos)
     if tokenizer is None:
-        tokenizer = _pipeline(document, about, chosen)
+        tokenizer = _pipeline(document, about, chosen, (tokens, added))
     return about.give_to(tokenizer)
 
 
@@ -104,15 +107,20 @@ def _with_added(document: Document, about: Description) -> Document:
     return {**document, "added_tokens": [*(document.get("added_tokens") or []), *more]}
 
 
-def _pipeline(document: Document, about: Description, backend: str) -> Tokenizer:
+def _pipeline(
+    document: Document,
+    about: Description,
+    backend: str,
+    known: tuple[list[str], list[AddedToken]],
+) -> Tokenizer:
     eos = about.roles.get("eos")
     if backend == "auto":
         kind = models.kind_of(document["model"])
         backend = "tokenizers" if is_installed() and kind != "BPE" else "python"
         try:
-            return PipelineTokenizer(document, eos, about.specials, backend)
+            return PipelineTokenizer(document, eos, about.specials, backend, known)
         except Unsupported:
             if not is_installed():
                 raise
             backend = "tokenizers"
-    return PipelineTokenizer(document, eos, about.specials, backend)
+    return PipelineTokenizer(document, eos, about.specials, backend, known)

@@ -42,18 +42,22 @@ class PipelineTokenizer(Tokenizer):
         eos: str | None = None,
         specials: Collection[str] = (),
         backend: str = "python",
+        known: tuple[list[str], list[AddedToken]] | None = None,
     ) -> None:
         """`document` is the content of tokenizer.json; `specials` name further control tokens.
 
-        Raises ValueError naming the part that is damaged or not supported.
+        `known` is what `all_tokens` gave of them, if it was asked already. Raises ValueError naming
+        the part that is damaged or not supported.
         """
         require_known(document, PARTS)
         require(document, "version", (None, "1.0"))
         model = an_object(document.get("model"), "model")
         self.kind = models.KINDS[models.kind_of(model)]
         self.backend = backend
-        added = read_added_tokens(document.get("added_tokens"))
-        tokens, self._added = all_tokens(models.vocabulary(model), added, specials)
+        if known is None:
+            added = read_added_tokens(document.get("added_tokens"))
+            known = all_tokens(models.vocabulary(model), added, specials)
+        tokens, self._added = known
         special_tokens = {t.content: t.id for t in sorted(self._added, key=_id) if t.special}
         super().__init__(
             tokens,

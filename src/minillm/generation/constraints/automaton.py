@@ -201,7 +201,7 @@ def _by_number(place: Place) -> int:
     return place.number
 
 
-_SINGLE = [bytes(index == byte for index in range(256)) for byte in range(256)]
+_SINGLE = [bytes(byte) + b"\1" + bytes(255 - byte) for byte in range(256)]
 
 
 def groups(place: Place) -> bytes:
