@@ -1,5 +1,6 @@
 """Constraints: texts of a form, within a budget, whatever the model likes to write."""
 
+import random
 import re
 
 import numpy
@@ -151,3 +152,37 @@ def test_spaces_that_sentencepiece_drops_at_the_beginning_are_no_text(tmp_path):
             assert re.fullmatch(pattern, tokenizer.decode(ids))
     with pytest.raises(ValueError, match="drops spaces at the beginning"):
         regex(" x", tokenizer)
+
+
+def fewest(data, tokens):
+    """Tokens that `data` is made of at least, None where there are none."""
+    best = {0: 0}
+    for end in range(1, len(data) + 1):
+        found = [best[start] + 1 for start in best if data[start:end] in tokens]
+        if found:
+            best[end] = min(found)
+    return best.get(len(data))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_masks_are_exact_for_a_text_and_sound_for_several(seed):
+    rng, tokens = random.Random(seed), {MERGED.token_bytes(id) for id in range(MERGED.vocab_size)}
+    words = ["abc", "12", "é", '":', "  ", "🙂", "name", "tru", "[[["]
+    texts = ["".join(rng.choices(words, k=rng.randint(1, 4))) for _ in range(4)]
+    data = [text.encode() for text in texts]
+    for known in (data[:1], data):
+        constraint = choices([text.decode() for text in known], MERGED)
+        todo = [(constraint.start(), b"", least(constraint) + extra) for extra in (0, 2)]
+        assert min(fewest(one, tokens) for one in known) <= todo[0][2]
+        while todo:
+            state, written, remaining = todo.pop()
+            allowed = state.allowed(remaining)
+            for id in range(MERGED.vocab_size - 1):
+                longer = written + MERGED.token_bytes(id)
+                ends = [one[len(longer) :] for one in known if one.startswith(longer)]
+                right = any(fewest(end, tokens) <= remaining - 1 for end in ends)
+                assert right or not allowed[id]
+                assert allowed[id] or not right or len(known) > 1
+                if allowed[id]:
+                    todo.append((state.fork(), longer, remaining - 1))
+                    todo[-1][0].advance(id)

@@ -22,7 +22,6 @@ from minillm.generation.constraints.language import (
     Series,
 )
 
-DEEPEST = 256  # places to return to: json and others read no text that is nested without end
 MOST_PLACES = 4096  # at a time
 MOST_STATES = 1 << 13  # of 1 KiB each; then all are forgotten, and found again when needed
 
@@ -106,7 +105,7 @@ class Automaton:
                 node, at = here.node, here.at
                 if node is None or isinstance(node, Characters) or is_before_byte(node, at):
                     found.append(here)
-                elif here.deep <= DEEPEST:
+                else:
                     fresh = [step for step in self.steps(here) if step not in seen]
                     seen.update(fresh)
                     todo += fresh

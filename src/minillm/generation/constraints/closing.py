@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy
 
-from minillm.generation.constraints.automaton import DEEPEST, Automaton, Place, State
+from minillm.generation.constraints.automaton import Automaton, Place, State
 from minillm.generation.constraints.costs import NEVER, Cost
 from minillm.generation.constraints.language import (
     Characters,
@@ -22,6 +22,7 @@ from minillm.generation.constraints.language import (
 from minillm.generation.constraints.pieces import LONGEST, TokenPieces
 
 UNREACHABLE = 1 << 15  # tokens; no budget is that large
+DEEPEST = 256  # places to return to: other readers take no text that is nested without end
 
 
 class Spelling:
