@@ -119,7 +119,7 @@ INLINE void multiply_tile(const Panel& panel, const RoundedRow (&rows)[R], int64
         const float* scales = panel.scales_of(u);
         for (int part = 0; part < Parts; part++) {
             vi products[R][2] = {};
-#pragma GCC unroll 16
+#pragma GCC unroll 1  // else gcc makes all products first, for which there are no registers
             for (int i = part * 16 / Parts; i < (part + 1) * 16 / Parts; i++) {
                 const vs first = load16(numbers + i * 2 * P),
                          second = load16(numbers + i * 2 * P + S);
