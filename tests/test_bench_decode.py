@@ -74,8 +74,8 @@ def start(tmp_path, monkeypatch):
 class TestLine:
     def test_tokens_follow_each_other_and_a_text_begins_anew(self, start):
         with closing(start(1)) as process:
-            first = process([5, 5, 5], 4)
-            assert first["ids"] == [3, 4, 5, 6, 0]
+            first = process([5, 5, 5], 3)
+            assert first["ids"] == [3, 4, 5, 6]
             again = process([5], logits=True)
         assert again["ids"] == [1] and again["logits"] == [0, 1, 0, 0, 0, 0, 0.5]
         assert 0 < first["more_s"] < first["since_start_s"] < again["since_start_s"]
