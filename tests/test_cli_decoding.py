@@ -9,9 +9,11 @@ import subprocess
 
 import pytest
 
+from minillm.models.folder import save_model
+from minillm.tokenizers import ByteTokenizer
 from minillm.tokenizers.chat import render
-from small_bigram import END, TURN, ids_of, saved, tokenizer
-from small_runs import command, environment, minillm
+from small_bigram import END, TURN, bigram, ids_of, saved, tokenizer
+from small_runs import command, environment, minillm, written
 from terminals import Terminal
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal and signals of POSIX")
@@ -153,6 +155,38 @@ def test_what_is_done_about_a_full_context_is_told(models, generate):
         assert note in err
 
 
+def test_a_text_is_what_it_has_to_be(models, generate, tmp_path):
+    content = {"type": "array", "items": {"enum": ["a"]}, "minItems": 2, "maxItems": 2}
+    schema = written(tmp_path / "s.json", json.dumps(content))
+    grammar = written(tmp_path / "g.gbnf", 'root ::= "a" ("b" | "aa")')
+    for words, texts in (
+        (("--regex", "ab{3}|ba"), {"abbb", "ba"}),
+        (("--choices", "aab,bba"), {"aab", "bba"}),
+        (("--grammar", grammar), {"ab", "aaa"}),
+        (("--json-schema", schema, "--max-tokens", 12), {'["a","a"]'}),
+    ):
+        found = set()
+        for seed in range(8):
+            code, out, err = generate(models / "coin", *words, "--seed", seed)
+            assert (code, err) == (0, "")
+            found.add(out.removesuffix("\n").replace(" ", "").replace("\n", ""))
+        assert found == texts
+    code, out, err = generate(models / "coin", "--regex", "a(b")
+    assert (code, out) == (2, "")
+    assert err.startswith("minillm: regex: ")
+
+
+def test_guesses_and_beams_give_what_is_most_probable(models, generate):
+    plain = generate(models / "endless", "--temperature", 0, "--max-tokens", 20)
+    assert plain[1].startswith("🙂你!🙂你!")
+    for words in (("--beams", 3), ("--lookup", 2, "--temperature", 0),
+                  ("--draft", models / "endless", "--temperature", 0),
+                  ("--contrastive", 0.1, "--top-k", 4)):  # fmt: skip
+        assert generate(models / "endless", *words, "--max-tokens", 20) == plain
+    _, out, _ = generate(models / "coin", "--beams", 2, "--n", 2, "--max-tokens", 1)
+    assert out == "--- 1 of 2\na\n--- 2 of 2\nb\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -172,6 +206,16 @@ def test_what_cannot_be_followed_is_refused_in_one_line(models, generate, words,
     assert (code, out) == (2, "")
     assert err.startswith(f"minillm: {said}")
     assert err.count("\n") == 1
+
+
+def test_a_draft_with_another_vocabulary_is_refused(models, generate, tmp_path):
+    save_model(tmp_path, bigram("aa"), ByteTokenizer())
+    code, _, err = generate(models / "hello", "--draft", tmp_path)
+    assert code == 2
+    assert err == (
+        "minillm: draft: its vocabulary has 257 tokens and the model's 259, a draft with the "
+        "model's vocabulary is needed\n"
+    )
 
 
 def test_how_fast_it_was_is_said_when_asked(models, generate):

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message")
     add_flags(
         parser,
-        SETTINGS,
+        (*SETTINGS, "cache_dtype"),
         max_tokens=f"most tokens of an answer ({MAX_TOKENS:,})",
         temperature="0 is greedy (0.8)",
         seed="of the first answer, then N + 1 and so on (0)",

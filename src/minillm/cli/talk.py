@@ -74,7 +74,7 @@ class Talk:
             )
         limit = most if talk.context is None else min(most, talk.context - len(ids))
         options = dataclasses.replace(self.options, max_tokens=limit)
-        answer = Answer(len(ids), self._writer.known(ids), options.seed)
+        answer = Answer(len(ids), options.seed)
         self.options = dataclasses.replace(self.options, seed=options.seed + 1)
         self.answers.append(answer)
         text = self._write(ids, options, answer)
@@ -94,10 +94,11 @@ class Talk:
         try:
             with self._stop.listening(self._interactive):
                 for text in self._writer.write(ids, options, answer):
+                    unfinished = answer.finish_reason is None
+                    if unfinished and (self._stop.requested or self.console.lost is not None):
+                        break
                     parts.append(text)
                     self.console.write(self._shown(text))
-                    if self._stop.requested or self.console.lost is not None:
-                        break
             if answer.finish_reason is None:
                 parts.append(self._writer.flush())
                 self.console.write(self._shown(parts[-1]))
@@ -109,7 +110,8 @@ class Talk:
         return "".join(parts)
 
     def _begin(self) -> None:
-        self._writer = Writer(self.model, self.conversation.tokenizer, self.conversation.ends)
+        talk = self.conversation
+        self._writer = Writer(self.model, talk.tokenizer, talk.ends, self.options.cache_dtype)
 
     def _turn(self, messages: Messages) -> bool:
         """One message; False at the end. Errors end the program for a pipe, not for a person."""

@@ -20,8 +20,8 @@ class Answer:
     """Figures of one answer: tokens of the prompt, those of them read before, tokens, seconds."""
 
     prompt: int
-    known: int
     seed: int
+    known: int = 0
     tokens: int = 0
     first: float = 0.0
     seconds: float = 0.0
@@ -34,31 +34,28 @@ class Answer:
 
 
 class Writer:
-    """Continues ids. Of the text before, what both begin with is kept."""
+    """Continues ids. Of the text before, what both begin with is kept, to the last token of it.
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, ends: Iterable[int]) -> None:
-        self._tokenizer, self._reader = tokenizer, Reader(model)
+    (The engine keeps whole chunks only, so that bits are the same with and without what was read
+    before; here a talk is the same whenever all of it is said again.)
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, ends: Iterable[int], cache_dtype: str = "float32"
+    ) -> None:
+        self._tokenizer, self._reader = tokenizer, Reader(model, cache_dtype=cache_dtype)
         self._whole = getattr(model, "reads_whole", False)
         self._ends = frozenset(ends).union(end_ids(model.config))
         self._reading = self._reader.begin()
         self._scribe: Scribe | None = None
 
-    def known(self, ids: list[int]) -> int:
-        """How many of the ids need not be read. The last one has to be: it tells the next."""
-        if self._whole:
-            return 0
-        most = min(self._reading.length, len(ids) - 1)
-        pairs = enumerate(zip(self._reading.ids, ids[:most]))
-        return next((place for place, (old, new) in pairs if old != new), most)
-
     def write(self, ids: list[int], options: Options, answer: Answer) -> Iterator[str]:
         """What each step adds to the answer, "" while the prompt is read; fills in its figures."""
         begin, limit = time.perf_counter(), options.max_tokens or 1
-        reading, known = self._reading, self.known(ids)
-        reading.rewind(known)
+        answer.known = self._rewind(ids)
         row = Row(
-            reading,
-            ids[known:],
+            self._reading,
+            ids[answer.known :],
             options.sampler,
             new_generator(options.seed),
             context=self._reader.context,
@@ -70,7 +67,7 @@ class Writer:
         )
         self._scribe = scribe = Scribe(self._tokenizer, options.stop, self._ends, limit)
         while answer.finish_reason is None:
-            (logits,) = self._reader.read([(reading, row.due())])
+            (logits,) = self._reader.read([(self._reading, row.due())])
             text = ""
             if not row.unread:
                 text, answer.finish_reason = scribe.write(row.draw(logits))
@@ -82,3 +79,15 @@ class Writer:
     def flush(self) -> str:
         """What was held back of an answer that was stopped."""
         return "" if self._scribe is None else self._scribe.flush()
+
+    def _rewind(self, ids: list[int]) -> int:
+        """Forget what is not in `ids`; how many of them need not be read. The last has to be: it
+        tells the next."""
+        most = 0 if self._whole else min(self._reading.length, len(ids) - 1)
+        pairs = enumerate(zip(self._reading.ids, ids[:most]))
+        known = next((place for place, (old, new) in pairs if old != new), most)
+        try:
+            self._reading.rewind(known)
+        except RuntimeError:  # layers with a window have forgotten what is needed
+            self._reading = self._reader.begin()
+        return self._reading.length

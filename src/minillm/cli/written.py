@@ -13,7 +13,6 @@ from typing import Any
 
 from minillm.cli.main import tell
 from minillm.generation.completions import Completion, Logprob, Piece
-from minillm.generation.conversation import Conversation
 from minillm.generation.engine import Engine
 from minillm.generation.options import Options
 from minillm.tokenizers import Tokenizer
@@ -31,6 +30,8 @@ class Written:
         self.tokenizer, self.prompt, self.options = tokenizer, prompt, options
         self._given: str | list[int] = prompt
         if chat:
+            from minillm.generation.conversation import Conversation
+
             talk = Conversation(tokenizer)
             talk.say(prompt)
             self._given, _ = talk.prompt(1)
