@@ -13,10 +13,11 @@ import small_encoders
 import small_llama
 import small_t5
 import small_transformer
-from minillm import kernels, load, nn
+from minillm import kernels, load, machine, nn
 from minillm.formats import hf, hub, safetensors
 from minillm.models import GPT2, GPT2Config
 from minillm.models.folder import load_config, load_model, save_model
+from minillm.models.gguf_export import write_gguf
 from minillm.models.opening import find, open_model
 from minillm.tokenizers import ByteTokenizer
 from small_gpt2 import IDS, SIZES, logits, small
@@ -234,6 +235,22 @@ def test_a_model_larger_than_memory_is_refused_with_the_figures(tmp_path):
     refused(tmp_path, rf"model\.safetensors {message}")
     with pytest.raises(ValueError, match=message):
         load_model(tmp_path, untrained=True)
+
+
+@pytest.mark.skipif(kernels.cpu is None, reason="blocks need the C++ extension")
+def test_blocks_need_the_memory_of_blocks(tmp_path, monkeypatch):
+    path = tmp_path / "a.gguf"
+    write_gguf(path, small(n_embd=64, n_head=4, vocab_size=512), None, "q8_0")
+    opened = open_model(path)
+    held = sum(array.nbytes for array in opened.arrays.values())
+    assert opened.running_bytes == held < 4 * opened.config.parameter_count / 3
+    monkeypatch.setattr(machine, "available_memory", lambda: opened.running_bytes)
+    load_model(path)
+    monkeypatch.setattr(machine, "available_memory", lambda: opened.running_bytes - 1)
+    with pytest.raises(ValueError, match=r"needs 1\S+ kB of memory for \S+ parameters, "):
+        load_model(path)
+    with kernels.use("reference"), pytest.raises(ValueError, match="parameters in float32"):
+        load_model(path)
 
 
 class TestOpen:

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from minillm import data, generation, models, nn, ops, optim, tokenizers, training
     from minillm.arrays import manual_seed
-    from minillm.generation import generate, stream
+    from minillm.generation import complete, generate, stream
     from minillm.models.folder import load
     from minillm.tensor import Tensor, checkpoint, enable_grad, no_grad
 
@@ -20,6 +20,7 @@ _WHERE = {
     "enable_grad": "minillm.tensor",
     "no_grad": "minillm.tensor",
     "manual_seed": "minillm.arrays",
+    "complete": "minillm.generation",
     "generate": "minillm.generation",
     "stream": "minillm.generation",
     "load": "minillm.models.folder",

@@ -57,7 +57,11 @@ def _tokenizer(found: dict[str, Any] | None) -> str:
 
 
 def _to_run(memory: dict[str, Any], context: int | None) -> str:
-    text = f"{size(memory['run'])} of memory in float32"
+    text = f"{size(memory['run'])} of memory"
+    if memory["run"] < memory["float32"]:
+        text += f" with blocks as they are ({size(memory['float32'])} in float32)"
+    else:
+        text += " in float32"
     if memory["per_token"]:
         text += f", and {size(memory['per_token'])} for each token of context"
         if context is not None:

@@ -34,6 +34,11 @@ class Deferred:
         """
         raise NotImplementedError(f"{type(self).__name__} defines no decode")
 
+    @property
+    def runs_as_blocks(self) -> bool:
+        """Whether `blocks` gives something that is smaller than float32."""
+        return False
+
     def blocks(self) -> tuple[str, Array] | None:
         """Kind and bytes (rows, bytes of a row) of a matrix that a file holds in just these rows.
 
@@ -80,6 +85,10 @@ class Blocks(Deferred):
         blocks.decode(blocks.KINDS[self.kind], self.raw, out)
         return out
 
+    @property
+    def runs_as_blocks(self) -> bool:
+        return self.ndim == 2 and self.kind != "F32"
+
     def blocks(self) -> tuple[str, Array] | None:
         return (self.kind, self.raw.reshape(self.shape[0], -1)) if self.ndim == 2 else None
 
@@ -123,6 +132,10 @@ class Reordered(Deferred):
 
     def decode(self, out: Array | None = None) -> Array:
         return numpy.take(self.source.decode(), self.order, axis=0, out=out)
+
+    @property
+    def runs_as_blocks(self) -> bool:
+        return self.source.runs_as_blocks
 
     def blocks(self) -> tuple[str, Array] | None:
         held = self.source.blocks()

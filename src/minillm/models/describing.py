@@ -45,7 +45,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "dtypes": opened.dtypes,
         "tokenizer": _tokenizer(opened),
-        "memory": _memory(config, content),
+        "memory": _memory(config, content, opened.running_bytes),
         "checks": _checks(opened),
     }
 
@@ -65,8 +65,9 @@ def _tokenizer(opened: Model) -> dict[str, Any] | None:
     return {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
 
 
-def _memory(config: Any, content: dict[str, Any]) -> dict[str, int | None]:
-    """Bytes, about: the weights in float32, what a token of context adds, a step of tuning."""
+def _memory(config: Any, content: dict[str, Any], running: int) -> dict[str, int | None]:
+    """Bytes, about: the weights as they run and in float32, what a token of context adds, a step
+    of tuning."""
     weights = BYTES * config.parameter_count
     width, heads = _first(content, WIDTHS), _first(content, HEADS)
     size = _first(content, HEAD_SIZES) or width // heads
@@ -74,7 +75,8 @@ def _memory(config: Any, content: dict[str, Any]) -> dict[str, int | None]:
     length = min(LENGTH_TUNED, config.context or LENGTH_TUNED)
     kept = BYTES * length * width * config.n_layer * FLOATS_PER_FEATURE
     return {
-        "run": weights,
+        "run": running,
+        "float32": weights,
         "per_token": 0 if config.kind == "encoder" else cached,
         "tune": STATES * weights + kept,
         "tune_tokens": length,

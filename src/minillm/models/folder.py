@@ -145,11 +145,13 @@ def load_model(
 ) -> Any:
     """The model of a folder, a .gguf file or a pulled name, in evaluation mode, in float32.
 
-    Weights are decoded when they are first used. With `untrained` they are drawn anew; with `pull`
-    a name that is not there is fetched from the hub; `changes` go before what config.json says,
-    such as another of the family's `architectures`. Raises FileNotFoundError or ValueError in one
-    line for a missing, damaged, unknown or too large model, and warns if the logits stored with the
-    weights cannot be reproduced; with `changes`, which may change them, that is not asked.
+    Matrices in blocks or 16 bits are multiplied as they lie in the file where the extension is;
+    everything else, and they themselves in training, is decoded when first used. With `untrained`
+    weights are drawn anew; with `pull` a name that is not there is fetched from the hub; `changes`
+    go before what config.json says, such as another of the family's `architectures`. Raises
+    FileNotFoundError or ValueError in one line for a missing, damaged, unknown or too large model,
+    and warns if the logits stored with the weights cannot be reproduced; with `changes`, which may
+    change them, that is not asked.
     """
     found = find(path, pull=pull)
     if untrained:
@@ -162,7 +164,7 @@ def load_model(
 
 def _build(opened: Model) -> Any:
     source = opened.files[0] if len(opened.files) == 1 else opened.path
-    require_memory(opened.config, source)
+    require_memory(opened.config, source, opened.running_bytes)
     model = nn.skip_init(opened.family.model, opened.config).eval()
     try:
         model.load_state_dict(opened.arrays)

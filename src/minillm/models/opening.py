@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minillm import machine
+from minillm import kernels, machine
 from minillm.formats import ctranslate2, hf, hub, shards
 from minillm.formats.deferred import kind_of
 from minillm.models import FAMILIES, Family
@@ -42,6 +42,18 @@ class Model(NamedTuple):
     @property
     def is_gguf(self) -> bool:
         return self.path.is_file()
+
+    @property
+    def running_bytes(self) -> int:
+        """Of all weights while the model runs: float32, but for blocks that stay as they are.
+
+        Blocks need the extension; without it they are widened.
+        """
+        stay = kernels.active_cpu is not None
+        return sum(
+            array.nbytes if stay and getattr(array, "runs_as_blocks", False) else BYTES * array.size
+            for array in self.arrays.values()
+        )
 
     @property
     def format(self) -> str:
@@ -206,12 +218,17 @@ def _require_agreement(config: Any, state: dict[str, Any], source: Path) -> None
         )
 
 
-def require_memory(config: Any, source: Path) -> None:
-    """ValueError, with the figures, for a model whose parameters the memory left cannot hold."""
-    needed, free = BYTES * config.parameter_count, machine.available_memory()
+def require_memory(config: Any, source: Path, needed: int | None = None) -> None:
+    """ValueError, with the figures, for a model that the memory left cannot hold.
+
+    It takes `needed` bytes, those of all parameters in float32 if None.
+    """
+    held, free = config.parameter_count, machine.available_memory()
+    wide = BYTES * held
+    needed = wide if needed is None else needed
     if free is not None and needed > free:
         raise ValueError(
-            f"load: {source} needs {size(needed)} of memory for {count(needed // BYTES)} "
-            f"parameters in float32, {size(free)} are free; a model of up to "
-            f"{count(free // BYTES)} parameters fits"
+            f"load: {source} needs {size(needed)} of memory for {count(held)} parameters"
+            f"{' in float32' if needed >= wide else ''}, {size(free)} are free; a model of up to "
+            f"{count(free * held // needed)} parameters fits"
         )
