@@ -201,6 +201,31 @@ def test_choices_of_schemas():
     texts({"oneOf": tagged}, ['{"k":"n","v":null}', '{"k":"b","v":true}'], ['{"k":"n","v":true}'])
 
 
+def test_joined_schemas_keep_the_narrower_of_each_bound():
+    for both, right, wrong in (
+        ([{"minimum": 3}, {"minimum": 5, "maximum": 9}, {"maximum": 7}], "567", "3489"),
+        ([{"exclusiveMinimum": 3}, {"exclusiveMinimum": 1, "exclusiveMaximum": 6}], "45", "2367"),
+    ):
+        for parts in (both, both[::-1]):
+            texts({"type": "integer", "allOf": parts}, right, wrong)
+    for parts in ([{"minLength": 2}, {"minLength": 1, "maxLength": 3}, {"maxLength": 4}],):
+        for order in (parts, parts[::-1]):
+            schema = {"type": "string", "allOf": order}
+            texts(schema, ['"ab"', '"abc"'], ['"a"', '"abcd"'])
+    lists = {"type": "array", "items": {"const": 1}}
+    texts({**lists, "allOf": [{"maxItems": 3}, {"maxItems": 1}]}, ["[]", "[1]"], ["[1,1]"])
+    texts({**lists, "allOf": [{"minItems": 1}, {"minItems": 2}]}, ["[1,1]"], ["[]", "[1]"])
+
+
+def test_one_of_constants_is_taken_only_where_they_differ():
+    texts({"oneOf": [{"const": 1}, {"enum": [True, "a"]}]}, ["1", "true", '"a"'], ["2"])
+    same_tag = [{"type": "object", "properties": {"k": {"enum": ["a", k]}}, "required": ["k"]}
+                for k in "bc"]  # fmt: skip
+    for branches in ([{"const": 1}, {"enum": [2, 1.0]}], same_tag):
+        with pytest.raises(ValueError, match="#/oneOf: a value may be valid under both 0 and 1"):
+            json_schema({"oneOf": branches}, BYTES)
+
+
 def test_a_schema_may_hold_itself():
     schema = {
         "$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}},
