@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .byte_alphabet import ALPHABET, unspell
@@ -31,17 +31,20 @@ def engine(
     `specials`, control tokens, are never made from text; `on_bytes` as there.
     """
     kind = kind_of(model)
-    ids = dict(vocabulary(model))
-    for token in specials:
-        ids.pop(token, None)
+    if kind == "BPE" and on_bytes:
+        return _on_bytes(model, tokens, specials)
+    ids = _without(vocabulary(model), specials)
     if kind == "WordPiece":
         return _word_piece(model, ids)
     if kind == "Unigram":
         scores = [score for _, score in model["vocab"]]
         byte_ids = byte_tokens(vocabulary(model)) if model.get("byte_fallback") else None
         return Engine(Unigram(ids, scores, model.get("unk_id"), byte_ids).lists)
-    table = PairTable(tokens, ids, merges_of(model))
-    return _on_bytes(model, tokens, ids, table) if on_bytes else _on_characters(model, ids, table)
+    return _on_characters(model, ids, PairTable(tokens, ids, merges_of(model)))
+
+
+def _without(ids: Mapping[str, int], specials: Collection[str]) -> dict[str, int]:
+    return {token: id for token, id in ids.items() if token not in specials}
 
 
 def _word_piece(model: Document, ids: dict[str, int]) -> Engine:
@@ -56,13 +59,14 @@ def _word_piece(model: Document, ids: dict[str, int]) -> Engine:
     )
 
 
-def _on_bytes(
-    model: Document, tokens: Sequence[str], ids: dict[str, int], table: PairTable
-) -> Engine:
+def _on_bytes(model: Document, tokens: Sequence[str], specials: Collection[str]) -> Engine:
+    ids = vocabulary(model)
+    table = PairTable(tokens, ids, merges_of(model), specials)
     pieces = Pieces(lambda id: unspell(tokens[id]))
     longest = max(map(len, ids), default=0)
-    whole = ids if model.get("ignore_merges") else None
-    merger = ByteMerger(pieces, longest, [ids.get(byte) for byte in ALPHABET], table, whole)
+    byte_ids = [None if byte in specials else ids.get(byte) for byte in ALPHABET]
+    whole = _without(ids, specials) if model.get("ignore_merges") else None
+    merger = ByteMerger(pieces, longest, byte_ids, table, whole)
     return Engine(lambda piece: merger.blocks(piece.encode("utf-8")))
 
 

@@ -89,11 +89,11 @@ def from_document(
     document = _with_added(document, about)
     added = read_added_tokens(document.get("added_tokens"))
     vocab = models.vocabulary(an_object(document.get("model"), "model"))
-    tokens, added = all_tokens(vocab, added, about.specials)
+    ids, added = all_tokens(vocab, added, about.specials)
     eos = about.roles.get("eos")
-    tokenizer = simple(document, tokens, added, eos)
+    tokenizer = simple(document, list(ids), added, eos)
     if tokenizer is None:
-        tokenizer = _pipeline(document, about, chosen, (tokens, added))
+        tokenizer = _pipeline(document, about, chosen, (ids, added))
     return about.give_to(tokenizer)
 
 
@@ -111,7 +111,7 @@ def _pipeline(
     document: Document,
     about: Description,
     backend: str,
-    known: tuple[list[str], list[AddedToken]],
+    known: tuple[dict[str, int], list[AddedToken]],
 ) -> Tokenizer:
     eos = about.roles.get("eos")
     if backend == "auto":

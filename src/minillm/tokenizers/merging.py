@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise, repeat
@@ -42,14 +42,18 @@ class PairTable(dict[Pair, int | None]):
     """
 
     def __init__(
-        self, names: Sequence[str], ids: Mapping[str, int], merges: Sequence[Merge]
+        self,
+        names: Sequence[str],
+        ids: Mapping[str, int],
+        merges: Sequence[Merge],
+        hidden: Collection[str] = (),
     ) -> None:
-        """`names` by id, `ids` of the tokens that may be made, `merges` by rank.
+        """`names` by id, `ids` of tokens, `merges` by rank; `hidden` tokens are never made.
 
         What is damaged in the merges is refused by `check_merges`, not here.
         """
         super().__init__()
-        self._names, self._ids = names, ids
+        self._names, self._ids, self._hidden = names, ids, frozenset(hidden)
         self._spaced = isinstance(merges, Spaced)
         self._ranks: Mapping[Any, int] = (
             merges.ranks
@@ -61,7 +65,8 @@ class PairTable(dict[Pair, int | None]):
         left, right = self._names[pair[0]], self._names[pair[1]]
         rank = self._ranks.get(f"{left} {right}" if self._spaced else (left, right))
         entry = None
-        if rank is not None and {left, right, left + right} <= self._ids.keys():
+        tokens = {left, right, left + right}
+        if rank is not None and tokens <= self._ids.keys() and self._hidden.isdisjoint(tokens):
             entry = merge_entry(rank, self._ids[left + right])
         if len(self) >= _MOST:
             self.clear()

@@ -42,7 +42,7 @@ class PipelineTokenizer(Tokenizer):
         eos: str | None = None,
         specials: Collection[str] = (),
         backend: str = "python",
-        known: tuple[list[str], list[AddedToken]] | None = None,
+        known: tuple[dict[str, int], list[AddedToken]] | None = None,
     ) -> None:
         """`document` is the content of tokenizer.json; `specials` name further control tokens.
 
@@ -207,13 +207,13 @@ def _id(token: AddedToken) -> int:
 
 def all_tokens(
     vocab: dict[str, int], added: list[AddedToken], specials: Collection[str]
-) -> tuple[list[str], list[AddedToken]]:
-    """Tokens by id, and the added ones with those of the model that are control tokens.
+) -> tuple[dict[str, int], list[AddedToken]]:
+    """The ids of tokens in order, and the added tokens.
 
-    `specials` name such tokens of the model. Raises ValueError for ids that are not 0, 1, ... n - 1
-    or not those of the model.
+    Tokens of the model that `specials` name, control tokens, are among the added. Raises
+    ValueError for ids that are not 0, 1, ... n - 1 or not those of the model.
     """
-    if added:
+    if any(token.content not in vocab for token in added):
         vocab = dict(vocab)
     by_content = {token.content: token for token in added}
     for token in added:
@@ -227,7 +227,7 @@ def all_tokens(
             token = by_content.get(name, AddedToken(name, vocab[name]))
             by_content[name] = token._replace(special=True)
     if list(vocab.values()) == list(range(len(vocab))):
-        return list(vocab), list(by_content.values())
+        return vocab, list(by_content.values())
     tokens = sorted(vocab, key=vocab.__getitem__)
     wrong = next((i for i, token in enumerate(tokens) if vocab[token] != i), None)
     if wrong is not None:
@@ -235,4 +235,4 @@ def all_tokens(
             f"model.vocab has {len(tokens)} tokens but not id {wrong}, ids must be 0 to "
             f"{len(tokens) - 1}"
         )
-    return tokens, list(by_content.values())
+    return {token: vocab[token] for token in tokens}, list(by_content.values())

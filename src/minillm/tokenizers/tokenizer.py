@@ -79,7 +79,7 @@ class Tokenizer(Vocabulary, ABC):
 
     def __init__(
         self,
-        tokens: Sequence[str],
+        tokens: Sequence[str] | dict[str, int],
         pieces: Sequence[bytes] | Pieces,
         special_tokens: Mapping[str, int],
         eos: str | None,
