@@ -579,3 +579,15 @@ class TestConstraints:
         texts = complete(model, tokenizer, ["abc", "d"], n=5, **options)
         assert {len(text.text) for text in texts} == {3, 9}
         assert complete(model, tokenizer, "abc", n=5, **options) == texts[:5]
+
+
+@pytest.mark.parametrize("options", [{}, {"beams": 3}, {"lookup": 2}, {"draft": True}], ids=str)
+def test_a_complete_text_ends_where_too_little_is_left_to_go_on(options):
+    """Of eight tokens "abcabc" leaves two, and no token could say that it is complete."""
+    model, tokenizer = random_gpt2(1, vocab_size=8), letters(size=8)
+    if "draft" in options:
+        options = {"draft": (random_gpt2(2, vocab_size=8), letters(size=8))}
+    for tokens in (6, 8, 9):
+        done = complete(model, tokenizer, "a", regex="(abc){2,5}", max_tokens=tokens, **options)
+        assert done[0].text == "abc" * (tokens // 3)
+        assert done[0].finish_reason == "stop"

@@ -146,7 +146,13 @@ class Scribe:
             reason = "stop"
         elif self._count >= self._limit:
             reason = "stop" if state is not None and state.complete else "length"
+        elif state is not None and not self._ends and not self._may_go_on(state):
+            reason = "stop"
         return (text if reason is None else text + self.flush()), reason
+
+    def _may_go_on(self, state: Any) -> bool:
+        """Whether what remains suffices to extend a text that is complete."""
+        return bool(state.allowed(self._limit - self._count).any())
 
     def flush(self) -> str:
         """What was held back; "" after a stop string."""
