@@ -28,7 +28,7 @@ def ids_of(text):
     return tokenizer().encode(text, split_special_tokens=False)
 
 
-def bigram(*chains, context=4096):
+def bigram(*chains, context=4096, **options):
     """After each token of a chain comes the next; after what stands in several, one of them."""
     size = len(ALPHABET) + len(SPECIALS) + 1  # a head of width 2 needs an even number
     model = Llama(
@@ -44,6 +44,7 @@ def bigram(*chains, context=4096):
             tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=SPECIALS[END],
+            **options,
         )
     )
     with no_grad():

@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from minillm import load
 from minillm.cli.keyboard import Stop
+from minillm.cli.talk import Talk
+from minillm.generation import Options
 from minillm.generation.conversation import Conversation, turn_ends
 from minillm.tokenizers.chat import render
 from small_bigram import CHATML, END, SPECIALS, TURN, saved, tokenizer
@@ -258,6 +261,73 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+class Impatient(io.StringIO):
+    """A terminal at which Ctrl-C is pressed as soon as a text has come, `times` at once."""
+
+    def __init__(self, text, times):
+        super().__init__()
+        self._text, self._times = text, times
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        super().write(text)
+        if self._text in self.getvalue():
+            times, self._times = self._times, 0
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+
+@posix
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_second_ctrl_c_stops_in_the_middle_of_a_step(models, monkeypatch, capsys, times):
+    model, made = load(models / "endless")
+    screen = Impatient("🙂你!🙂", times)
+    monkeypatch.setattr(sys, "stdout", screen)
+    talk = Talk(model, Conversation(made), Options(max_tokens=10**9))
+    talk._interactive = True
+    talk.ask("go")
+    said = screen.getvalue()
+    assert said == "🙂你!🙂\n"
+    assert talk.conversation.messages[-1]["content"] == "🙂你!🙂"
+    assert capsys.readouterr().err == "minillm: note: stopped\n"
+    talk.use(Options(max_tokens=4))
+    talk.ask("again")
+    assert screen.getvalue() == said + "🙂\n"
+    assert (talk.answers[-1].known > 0) == (times == 1)  # else nothing read before is relied on
+
+
+@posix
+def test_ctrl_c_before_the_answer_leaves_the_message_to_be_answered(models, monkeypatch, capsys):
+    model, made = load(models / "hello")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    talk = Talk(model, Conversation(made), Options(max_tokens=9))
+    talk._interactive = True
+    read = talk._writer._reader.read
+
+    def pressed(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return read(*arguments)
+
+    talk._writer._reader.read = pressed
+    talk.ask("go")
+    assert talk.conversation.waits
+    assert capsys.readouterr().err == (
+        "minillm: note: stopped before the answer began; /retry answers the message\n"
+    )
+
+
+def test_a_model_with_a_window_reads_again_what_it_has_forgotten(tmp_path, chat):
+    chain = f"\nab{TURN}"
+    saved(tmp_path, chain, model_type="mistral", sliding_window=8)
+    for words, known in (((), 7), (("--cache-dtype", "int8"), 0)):
+        lines = ("a long message " * 60, "/undo", "another", "/stats")
+        _, out, _ = chat(tmp_path, *lines, words=words)
+        assert [line for line in out.splitlines() if line == "ab"] == ["ab", "ab"]
+        assert f", {known} of them known already; " in out
+
+
 # Commands
 
 
@@ -317,8 +387,12 @@ def test_a_conversation_is_saved_and_loaded(models, chat, tmp_path):
         {"role": "assistant", "content": "🙂 你!"},
     ]
     assert json.loads(path.read_text(encoding="utf-8")) == expected
-    _, out, _ = chat(models / "hello", f"/load {path}", "/system", "/undo", "/undo")
+    _, out, _ = chat(models / "hello", f"/load {path}", "/system", "/undo")
     assert out == "loaded 2 messages\nsystem message: be kind\ntaken back: hé\n"
+    written(path, json.dumps(expected[:2]))
+    _, out, _ = chat(models / "hello", f"/load {path}", "/retry")
+    assert out == "loaded 1 messages; the last one waits for its answer: /retry\n🙂 你!\n"
+    path.write_text(json.dumps(expected), encoding="utf-8")
     code, _, err = chat(models / "hello", f"/save {path}")
     assert code == 2
     assert err == f"minillm: /save: {path} is there already, another name is needed\n"

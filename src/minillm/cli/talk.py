@@ -81,15 +81,16 @@ class Talk:
         if self.console.lost is not None:
             return
         if answer.finish_reason is None:
-            tell("minillm: note: stopped")
+            begun = "" if text else " before the answer began; /retry answers the message"
+            tell(f"minillm: note: stopped{begun}")
         elif answer.finish_reason == "length":
             cut = "the context is full" if limit < most else "max-tokens"
             tell(f"minillm: note: cut after {limit:,} tokens, {cut}")
-        if text or answer.finish_reason:  # else it waits for /retry, or the next message instead
+        if text or answer.finish_reason:
             talk.answer(text)
 
     def _write(self, ids: list[int], options: Options, answer: Answer) -> str:
-        """Write the answer until it ends or is stopped; its text."""
+        """Write the answer until it ends or is stopped; the text that was shown."""
         parts: list[str] = []
         try:
             with self._stop.listening(self._interactive):
@@ -99,9 +100,6 @@ class Talk:
                         break
                     parts.append(text)
                     self.console.write(self._shown(text))
-            if answer.finish_reason is None:
-                parts.append(self._writer.flush())
-                self.console.write(self._shown(parts[-1]))
         except KeyboardInterrupt:  # in the middle of a step: what was read cannot be relied on
             if not self._interactive:
                 raise

@@ -87,7 +87,8 @@ def load(talk: Talk, rest: str) -> None:
         raise ValueError("/load: the name of a file is needed")
     talk.conversation.replace(from_json(read_file("/load", rest)))
     talk.file = rest
-    talk.say(f"loaded {len(talk.conversation.messages)} messages")
+    waits = "; the last one waits for its answer: /retry" if talk.conversation.waits else ""
+    talk.say(f"loaded {len(talk.conversation.messages)} messages{waits}")
 
 
 def change(talk: Talk, rest: str) -> None:

@@ -47,7 +47,6 @@ class Writer:
         self._whole = getattr(model, "reads_whole", False)
         self._ends = frozenset(ends).union(end_ids(model.config))
         self._reading = self._reader.begin()
-        self._scribe: Scribe | None = None
 
     def write(self, ids: list[int], options: Options, answer: Answer) -> Iterator[str]:
         """What each step adds to the answer, "" while the prompt is read; fills in its figures."""
@@ -65,7 +64,7 @@ class Writer:
             ends=self._ends,
             seen=Seen(ids) if options.sampler.needs_seen else None,
         )
-        self._scribe = scribe = Scribe(self._tokenizer, options.stop, self._ends, limit)
+        scribe = Scribe(self._tokenizer, options.stop, self._ends, limit)
         while answer.finish_reason is None:
             (logits,) = self._reader.read([(self._reading, row.due())])
             text = ""
@@ -75,10 +74,6 @@ class Writer:
             answer.seconds = time.perf_counter() - begin
             answer.first = answer.first or (answer.seconds if answer.tokens else 0.0)
             yield text
-
-    def flush(self) -> str:
-        """What was held back of an answer that was stopped."""
-        return "" if self._scribe is None else self._scribe.flush()
 
     def _rewind(self, ids: list[int]) -> int:
         """Forget what is not in `ids`; how many of them need not be read. The last has to be: it
