@@ -13,7 +13,15 @@ namespace {
 
 constexpr int64_t chunk_bytes = 1 << 15;    // of the weight
 constexpr int M = 4;                        // lines of the weight at once
+constexpr int64_t fetched_ahead = 4096;     // bytes
 constexpr int most_rows = W == 16 ? 4 : 2;  // that share what is unpacked
+
+// How far ahead the lines lie that are fetched while M are multiplied, some groups of M on: each
+// line is too short for the processor to foresee the next.
+int64_t bytes_ahead(int64_t line_bytes) {
+    const int64_t group = larger(1, M * line_bytes);
+    return ceil_div(fetched_ahead, group) * group;
+}
 
 template <class Lines>
 ALWAYS void keep_in_memory(Lines& lines) {  // to read single elements of vectors from there
@@ -33,10 +41,11 @@ INLINE f8 splat_pair(const float* pair) {
 // Weights of small blocks: lines of k numbers, k a multiple of 32.
 template <class Kind>
 struct Small {
-    const int64_t blocks;
+    const int64_t blocks, ahead;
     const RoundedRows x;
 
-    Small(const float* x, int64_t n, int64_t k) : blocks(k / unit), x(x, n, k) {}
+    Small(const float* x, int64_t n, int64_t k)
+        : blocks(k / unit), ahead(bytes_ahead(line_bytes<Kind>(k))), x(x, n, k) {}
 
     // Products of M lines of the weight with R rows.
     template <int R>
@@ -47,7 +56,10 @@ struct Small {
         f8 offsets[R] = {};
         for (int64_t b = 0; b < blocks; b++) {
             const uint8_t* at[M];
-            for (int i = 0; i < M; i++) at[i] = lines[i] + b * Kind::bytes;
+            for (int i = 0; i < M; i++) {
+                at[i] = lines[i] + b * Kind::bytes;
+                __builtin_prefetch(at[i] + ahead);
+            }
             const f8 scales = Kind::offsets ? scales_with_offsets(at) : scales_alone(at);
             float factors[R][2 * M];
             for (int r = 0; r < R; r++) {
@@ -119,10 +131,11 @@ struct Large {
 // Weights of floats.
 template <class Number>
 struct Plain {
-    const int64_t k;
+    const int64_t k, ahead;
     const float* const x;
 
-    Plain(const float* x, int64_t, int64_t k) : k(k), x(x) {}
+    Plain(const float* x, int64_t, int64_t k)
+        : k(k), ahead(bytes_ahead(line_bytes<Number>(k))), x(x) {}
 
     template <int R>
     ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
@@ -132,6 +145,7 @@ struct Plain {
         for (; j + 2 * W <= k; j += 2 * W) {
             for (int i = 0; i < M; i++) {
                 const uint8_t* at = lines[i] + j * Number::bytes;
+                __builtin_prefetch(at + ahead);
                 const vf first = Number::numbers(at),
                          second = Number::numbers(at + W * Number::bytes);
                 for (int r = 0; r < R; r++) {
