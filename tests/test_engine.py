@@ -250,6 +250,31 @@ class TestCancel:
         engine.cancel(ticket)
         assert engine.step() == [] and engine.idle
 
+    def test_nothing_more_is_read_for_it(self):
+        engine = Engine(small(**LONG), letters())
+        ticket = engine.submit("abc", Options(max_tokens=40))
+        engine.step(), engine.step()
+        (line,) = engine._running
+        before = line.row.reading.length
+        engine.cancel(ticket)
+        engine.step()
+        assert line.row.reading.length == before and engine.idle
+
+    def test_during_a_step_its_pieces_do_not_come_out(self):
+        engine = Engine(small(), letters())
+        heard = []
+
+        def full(notice):
+            heard.append(notice)
+            engine.cancel(ticket)
+
+        options = Options(max_tokens=40, overflow="slide")
+        ticket = engine.submit("abc", options, on_notice=full)
+        steps = []
+        while not engine.idle:
+            steps.append(engine.step())
+        assert heard and steps[-1] == [] and all(len(step) == 1 for step in steps[:-1])
+
     def test_what_waits_never_begins(self):
         engine = Engine(small(**LONG), letters(), max_batch=1)
         first, second = (engine.submit("abc", Options(max_tokens=5)) for _ in range(2))

@@ -62,7 +62,7 @@ class Engine:
         self._writer = Writer(model, tokenizer, self.prefixes)
         self._waiting: deque[Ticket] = deque()
         self._filling: Line | None = None  # its prompt is being read
-        self._ready: deque[tuple[Line, numpy.ndarray | None]] = deque()  # without their first token
+        self._ready: deque[tuple[Ticket, Iterator[Line], Any]] = deque()  # texts to be begun
         self._running: list[Line] = []
         self._boxes: dict[Ticket, deque[Piece]] = {}  # of tickets that somebody follows
 
@@ -112,7 +112,7 @@ class Engine:
         """Go on by one token everywhere; [] where there is nothing to do."""
         pieces: list[Piece] = []
         self._drop(lambda ticket: ticket.cancelled)
-        if self._filling is None and len(self._running) + len(self._ready) < self.max_batch:
+        if self._filling is None and not self._ready and len(self._running) < self.max_batch:
             self._begin_next(pieces)
         lines = self._running if self._filling is None else [*self._running, self._filling]
         for line, logits in self._read(lines):
@@ -120,11 +120,12 @@ class Engine:
                 continue
             if line is self._filling:
                 self._filling = None
-                self._ready.extend((each, logits) for each in self._writer.lines(line))
+                self._ready.append((line.ticket, self._writer.lines(line), logits))
             else:
                 self._write(line, logits, pieces)
+        self._running = [line for line in self._running if not line.over]
         while self._ready and len(self._running) < self.max_batch:
-            self._start(*self._ready.popleft(), pieces)
+            self._start_next(pieces)
         self._drop(lambda ticket: ticket.done)
         self._running = [line for line in self._running if not line.over]
         return self._delivered(pieces)
@@ -185,7 +186,7 @@ class Engine:
                     pieces += self._writer.searched(ticket)
                     ticket.left = 0
                 elif ticket.options.searches:
-                    self._ready.extend((line, None) for line in self._writer.guessed(ticket))
+                    self._ready.append((ticket, self._writer.guessed(ticket), None))
                 else:
                     self._filling = self._writer.filling(ticket)
                 return
@@ -214,6 +215,18 @@ class Engine:
         if self._filling is not None:
             self._writer.remember(self._filling)
         return found
+
+    def _start_next(self, pieces: list[Piece]) -> None:
+        ticket, lines, logits = self._ready[0]
+        try:
+            line = next(lines, None)
+        except ValueError as error:
+            line = None
+            self._fail(ticket, error, pieces)
+        if line is None:
+            self._ready.popleft()
+        else:
+            self._start(line, logits, pieces)
 
     def _start(self, line: Line, logits: numpy.ndarray | None, pieces: list[Piece]) -> None:
         """The first token of a text, and its prompt before it where that is wanted."""
@@ -259,5 +272,5 @@ class Engine:
         """Forget the texts of requests that are `gone`, and their memory."""
         if self._filling is not None and gone(self._filling.ticket):
             self._filling = None
-        self._ready = deque(pair for pair in self._ready if not gone(pair[0].ticket))
+        self._ready = deque(entry for entry in self._ready if not gone(entry[0]))
         self._running = [line for line in self._running if not gone(line.ticket)]

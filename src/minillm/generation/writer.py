@@ -107,12 +107,17 @@ class Writer:
             self.prefixes.keep(ticket.options.cache_dtype, reading)
 
     def lines(self, first: Line) -> Iterator[Line]:
-        """One for each text of a request whose prompt was read, each with its own reading."""
-        yield first
+        """One for each text of a request whose prompt was read, each with its own reading, which
+        is copied when its turn comes."""
         ticket, reading = first.ticket, first.row.reading
-        for index in range(1, ticket.options.rows):
-            row = self._row(ticket, index, reading.fork(), [])
-            yield Line(ticket, index, row, self._scribe(ticket))
+        for index in range(ticket.options.rows):
+            line = first
+            if index:
+                row = self._row(ticket, index, reading, [])
+                line = Line(ticket, index, row, self._scribe(ticket))
+            if index + 1 < ticket.options.rows:
+                line.row.reading = reading.fork()
+            yield line
 
     def guessed(self, ticket: Ticket) -> Iterator[Line]:
         """Lines that read by themselves: those of speculative decoding and contrastive search."""
