@@ -254,7 +254,7 @@ class TestCancel:
         engine = Engine(small(**LONG), letters())
         ticket = engine.submit("abc", Options(max_tokens=40))
         engine.step(), engine.step()
-        (line,) = engine._running
+        (line,) = engine._schedule.running
         before = line.row.reading.length
         engine.cancel(ticket)
         engine.step()

@@ -145,6 +145,8 @@ class TestFiles:
         assert engine(model).save_prefix(tmp_path / "p", prompt[:11]) == 8
         other = engine(model)
         assert other.load_prefix(tmp_path / "p") == 8
+        with pytest.raises(ValueError, match="bytes, prefix_bytes is 0; raise it"):
+            engine(model, prefix_bytes=0).load_prefix(tmp_path / "p")
         options = Options(max_tokens=6, logprobs=size(model))
         got, reused = run(other, prompt, options)
         assert reused == 8 and got == run(engine(model, prefix_bytes=0), prompt, options)[0]

@@ -7,14 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy
-
-from minillm.generation.completions import Collector, Completion, Piece, likelihood
+from minillm.generation.completions import Collector, Completion, Piece
 from minillm.generation.options import Options
 from minillm.generation.prefixes import Prefixes, load_reading, save_reading
 from minillm.generation.prompts import first_ids
-from minillm.generation.reading import Reader
-from minillm.generation.tickets import Line, Ticket
+from minillm.generation.schedule import Schedule
+from minillm.generation.tickets import Ticket
 from minillm.generation.writer import Writer
 from minillm.generation.writing import CHUNK
 from minillm.tokenizers import Tokenizer
@@ -57,19 +55,16 @@ class Engine:
             if size < least:
                 raise ValueError(f"engine: {name} {size}, {least} or more is needed")
         self.model, self.tokenizer = model, tokenizer
-        self.max_batch, self.chunk = max_batch, chunk
+        self.chunk = chunk
         self.prefixes = Prefixes(prefix_bytes, chunk)
         self._writer = Writer(model, tokenizer, self.prefixes)
-        self._waiting: deque[Ticket] = deque()
-        self._filling: Line | None = None  # its prompt is being read
-        self._ready: deque[tuple[Ticket, Iterator[Line], Any]] = deque()  # texts to be begun
-        self._running: list[Line] = []
+        self._schedule = Schedule(self._writer, max_batch, chunk)
         self._boxes: dict[Ticket, deque[Piece]] = {}  # of tickets that somebody follows
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self._waiting or self._filling or self._ready or self._running)
+        return self._schedule.idle
 
     def submit(
         self,
@@ -81,7 +76,7 @@ class Engine:
         """Queue a request for a text or ids. Nothing is computed yet, but what can be known to be
         wrong is refused now: ValueError, TypeError or IndexError in one line."""
         ticket = self._writer.ticket(prompt, options or Options(), on_notice)
-        self._waiting.append(ticket)
+        self._schedule.waiting.append(ticket)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -101,34 +96,24 @@ class Engine:
         return reading.length
 
     def load_prefix(self, path: str | os.PathLike[str], options: Options | None = None) -> int:
-        """Keep what `save_prefix` wrote among the prefixes; how many tokens it holds. ValueError
-        for a file of another model."""
+        """Keep what `save_prefix` of an engine with the same chunk wrote among the prefixes; how
+        many tokens it holds. ValueError for a file of another model, or one that does not fit."""
         o = options or Options()
         reading = load_reading(path, self._writer.reader(o))
+        if reading.nbytes > self.prefixes.most:
+            raise ValueError(
+                f"engine: {path} takes {reading.nbytes:,} bytes, prefix_bytes is "
+                f"{self.prefixes.most:,}; raise it"
+            )
         self.prefixes.keep(o.cache_dtype, reading)
         return reading.length
 
     def step(self) -> list[Piece]:
         """Go on by one token everywhere; [] where there is nothing to do."""
-        pieces: list[Piece] = []
-        self._drop(lambda ticket: ticket.cancelled)
-        if self._filling is None and not self._ready and len(self._running) < self.max_batch:
-            self._begin_next(pieces)
-        lines = self._running if self._filling is None else [*self._running, self._filling]
-        for line, logits in self._read(lines):
-            if line.row.unread or line.ticket.done:
-                continue
-            if line is self._filling:
-                self._filling = None
-                self._ready.append((line.ticket, self._writer.lines(line), logits))
-            else:
-                self._write(line, logits, pieces)
-        self._running = [line for line in self._running if not line.over]
-        while self._ready and len(self._running) < self.max_batch:
-            self._start_next(pieces)
-        self._drop(lambda ticket: ticket.done)
-        self._running = [line for line in self._running if not line.over]
-        return self._delivered(pieces)
+        rest: list[Piece] = []
+        for piece in self._schedule.step():
+            self._boxes.get(piece.ticket, rest).append(piece)
+        return rest
 
     def pieces(self, ticket: Ticket) -> Iterator[Piece]:
         """Step until a request is done, and give its pieces; those of others who call this, or
@@ -167,110 +152,3 @@ class Engine:
         finally:
             self.cancel(ticket)
             self._boxes.pop(ticket, None)
-
-    def _delivered(self, pieces: list[Piece]) -> list[Piece]:
-        rest: list[Piece] = []
-        for piece in pieces:
-            if not piece.ticket.cancelled:
-                self._boxes.get(piece.ticket, rest).append(piece)
-        return rest
-
-    def _begin_next(self, pieces: list[Piece]) -> None:
-        """Turn to the request that waits longest. A search with beams runs to its end at once."""
-        while self._waiting:
-            ticket = self._waiting.popleft()
-            if ticket.cancelled:
-                continue
-            try:
-                if ticket.options.beams > 1:
-                    pieces += self._writer.searched(ticket)
-                    ticket.left = 0
-                elif ticket.options.searches:
-                    self._ready.append((ticket, self._writer.guessed(ticket), None))
-                else:
-                    self._filling = self._writer.filling(ticket)
-                return
-            except Exception as error:
-                self._fail(ticket, error, pieces)
-
-    def _read(self, lines: Sequence[Line]) -> list[tuple[Line, numpy.ndarray | None]]:
-        """Let every line read what is due; None for those that read by themselves."""
-        groups: dict[Reader, list[tuple[Line, list[int]]]] = {}
-        found: list[tuple[Line, numpy.ndarray | None]] = []
-        for line in lines:
-            if line.row.reading is None:
-                found.append((line, None))
-                continue
-            reader, ids = self._writer.reader(line.ticket.options), line.row.due(self.chunk)
-            groups.setdefault(reader, []).append((line, ids))
-            if line.row.slid is not None:
-                line.ticket.tell(
-                    f"the context is full, going on from the last {line.row.slid} tokens"
-                )
-            if line is self._filling and line.ticket.echo is not None:
-                line.ticket.echo.read(reader, ids, self._writer.size)
-        for reader, group in groups.items():
-            logits = reader.read([(line.row.reading, ids) for line, ids in group])
-            found += [(line, row) for (line, _), row in zip(group, logits)]
-        if self._filling is not None:
-            self._writer.remember(self._filling)
-        return found
-
-    def _start_next(self, pieces: list[Piece]) -> None:
-        ticket, lines, logits = self._ready[0]
-        try:
-            line = next(lines, None)
-        except ValueError as error:
-            line = None
-            self._fail(ticket, error, pieces)
-        if line is None:
-            self._ready.popleft()
-        else:
-            self._start(line, logits, pieces)
-
-    def _start(self, line: Line, logits: numpy.ndarray | None, pieces: list[Piece]) -> None:
-        """The first token of a text, and its prompt before it where that is wanted."""
-        ticket, state = line.ticket, line.row.state
-        if ticket.options.echo:
-            pieces += ticket.echoed(line.index, self.tokenizer)
-        if state is not None and state.finished:
-            self._finish(line, Piece(ticket, line.index, "", finish_reason="stop"), pieces)
-        elif not ticket.prompt.limit:
-            self._finish(line, Piece(ticket, line.index, "", finish_reason="length"), pieces)
-        else:
-            self._running.append(line)
-            self._write(line, logits, pieces)
-
-    def _write(self, line: Line, logits: numpy.ndarray | None, pieces: list[Piece]) -> None:
-        """Draw the next token of a text."""
-        ticket = line.ticket
-        try:
-            id = line.row.draw(logits)
-            logprob = top = None
-            if ticket.logprobs is not None and logits is not None:
-                _, logprob, top = likelihood(logits, id, ticket.logprobs, self._writer.size)
-            text, reason = line.scribe.write(id, line.row.state)
-        except Exception as error:
-            self._fail(ticket, error, pieces)
-            return
-        shown = None if id in line.row.ends else id
-        self._finish(line, Piece(ticket, line.index, text, shown, logprob, top, reason), pieces)
-
-    def _finish(self, line: Line, piece: Piece, pieces: list[Piece]) -> None:
-        pieces.append(piece)
-        if piece.finish_reason is not None:
-            line.over = True
-            line.ticket.left -= 1
-
-    def _fail(self, ticket: Ticket, error: Exception, pieces: list[Piece]) -> None:
-        """End a request whose own data are wrong; the others go on."""
-        if ticket.error is None:
-            ticket.error, ticket.left = error, 0
-            pieces.append(Piece(ticket, 0, "", finish_reason="error"))
-
-    def _drop(self, gone: Callable[[Ticket], bool]) -> None:
-        """Forget the texts of requests that are `gone`, and their memory."""
-        if self._filling is not None and gone(self._filling.ticket):
-            self._filling = None
-        self._ready = deque(entry for entry in self._ready if not gone(entry[0]))
-        self._running = [line for line in self._running if not gone(line.ticket)]
