@@ -339,6 +339,19 @@ class TestErrors:
         with pytest.raises((ValueError, TypeError), match=message):
             stream(small(), letters(), prompt, **options)  # not even begun
 
+    def test_after_an_error_of_the_model_the_engine_goes_on(self):
+        model = Script([97] * 50)
+        engine = Engine(model, ByteTokenizer())
+        tickets = [engine.submit("a", Options(temperature=0, max_tokens=9)) for _ in range(2)]
+        for _ in range(4):
+            engine.step()
+        model.ids = []
+        steps = drained(engine)
+        assert all(isinstance(ticket.error, IndexError) and ticket.done for ticket in tickets)
+        assert {piece.finish_reason for piece in itertools.chain(*steps)} == {"error"}
+        model.ids = [98] * 50
+        assert engine.complete(["a"], Options(temperature=0, max_tokens=3))[0].text == "bbb"
+
     def test_ids_that_the_model_lacks(self):
         with pytest.raises(IndexError, match="id 13, 0 <= id < 13 is needed"):
             complete(small(), letters(), [[13]])

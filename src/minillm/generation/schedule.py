@@ -37,7 +37,7 @@ class Schedule:
         if self._filling is None and not self._ready and len(self.running) < self.max_batch:
             self._begin_next(pieces)
         lines = self.running if self._filling is None else [*self.running, self._filling]
-        for line, logits in self._read(lines):
+        for line, logits in self._read(lines, pieces):
             if line.row.unread or line.ticket.done:
                 continue
             if line is self._filling:
@@ -70,8 +70,13 @@ class Schedule:
             except Exception as error:
                 self._fail(ticket, error, pieces)
 
-    def _read(self, lines: Sequence[Line]) -> list[tuple[Line, numpy.ndarray | None]]:
-        """Let every line read what is due; None for those that read by themselves."""
+    def _read(
+        self, lines: Sequence[Line], pieces: list[Piece]
+    ) -> list[tuple[Line, numpy.ndarray | None]]:
+        """Let every line read what is due; None for those that read by themselves.
+
+        An error of the model ends the requests that were read together.
+        """
         groups: dict[Reader, list[tuple[Line, list[int]]]] = {}
         found: list[tuple[Line, numpy.ndarray | None]] = []
         for line in lines:
@@ -84,12 +89,18 @@ class Schedule:
                 line.ticket.tell(
                     f"the context is full, going on from the last {line.row.slid} tokens"
                 )
-            if line is self._filling and line.ticket.echo is not None:
-                line.ticket.echo.read(reader, ids, self._writer.size)
         for reader, group in groups.items():
-            logits = reader.read([(line.row.reading, ids) for line, ids in group])
+            try:
+                for line, ids in group:
+                    if line is self._filling and line.ticket.echo is not None:
+                        line.ticket.echo.read(reader, ids, self._writer.size)
+                logits = reader.read([(line.row.reading, ids) for line, ids in group])
+            except Exception as error:
+                for line, _ in group:
+                    self._fail(line.ticket, error, pieces)
+                continue
             found += [(line, row) for (line, _), row in zip(group, logits)]
-        if self._filling is not None:
+        if self._filling is not None and not self._filling.ticket.done:
             self._writer.remember(self._filling)
         return found
 
