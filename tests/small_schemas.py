@@ -21,7 +21,7 @@ PATTERNS = [
     "^\\w{2,4}$",
     "",
 ]
-FORMATS = ["date", "time", "date-time", "uuid", "email", "ipv4", "ipv6", "hostname"]
+FORMATS = ["date", "time", "date-time", "uuid", "email", "ipv4", "ipv6", "hostname", "uri"]
 
 
 def random_schema(rng, depth=3, recursive=True):

@@ -198,7 +198,8 @@ def test_choices_of_schemas():
                      {"multipleOf": 2}]}, ["4"], ["3", "5", "4.0", "6"])  # fmt: skip
     tagged = [{"properties": {"k": {"const": k}, "v": {"type": t}}, "required": ["k", "v"],
                "type": "object"} for k, t in (("n", "null"), ("b", "boolean"))]  # fmt: skip
-    texts({"oneOf": tagged}, ['{"k":"n","v":null}', '{"k":"b","v":true}'], ['{"k":"n","v":true}'])
+    tagged = {"oneOf": tagged, "discriminator": {"propertyName": "k"}}
+    texts(tagged, ['{"k":"n","v":null}', '{"k":"b","v":true}'], ['{"k":"n","v":true}'])
 
 
 def test_joined_schemas_keep_the_narrower_of_each_bound():
@@ -259,6 +260,9 @@ def test_patterns_and_formats():
     right = ['"2024-01-31T23:59:59Z"', '"2024-01-31T00:00:00.5+01:30"']
     wrong = ['"2024-01-31"', '"2024-01-31T24:00:00Z"', '"2024-01-31T23:59:59"']
     texts({"type": "string", "format": "date-time"}, right, wrong)
+    texts(
+        {"format": "uri"}, ['"https://a.org"', '"http://a-b.c.d/x/~y"'], ['"a.org"', '"http://-.a"']
+    )
     texts({"format": "ipv4"}, ['"0.255.10.9"'], ['"256.1.1.1"', '"01.1.1.1"', '"1.1.1"'])
 
 

@@ -14,7 +14,8 @@ Schema = dict[str, Any]
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 ANNOTATIONS = {
     "$comment", "$schema", "title", "description", "default", "examples", "deprecated", "readOnly",
-    "writeOnly", "contentEncoding", "contentMediaType", "contentSchema", "$defs", "definitions",
+    "writeOnly", "discriminator", "contentEncoding", "contentMediaType", "contentSchema", "$defs",
+    "definitions",
 }  # fmt: skip
 KEYWORDS = {  # keyword: the type it speaks of
     "properties": "object", "required": "object", "additionalProperties": "object",
