@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minillm.cli.main import tell
-from minillm.generation.completions import Completion, Logprob, Piece
+from minillm.generation.completions import Completion, Logprob
 from minillm.generation.engine import Engine
 from minillm.generation.options import Options
 from minillm.tokenizers import Tokenizer
@@ -43,24 +43,26 @@ class Written:
         self._begin = time.perf_counter()
         self._first: float | None = None
         self._tokens = self._prompt_tokens = 0
+        self._open = False  # text was written, and no newline behind it
 
     def streamed(self) -> None:
         """Write one text as it comes; then, if asked for, its tokens."""
-        ticket = self._engine.submit(self._given, self.options, on_notice=_notice)
+        ticket = self._engine.submit(self._given, self.options, on_notice=self._notice)
         self._prompt_tokens = ticket.prompt_tokens
-        found: list[Piece] = []
+        tokens: list[Logprob] = []
         try:
             for piece in self._engine.pieces(ticket):
-                found.append(piece)
+                if piece.id is not None:
+                    tokens.append(Logprob(piece.id, piece.logprob, piece.top or []))
+                self._count(len(tokens) - (0 if ticket.echo is None else ticket.prompt_tokens))
                 if piece.text:
-                    self._note_first()
+                    self._open = True
                     self._console.write(self._colour(self._shown(piece.text), piece.logprob))
                 if self._console.lost is not None:
                     break
         finally:
             self._console.write("\n")
-        tokens = [Logprob(p.id, p.logprob, p.top or []) for p in found if p.id is not None]
-        self._tokens = len(tokens) - (ticket.prompt_tokens if ticket.echo is not None else 0)
+            self._open = False
         if self.options.logprobs is not None:
             self._table(tokens)
         self._check_written()
@@ -105,7 +107,7 @@ class Written:
         self._prompt_tokens = found[0].prompt_tokens
         self._tokens = sum(len(one.ids) for one in found)
         for notice in found[0].notices:
-            _notice(notice)
+            self._notice(notice)
         return found
 
     def _as_dict(self, one: Completion) -> dict[str, Any]:
@@ -147,14 +149,15 @@ class Written:
         code = next(code for least, code in COLOURS if math.exp(logprob) >= least)
         return f"\x1b[{code}m{text}\x1b[0m"
 
-    def _note_first(self) -> None:
-        if self._first is None:
+    def _count(self, tokens: int) -> None:
+        """How many were written, now."""
+        if tokens > 0 and self._first is None:
             self._first = time.perf_counter() - self._begin
+        self._tokens = max(0, tokens)
 
     def _check_written(self) -> None:
         if self._console.full is not None:
             raise self._console.full
 
-
-def _notice(text: str) -> None:
-    tell(f"\nminillm: note: {text}")
+    def _notice(self, text: str) -> None:
+        tell("\n" * self._open + f"minillm: note: {text}")
