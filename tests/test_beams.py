@@ -227,6 +227,17 @@ class TestRealModels:
             np.testing.assert_allclose(text.log_probabilities, right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_copies_of_caches_of_fewer_bytes_are_their_own(dtype):
+    reader = Reader(small_llama.small("mistral"), cache_dtype=dtype)
+    for text in beam_search(reader, [1, 5, 12], beams=5, n=5, max_tokens=12, ends={3}):
+        reading, unread, right = reader.begin(), [1, 5, 12], []
+        for id in text.ids:
+            right.append(log_softmax(reader.read([(reading, unread)])[0])[id])
+            unread = [id]
+        np.testing.assert_allclose(text.log_probabilities, right, rtol=1e-9)
+
+
 def test_more_beams_than_ids():
     reader = random_table(3, 2)
     got = beam_search(reader, [0], beams=9, n=9, max_tokens=2, ends=set())

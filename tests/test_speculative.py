@@ -142,6 +142,23 @@ def test_many_random_models_and_drafts():
     assert min(shares) < 0.7 and max(shares) > 0.9  # some drafts were refused, some were kept
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "t5"])
+def test_it_holds_for_caches_of_fewer_bytes(name, dtype):
+    """What is taken back leaves no trace in them either."""
+    make, prompt, source = TARGETS[name]
+    reader, right = Reader(make(), cache_dtype=dtype), []
+    reading, unread = reader.begin(source), [*reader.start_ids, *prompt]
+    for _ in range(25):
+        unread = [int(reader.read([(reading, unread)])[0].argmax())]
+        right += unread
+    for draft in (make(), Wrong(make())):
+        ids = speculate(reader, prompt, GREEDY, new_generator(0), ahead=8, source=source,
+                        draft=Reader(draft, cache_dtype=dtype), max_tokens=25)  # fmt: skip
+        assert list(ids) == right
+        assert ids.reading.cache.length == ids.reading.length
+
+
 @pytest.mark.parametrize("ahead", [1, 4, 8])
 def test_an_end_inside_a_draft_ends_the_text(ahead):
     model = random_gpt2(4)
