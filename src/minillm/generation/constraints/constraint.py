@@ -49,8 +49,8 @@ class Constraint:
         start = self.automaton.start
         begins = pieces.first_tree is pieces.tree or self.automaton.complete(start)
         with self.lock:
-            needed = None if begins else self.needed(self.automaton.number(start), True)
-        if needed is not None and needed.min() == NOWHERE:
+            fewest = 0 if begins else self.needed(self.automaton.number(start), True)[1]
+        if fewest == NOWHERE:
             raise ValueError(
                 f"{kind}: no text can begin with a token of this vocabulary, which drops spaces at "
                 "the beginning of a text"
@@ -60,14 +60,14 @@ class Constraint:
         """A text that has not begun. `ends`: ids that end a text, besides the tokenizer's own."""
         return ConstraintState(self, frozenset(ends))
 
-    def needed(self, number: int, first: bool) -> numpy.ndarray:
-        """Tokens that each id leaves to be written until the text is complete, (V,) int16."""
+    def needed(self, number: int, first: bool) -> tuple[numpy.ndarray, int]:
+        """Tokens that each id leaves to be written for a complete text, (V,) int16; the fewest."""
         key, kept = (self, self.automaton.epoch, number, first), self.pieces.masks
         found = kept.get(key)
         if found is None:
-            found = self._count(number, self.pieces.first_tree if first else self.pieces.tree)
-            kept[key] = found
-            if len(kept) * found.nbytes > MOST_BYTES:
+            counts = self._count(number, self.pieces.first_tree if first else self.pieces.tree)
+            found = kept[key] = counts, int(counts.min())
+            if len(kept) * counts.nbytes > MOST_BYTES:
                 kept.popitem(last=False)
         return found
 
@@ -110,7 +110,6 @@ class ConstraintState:
         size, own = constraint.pieces.size, constraint.pieces.eos_id
         self._constraint = constraint
         self.ends = frozenset(end for end in ends | {own} if end is not None and 0 <= end < size)
-        self._end_ids = numpy.array(sorted(self.ends), numpy.int64)
         self.places = constraint.automaton.start
         self.epoch, self.number = -1, 0
         self._first, self._ended = True, False
@@ -136,15 +135,16 @@ class ConstraintState:
             raise RuntimeError("constraint: the text has ended, no token may follow")
         constraint = self._constraint
         with constraint.lock:
-            needed = constraint.needed(constraint.number(self), self._first)
-        mask: numpy.ndarray = needed < min(remaining, NOWHERE)
+            needed, fewest = constraint.needed(constraint.number(self), self._first)
         complete = self.complete
-        if not complete and not mask.any():
+        if not complete and fewest >= min(remaining, NOWHERE):
             raise ValueError(
                 f"{constraint.kind}: {remaining} tokens for the rest of the text, at least "
-                f"{int(needed.min()) + 1} are needed; raise max-tokens"
+                f"{fewest + 1} are needed; raise max-tokens"
             )
-        mask[self._end_ids] = complete
+        mask: numpy.ndarray = needed < min(remaining, NOWHERE)
+        for end in self.ends:
+            mask[end] = complete
         return mask
 
     def advance(self, id: int) -> None:

@@ -61,7 +61,7 @@ class TokenPieces:
         self.short = frozenset(piece for piece in self.later if 0 < len(piece) <= LONGEST)
         self.bytes = frozenset(piece[0] for piece in self.short if len(piece) == 1)
         self.constraints: OrderedDict[tuple[str, str], Any] = OrderedDict()  # the latest last
-        self.masks: OrderedDict[tuple[Any, ...], numpy.ndarray] = OrderedDict()  # of all of them
+        self.masks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # of all of them
         self.lock = threading.Lock()  # held while these, or what a constraint keeps, may change
         self.characters = numpy.array(sorted(_characters(self.short)), numpy.int64)
 
