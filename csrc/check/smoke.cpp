@@ -136,6 +136,36 @@ void check_attention(const Kernels& kernels) {
     });
 }
 
+// Q8_0: a scale in float16, then 32 bytes. The numbers of x are whole multiples of what rounding to
+// 16 bits makes of them.
+void check_blocks(const Kernels& kernels) {
+    constexpr int64_t most = 40, m = 37, k = 96, block_bytes = 34;
+    Values x(most * k), out, bias = random_values(m);
+    for (int64_t i = 0; i < most * k; i++)
+        x[i] = i % 32 ? static_cast<float>(i * 7919 % 65535 - 32767) / 32767 : 1;
+    std::vector<uint8_t> blocks(m * k / 32 * block_bytes);
+    for (size_t i = 0; i < blocks.size(); i++) blocks[i] = static_cast<uint8_t>(i * 151 % 251);
+    const auto scale = [](int64_t block) { return std::ldexp(1.0, -static_cast<int>(block % 5)); };
+    for (int64_t block = 0; block < m * k / 32; block++) {
+        blocks[block * block_bytes] = 0;
+        blocks[block * block_bytes + 1] = static_cast<uint8_t>((15 - block % 5) << 2);
+    }
+    for (const int64_t n : {int64_t{3}, most}) {
+        out.assign(n * m, 0);
+        kernels.block_linear_forward(8, blocks.data(), x.data(), bias.data(), nullptr, n, m, k,
+                                     out.data());
+        compare(n == 3 ? "blocks" : "blocks, many rows", out, [&](int64_t i) {
+            double sum = bias[i % m];
+            for (int64_t j = 0; j < k; j++) {
+                const int64_t block = i % m * (k / 32) + j / 32;
+                const auto number = static_cast<int8_t>(blocks[block * block_bytes + 2 + j % 32]);
+                sum += scale(block) * number * double{x[i / m * k + j]};
+            }
+            return sum;
+        });
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -148,6 +178,7 @@ int main() {
             check_rows(kernels());
             check_elements(kernels());
             check_attention(kernels());
+            check_blocks(kernels());
         }
     }
     return good && !available_isas().empty() ? 0 : 1;
