@@ -9,7 +9,9 @@ import subprocess
 
 import pytest
 
-from minillm.models.folder import save_model
+from minillm.cli.written import Written
+from minillm.generation import Options
+from minillm.models.folder import load, save_model
 from minillm.tokenizers import ByteTokenizer
 from minillm.tokenizers.chat import render
 from small_bigram import END, TURN, bigram, ids_of, saved, tokenizer
@@ -123,7 +125,7 @@ def test_a_table_of_log_probabilities(models, generate):
     assert first == f"{ids_of('>')[0]:>8}  '>'"
 
 
-def test_a_prompt_as_a_chat_message(models, generate):
+def test_a_prompt_as_a_chat_message(models, generate, capsys):
     pytest.importorskip("jinja2", reason="jinja2, the extra `chat`, is not installed")
     words = ("--chat", "--prompt", f"be quick {TURN}")
     assert generate(models / "hello", *words) == (0, "hi\n", "")
@@ -136,6 +138,10 @@ def test_a_prompt_as_a_chat_message(models, generate):
     )
     assert ids.count(ids_of(TURN)[0]) == 1  # the template's, not the user's
     assert (content["ids"][:2], content["finish_reason"]) == (ids_of("hi"), "stop")
+    written = Written(*load(models / "hello"), "x", Options(stop_ids=ids_of("i")), chat=True)
+    assert written.options.stop_ids[0] == ids_of("i")[0]
+    written.streamed()
+    assert capsys.readouterr().out == "h\n"
     code, out, err = generate(models / "hello", "--chat", "--prompt", "")
     assert (code, out) == (2, "")
     assert "no prompt given" in err

@@ -356,6 +356,37 @@ class TestErrors:
         with pytest.raises(IndexError, match="id 13, 0 <= id < 13 is needed"):
             complete(small(), letters(), [[13]])
 
+    @pytest.mark.parametrize("id", [-5, 13, 10**9])
+    def test_ids_that_cannot_end_a_text(self, id):
+        with pytest.raises(IndexError, match=f"^stop-ids: id {id}, 0 <= id < 13 is needed$"):
+            complete(small(), letters(), "abc", stop_ids=(5, id))
+
+    @pytest.mark.parametrize(
+        "prompts, message",
+        [
+            ([1, 2], "complete: 1 is no prompt, a text, or a list of texts or of id lists, is n"),
+            (7, "complete: 7 is no prompt, a text, or a list of texts or of id lists, is needed"),
+            (None, "complete: None is no prompt, a text, or a list of texts or of id lists"),
+            ([[1.5]], "generate: a prompt that is neither text nor ids"),
+            ([["a"]], "generate: a prompt that is neither text nor ids"),
+        ],
+    )
+    def test_what_is_no_prompt(self, prompts, message):
+        with pytest.raises(TypeError, match=message):
+            complete(small(), letters(), prompts)
+        if not isinstance(prompts, list):
+            with pytest.raises(TypeError, match=r"generate: a prompt of type .*, a text or a list"):
+                Engine(small(), letters()).submit(prompts)
+
+    @pytest.mark.parametrize(
+        "draft, named",
+        [("foo", "str"), ((small(),), r"\(GPT2\)"), ((small(), "foo"), r"\(GPT2, str\)")],
+    )
+    def test_what_is_no_draft(self, draft, named):
+        message = rf"^draft: {named}, a model or \(model, tokenizer\) is needed$"
+        with pytest.raises(TypeError, match=message):
+            complete(small(), letters(), "abc", draft=draft)
+
     def test_sizes_of_an_engine(self):
         with pytest.raises(ValueError, match="engine: max_batch 0, 1 or more is needed"):
             Engine(small(), letters(), max_batch=0)
@@ -406,6 +437,20 @@ class TestOverflow:
         (same,) = complete(small(), letters(), ["abc"], **options)
         assert same.text == text and same.notices == tuple(heard)
 
+    def test_slide_keeps_what_begins_a_text(self):
+        model, tokenizer = random_gpt2(3, n_positions=9), letters()
+        tokenizer.role_ids["bos"] = 12
+        options = {"temperature": 0, "max_tokens": 9, "overflow": "slide"}
+        (text,) = complete(model, tokenizer, [[12, 0, 1, 2]], **options)
+        assert text.notices == ("the context is full, going on from the last 3 tokens",)
+        ids = [12, 0, 1, 2, *text.ids]
+        for place in range(10, 13):  # 9 fit, the 10th is the first that is read anew
+            with no_grad():
+                logits = model(np.array([[12, *ids[7:place]]])).numpy()[0, -1]
+            assert ids[place] == logits.argmax()
+        tiny = random_gpt2(3, n_positions=1)
+        assert len(complete(tiny, tokenizer, [[12]], **options)[0].ids) == 9
+
     def test_ids_without_end_need_slide(self):
         ids = generate_ids(small(), [0, 1, 2], Sampler(), new_generator(0))
         assert len(list(itertools.islice(ids, 7))) == 7
@@ -454,8 +499,30 @@ class TestLikelihood:
 
     def test_echo_without_logprobs_is_the_prompt_as_it_was_given(self):
         pieces = list(stream_pieces(small(), letters(), "abc", echo=True, max_tokens=2))
-        assert pieces[0].text == "abc" and pieces[0].id is None
+        assert [(piece.text, piece.id) for piece in pieces[:3]] == [("abc", 0), ("", 1), ("", 2)]
+        assert {piece.logprob for piece in pieces} == {None}
         assert generate(small(), letters(), [3, 4], echo=True, max_tokens=0) == "de"
+
+    @pytest.mark.parametrize("given", [{}, {"best_of": 3}, {"beams": 3}, {"lookup": 2},
+                                       {"contrastive": 0.5, "top_k": 3}])  # fmt: skip
+    def test_echo_puts_the_ids_of_the_prompt_first_however_it_goes_on(self, given):
+        options = {"max_tokens": 4} | given
+        bare = complete(random_gpt2(3), letters(), "abc", **options)
+        texts = complete(random_gpt2(3), letters(), "abc", echo=True, **options)
+        for text, same in zip(texts, bare, strict=True):
+            assert text.ids == [0, 1, 2, *same.ids] and text.logprobs is None
+            assert text.text == "abc" + same.text
+
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_beams_have_the_likelihoods_of_their_prompt_too(self, use_cache):
+        options = {"echo": True, "logprobs": 2, "max_tokens": 4, "use_cache": use_cache}
+        engine = Engine(random_gpt2(3), letters(), chunk=3)
+        found = engine.complete(["abcdefg"], Options(beams=3, n=2, **options))
+        (right,) = engine.complete(["abcdefg"], Options(**options))
+        for text in found:
+            assert [entry.id for entry in text.logprobs] == text.ids
+            assert text.logprobs[:7] == right.logprobs[:7]
+            assert None not in [entry.logprob for entry in text.logprobs[1:]]
 
     def test_the_best_of_several_are_those_the_model_finds_most_probable(self):
         model, tokenizer = small(**LONG), letters(5)
@@ -540,8 +607,9 @@ class TestSearch:
                                        {"draft": (random_gpt2(4), letters(9))}])  # fmt: skip
     def test_speculation_gives_the_text_it_gives_without(self, given):
         model, tokenizer = random_gpt2(3), letters(9)
-        options = {"temperature": 0, "max_tokens": 30, "ahead": 3}
+        options = {"temperature": 0, "max_tokens": 30}
         plain = complete(model, tokenizer, ["abc", "lkihab"], **options)
+        given = given | {"ahead": 3}
         assert complete(model, tokenizer, ["abc", "lkihab"], **options, **given) == plain
         engine = Engine(model, tokenizer)
         tickets = [engine.submit("abc", Options(**options, **given)),

@@ -1,7 +1,9 @@
 """Options: what is impossible or contradictory is one clear line, the same for everybody."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 
 from minillm.generation import Options
@@ -61,6 +63,9 @@ from small_gpt2 import small
         ({"lookup": 3, "overflow": "slide"}, "lookup and overflow slide: they contradict"),
         ({"lookup": -1}, "lookup: -1, 0 or more is needed"),
         ({"ahead": 0}, "ahead: 0, 1 or more is needed"),
+        ({"ahead": 9}, "ahead 9 without draft or lookup: .* one of these is needed"),
+        ({"stop_ids": [True]}, r"stop-ids: \[True\], a sequence of ids is needed"),
+        ({"max_tokens": np.float64(2)}, r"max-tokens: .*2.0.*, a whole number is needed"),
         ({"logprobs": -1}, "logprobs: -1, 0 or more is needed"),
         ({"logprobs": 10**6}, "logprobs: 1000000, 0 to 1000 is needed"),
         ({"echo": 1}, "echo: 1, true or false is needed"),
@@ -81,6 +86,17 @@ def test_kinds_are_type_errors_and_values_are_value_errors():
         Options(seed=1.0)
     with pytest.raises(ValueError):
         Options(seed=-1)
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    given = {"max_tokens": 2, "seed": 7, "best_of": 3, "top_k": 4, "logprobs": 1, "stop_ids": (5,)}
+    asked = {name: np.int64(value) for name, value in given.items() if name != "stop_ids"}
+    options = Options(**asked, stop_ids=[np.int32(5)], temperature=np.float32(0.5))
+    assert json.loads(json.dumps([getattr(options, name) for name in given])) == [
+        2, 7, 3, 4, 1, [5]
+    ]  # fmt: skip
+    assert type(options.temperature) is float
+    assert options == Options(**given, temperature=0.5)
 
 
 def test_what_is_left_open_is_settled():

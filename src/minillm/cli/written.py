@@ -35,7 +35,8 @@ class Written:
             talk = Conversation(tokenizer)
             talk.say(prompt)
             self._given, _ = talk.prompt(1)
-            self.options = dataclasses.replace(options, stop_ids=tuple(talk.ends))
+            ends = (*options.stop_ids, *talk.ends)
+            self.options = dataclasses.replace(options, stop_ids=ends)
         self._engine = Engine(model, tokenizer, max_batch=max(8, options.rows))
         self._console = Console(sys.stdout)
         self._shown = visible if self._console.isatty() else str
@@ -49,12 +50,13 @@ class Written:
         """Write one text as it comes; then, if asked for, its tokens."""
         ticket = self._engine.submit(self._given, self.options, on_notice=self._notice)
         self._prompt_tokens = ticket.prompt_tokens
+        echoed = ticket.prompt_tokens if self.options.echo else 0
         tokens: list[Logprob] = []
         try:
             for piece in self._engine.pieces(ticket):
                 if piece.id is not None:
                     tokens.append(Logprob(piece.id, piece.logprob, piece.top or []))
-                self._count(len(tokens) - (0 if ticket.echo is None else ticket.prompt_tokens))
+                self._count(len(tokens) - echoed)
                 if piece.text:
                     self._open = True
                     self._console.write(self._colour(self._shown(piece.text), piece.logprob))
@@ -105,7 +107,8 @@ class Written:
     def _completions(self) -> list[Completion]:
         found = self._engine.complete([self._given], self.options)
         self._prompt_tokens = found[0].prompt_tokens
-        self._tokens = sum(len(one.ids) for one in found)
+        echoed = self._prompt_tokens if self.options.echo else 0
+        self._tokens = sum(len(one.ids) - echoed for one in found)
         for notice in found[0].notices:
             self._notice(notice)
         return found

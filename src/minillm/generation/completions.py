@@ -96,7 +96,7 @@ class Collector:
 
     def _likelihoods(self) -> list[list[float]]:
         """Of the tokens that were written, end tokens too."""
-        echoed = 0 if self._ticket.echo is None else len(self._ticket.prompt.ids)
+        echoed = len(self._ticket.prompt.ids) if self._ticket.options.echo else 0
         return [
             [piece.logprob for piece in pieces[echoed:] if piece.logprob is not None]
             for pieces in self._pieces

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -65,7 +65,10 @@ def generate_ids(
 
 
 def complete(
-    model: Any, tokenizer: Tokenizer, prompts: str | Sequence[str], **options: Any
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: str | Sequence[str | Sequence[int]],
+    **options: Any,
 ) -> list[Completion]:
     """The texts that follow one or several prompts, n for each; options as in `Options`.
 
@@ -75,7 +78,14 @@ def complete(
     and seed give the same text. ValueError or TypeError, before anything is written, for options or
     prompts that cannot be followed.
     """
-    given = [prompts] if isinstance(prompts, str) else list(prompts)
+    given: Any = [prompts] if isinstance(prompts, str) else prompts
+    given = list(given) if isinstance(given, Iterable) else [given]
+    for prompt in given:
+        if not isinstance(prompt, Iterable):
+            raise TypeError(
+                f"complete: {prompt!r} is no prompt, a text, or a list of texts or of id lists, is "
+                "needed"
+            )
     return Engine(model, tokenizer).complete(given, Options.of(**options))
 
 

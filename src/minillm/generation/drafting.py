@@ -137,6 +137,20 @@ class LookupDraft:
         """Nothing was read."""
 
 
+def draft_parts(draft: Any) -> tuple[Any, Tokenizer | None]:
+    """The model of an option `draft`, and its tokenizer if it has one with it."""
+    parts = draft if isinstance(draft, tuple) else (draft, None)
+    if (
+        len(parts) != 2
+        or not hasattr(parts[0], "config")
+        or not isinstance(parts[1], Tokenizer | None)
+    ):
+        names = [type(part).__name__ for part in parts]
+        given = f"({', '.join(names)})" if parts is draft else names[0]
+        raise TypeError(f"draft: {given}, a model or (model, tokenizer) is needed")
+    return parts
+
+
 def require_same_vocabulary(tokenizer: Tokenizer, draft: Tokenizer) -> None:
     """ValueError unless every id stands for the same token in both.
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from itertools import chain
+from numbers import Integral, Real
 from typing import Any
 
 from minillm.generation.compact_cache import DTYPES
@@ -14,11 +15,12 @@ from minillm.generation.compact_cache import DTYPES
 OVERFLOWS = ("error", "truncate", "slide")
 CONSTRAINTS = ("json_schema", "regex", "choices", "grammar")
 MOST_LOGPROBS = 1000
+AHEAD = 4  # tokens of a draft where nothing is asked for
 LEAST = {"max_tokens": 0, "seed": 0, "n": 1, "best_of": 1, "beams": 1, "lookup": 0, "ahead": 1,
          "logprobs": 0}  # fmt: skip
-KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "int": (int, "a whole number"),
-    "float": ((float, int), "a number"),
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
     "str": (str, "a text"),
     "bool": (bool, "true or false"),
 }
@@ -29,27 +31,44 @@ def flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def check_kinds(options: Any) -> None:
-    """TypeError for a value of a kind that its name cannot have."""
+def of_their_kinds(options: Any) -> dict[str, Any]:
+    """The values, numbers of NumPy as Python's and sequences as tuples.
+
+    TypeError for a value of a kind that its name cannot have.
+    """
+    found: dict[str, Any] = {}
     for part in fields(options):
         value, declared = getattr(options, part.name), str(part.type)
-        if declared == "Any" or (value is None and declared.endswith("None")):
-            continue
-        if declared.startswith("tuple"):
-            _check_sequence(part.name, value, int if part.name == "stop_ids" else str)
-            continue
-        kind, needed = KINDS[declared.removesuffix(" | None")]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{flag(part.name)}: {value!r}, {needed} is needed")
+        if declared != "Any" and not (value is None and declared.endswith("None")):
+            if declared.startswith("tuple"):
+                value = _sequence(part.name, value, "int" if part.name == "stop_ids" else "str")
+            else:
+                kind, needed = KINDS[declared.removesuffix(" | None")]
+                if not _is(value, kind):
+                    raise TypeError(f"{flag(part.name)}: {value!r}, {needed} is needed")
+                value = _plain(value, kind)
+        found[part.name] = value
+    return found
 
 
-def _check_sequence(name: str, value: Any, kind: type) -> None:
+def _sequence(name: str, value: Any, declared: str) -> tuple[Any, ...]:
     if name == "stop" and isinstance(value, str):
-        return
-    known = isinstance(value, (list, tuple, set, frozenset))
-    if not known or not all(isinstance(part, kind) for part in value):
-        parts = "texts" if kind is str else "ids"
+        return (value,)
+    kind, known = KINDS[declared][0], isinstance(value, (list, tuple, set, frozenset))
+    if not known or not all(_is(part, kind) for part in value):
+        parts = "ids" if declared == "int" else "texts"
         raise TypeError(f"{flag(name)}: {value!r}, a sequence of {parts} is needed")
+    return tuple(_plain(part, kind) for part in value)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _plain(value: Any, kind: type) -> Any:
+    if kind is Integral:
+        return int(value)
+    return float(value) if kind is Real and not isinstance(value, int) else value
 
 
 def check_values(o: Any) -> None:
@@ -142,5 +161,7 @@ def _extras(o: Any) -> Iterator[tuple[str, str]]:
     given = [flag(name) for name in CONSTRAINTS if getattr(o, name) is not None]
     if len(given) > 1:
         yield f"{given[0]} and {given[1]}", "one of them"
+    if o.ahead != AHEAD and o.draft is None and not o.lookup:
+        yield f"ahead {o.ahead} without draft or lookup", "one of these"
     if not o.use_cache and o.cache_dtype != "float32":
         yield f"cache-dtype {o.cache_dtype} without a cache", "a cache"

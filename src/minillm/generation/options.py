@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from minillm.generation.option_checks import (
+    AHEAD,
     CONSTRAINTS,
-    check_kinds,
     check_together,
     check_values,
+    of_their_kinds,
 )
 from minillm.generation.sampling import Sampler
 
@@ -33,14 +34,16 @@ class Options:
     contrastive          contrastive search with this alpha (0 to 1) among the top_k best
     json_schema, regex, choices, grammar
                          what the text must be, one of them; json_schema as text or a dict
-    draft, lookup        speculate with a smaller model, or by looking n-grams of this length up in
-                         the text; `ahead` tokens at a time. The result is as without
+    draft, lookup        speculate with a smaller model, alone or with its tokenizer as a tuple, or
+                         by looking n-grams of this length up in the text; `ahead` tokens at a time.
+                         The result is as without
     logprobs             log-probabilities, in the model's own distribution, of what was written,
                          and of this many of the most probable tokens
-    echo                 begin with the prompt
+    echo                 begin with the prompt: its text, ids and log-probabilities
     overflow             more tokens than the model's context holds: an "error" before anything is
                          written; "truncate" drops the front of the prompt; "slide" goes on from the
-                         last half of the context, again and again
+                         last half of the context, again and again. Both keep the control tokens
+                         that stand before the text
     cache_dtype          how keys and values are kept: "float32", "bf16" or "int8"
     use_cache            False computes every position each time
 
@@ -71,7 +74,7 @@ class Options:
     grammar: str | None = None
     draft: Any = field(default=None, repr=False)
     lookup: int = 0
-    ahead: int = 4
+    ahead: int = AHEAD
     logprobs: int | None = None
     echo: bool = False
     overflow: str = "error"
@@ -79,14 +82,10 @@ class Options:
     use_cache: bool = True
 
     def __post_init__(self) -> None:
-        check_kinds(self)
-        searched = self.beams > 1 or self.contrastive > 0
-        settled = {
-            "temperature": float(not searched) if self.temperature is None else self.temperature,
-            "stop": (self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
-            "stop_ids": tuple(self.stop_ids),
-            "choices": None if self.choices is None else tuple(self.choices),
-        }
+        settled = of_their_kinds(self)
+        if settled["temperature"] is None:
+            searched = settled["beams"] > 1 or settled["contrastive"] > 0
+            settled["temperature"] = float(not searched)
         for name, value in settled.items():
             object.__setattr__(self, name, value)
         check_values(self)

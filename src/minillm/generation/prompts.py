@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minillm.generation.options import MAX_TOKENS, Options
@@ -16,12 +17,14 @@ class Prompt(NamedTuple):
     source    what the encoder reads; None for a decoder
     limit     tokens that may be written
     notice    what had to be left out, or None
+    kept      ids at the front that stand before every text
     """
 
     ids: list[int]
     source: list[int] | None
     limit: int
     notice: str | None
+    kept: int = 0
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
@@ -44,9 +47,12 @@ def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 def prepare(reader: Any, tokenizer: Tokenizer, prompt: str | Sequence[int], o: Options) -> Prompt:
     """The ids of a prompt, a text or ids, cut as the options say.
 
-    ValueError for a prompt that is empty or does not fit, IndexError for an id the model lacks.
+    ValueError for a prompt that is empty or does not fit, TypeError for what is none, IndexError
+    for an id the model lacks.
     """
-    given = None if isinstance(prompt, str) else [int(i) for i in prompt]
+    given = None if isinstance(prompt, str) else _whole(prompt)
+    config = reader.model.config
+    _check(o.stop_ids, getattr(config, "target_size", config.vocab_size), "stop-ids")
     if reader.kind == "encoder-decoder":
         if o.echo:
             raise ValueError(
@@ -55,19 +61,20 @@ def prepare(reader: Any, tokenizer: Tokenizer, prompt: str | Sequence[int], o: O
         ids = tokenizer.encode(str(prompt), add_special_tokens=True) if given is None else given
         if not ids:
             raise ValueError("generate: a source of 0 tokens, at least 1 is needed")
-        _check(ids, reader.model.config.vocab_size)
+        _check(ids, config.vocab_size)
         _, limit, notice = fitted(reader.start_ids, 0, reader.context, o)
         return Prompt(list(reader.start_ids), ids, limit, notice)
     ids = first_ids(tokenizer, str(prompt)) if given is None else given
-    kept = len(prompt_ids(tokenizer, str(prompt))[0]) if given is None else _begins(tokenizer, ids)
+    kept = len(prompt_ids(tokenizer, str(prompt))[0]) if given is None else 0
+    kept = kept or _begins(tokenizer, ids)
     if not ids:
         raise ValueError(
             "generate: a prompt of 0 tokens, at least 1 is needed: this tokenizer has no token "
             "that begins a text"
         )
-    _check(ids, reader.model.config.vocab_size)
+    _check(ids, config.vocab_size)
     ids, limit, notice = fitted(ids, kept, reader.context, o)
-    return Prompt(ids, None, limit, notice)
+    return Prompt(ids, None, limit, notice, kept)
 
 
 def fitted(
@@ -118,7 +125,18 @@ def _begins(tokenizer: Tokenizer, ids: list[int]) -> int:
     return int(bool(ids) and ids[0] == tokenizer.role_ids.get("bos"))
 
 
-def _check(ids: list[int], size: int) -> None:
+def _whole(prompt: Any) -> list[int]:
+    """The ids of a prompt that is no text."""
+    if not isinstance(prompt, Iterable):
+        kind = type(prompt).__name__
+        raise TypeError(f"generate: a prompt of type {kind}, a text or a list of ids is needed")
+    try:
+        return [operator.index(id) for id in prompt]
+    except TypeError as error:
+        raise TypeError(f"generate: a prompt that is neither text nor ids ({error})") from None
+
+
+def _check(ids: Iterable[int], size: int, what: str = "generate") -> None:
     for id in ids:
         if not 0 <= id < size:
-            raise IndexError(f"generate: id {id}, 0 <= id < {size} is needed")
+            raise IndexError(f"{what}: id {id}, 0 <= id < {size} is needed")

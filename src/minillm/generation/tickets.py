@@ -54,12 +54,10 @@ class Ticket:
                 self._on_notice(notice)
 
     def echoed(self, index: int, tokenizer: Tokenizer) -> Iterator[Piece]:
-        """The prompt in pieces, one a token where log-probabilities are wanted."""
+        """The prompt in pieces, one a token; the first has its text, which is as it was given."""
         text = self.text if isinstance(self.text, str) else tokenizer.decode(self.prompt.ids)
-        if self.echo is None:
-            yield Piece(self, index, text)
-            return
-        for id, logprob, top in self.echo.found:
+        unread = (Logprob(id, None, []) for id in self.prompt.ids)
+        for id, logprob, top in unread if self.echo is None else self.echo.found:
             yield Piece(self, index, text, id, logprob, top)
             text = ""
 

@@ -10,7 +10,7 @@ from minillm.arrays import new_generator
 from minillm.generation.beams import Hypothesis, beam_search
 from minillm.generation.completions import Piece, likelihood
 from minillm.generation.contrastive import contrastive_search
-from minillm.generation.drafting import require_same_vocabulary
+from minillm.generation.drafting import draft_parts, require_same_vocabulary
 from minillm.generation.options import Options
 from minillm.generation.prefixes import Prefixes
 from minillm.generation.prompts import prepare
@@ -59,8 +59,10 @@ class Writer:
         state = self.state(ticket)
         if state is not None and not state.finished:
             state.allowed(prepared.limit)  # a ValueError if it cannot be met
-        if isinstance(options.draft, tuple):
-            require_same_vocabulary(self.tokenizer, options.draft[1])
+        if options.draft is not None:
+            _, tokenizer = draft_parts(options.draft)
+            if tokenizer is not None:
+                require_same_vocabulary(self.tokenizer, tokenizer)
         return ticket
 
     def _constraint(self, options: Options) -> Any:
@@ -84,9 +86,8 @@ class Writer:
         """The line that reads the prompt; it becomes the first text."""
         reader, prompt = self.reader(ticket.options), ticket.prompt
         reading = None
-        if ticket.options.echo and ticket.logprobs is not None:
-            ticket.echo = Echo(reader.begin(), prompt.ids, ticket.logprobs)
-        elif self._shares(ticket):
+        ticket.echo = self._echo(ticket)
+        if ticket.echo is None and self._shares(ticket):
             reading = self.prefixes.find(ticket.options.cache_dtype, prompt.ids)
         if reading is None:
             reading = reader.begin(prompt.source)
@@ -94,10 +95,21 @@ class Writer:
         row = self._row(ticket, 0, reading, prompt.ids[reading.length :])
         return Line(ticket, 0, row, self._scribe(ticket))
 
+    def _echo(self, ticket: Ticket) -> Echo | None:
+        """What reads how probable the prompt is, where that is asked for."""
+        o = ticket.options
+        if not o.echo or o.logprobs is None:
+            return None
+        return Echo(self.reader(o).begin(), ticket.prompt.ids, o.logprobs)
+
     def _shares(self, ticket: Ticket) -> bool:
         """Whether what was read of its prompt may serve others, and the reverse."""
-        whole = not ticket.options.use_cache or getattr(self.model, "reads_whole", False)
-        return self.prefixes.most > 0 and ticket.prompt.source is None and not whole
+        kept = self.prefixes.most > 0 and ticket.prompt.source is None
+        return kept and not self._whole(ticket.options)
+
+    def _whole(self, o: Options) -> bool:
+        """Whether a prompt is read at once, not chunk by chunk."""
+        return not o.use_cache or getattr(self.model, "reads_whole", False)
 
     def remember(self, line: Line) -> None:
         """Keep what was read of a prompt, once no whole chunk is left to be read."""
@@ -137,7 +149,7 @@ class Writer:
         }
         if o.contrastive:
             return contrastive_search(reader, prompt, alpha=o.contrastive, top_k=o.top_k, **common)
-        model = o.draft[0] if isinstance(o.draft, tuple) else o.draft
+        model = None if o.draft is None else draft_parts(o.draft)[0]
         return speculate(
             reader,
             prompt,
@@ -152,10 +164,10 @@ class Writer:
 
     def searched(self, ticket: Ticket) -> Iterator[Piece]:
         """All pieces of the texts of a beam search, best first."""
-        o, reader = ticket.options, self.reader(ticket.options)
+        o, reader, prompt = ticket.options, self.reader(ticket.options), ticket.prompt.ids
         found = beam_search(
             reader,
-            ticket.prompt.ids[len(reader.start_ids) :],
+            prompt[len(reader.start_ids) :],
             source=ticket.prompt.source,
             beams=o.beams,
             max_tokens=ticket.prompt.limit,
@@ -165,6 +177,11 @@ class Writer:
             vocab_size=self.size,
             allowed=self.state(ticket),
         )
+        ticket.echo = self._echo(ticket)
+        if ticket.echo is not None:
+            size = len(prompt) if self._whole(o) else self.prefixes.chunk
+            for start in range(0, len(prompt), size):
+                ticket.echo.read(reader, prompt[start : start + size], self.size)
         for index, hypothesis in enumerate(found):
             if o.echo:
                 yield from ticket.echoed(index, self.tokenizer)
@@ -204,8 +221,9 @@ class Writer:
             o.sampler,
             self._generator(o, index),
             context=reader.context,
-            whole=not o.use_cache or getattr(self.model, "reads_whole", False),
+            whole=self._whole(o),
             slides=o.overflow == "slide",
+            kept=ticket.prompt.kept,
             limit=ticket.prompt.limit,
             vocab_size=self.size,
             ends=self.ends(o),

@@ -26,7 +26,8 @@ class Row:
 
     `limit` is how many may be drawn, None for no end; `seen` counts tokens for the penalties;
     `state` is that of a constraint. With `slides`, the last half of the context is read again as
-    the new beginning when it is full, and `slid` says how many positions were kept.
+    the new beginning when it is full, behind the first `kept` ids, and `slid` says how many
+    positions that half has.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Row:
         context: int | None = None,
         whole: bool = False,
         slides: bool = False,
+        kept: int = 0,
         limit: int | None = None,
         vocab_size: int | None = None,
         ends: Collection[int] = (),
@@ -47,7 +49,7 @@ class Row:
     ) -> None:
         self.reading, self.unread = reading, list(unread)
         self.sampler, self.generator = sampler, generator
-        self.context, self.whole, self.slides = context, whole, slides
+        self.context, self.whole, self.slides, self.kept = context, whole, slides, kept
         self.limit, self.vocab_size, self.ends = limit, vocab_size, ends
         self.seen, self.state = seen, state
         self.count = 0
@@ -72,9 +74,10 @@ class Row:
                 "goes on from its last half"
             )
         text = self.reading.ids + self.unread
-        self.unread = text[-max(1, self.context // 2) :]
+        before = text[: min(self.kept, self.context - 1)]
+        self.slid = max(1, self.context // 2 - len(before))
+        self.unread = before + text[-self.slid :]
         self.reading.rewind(0)
-        self.slid = len(self.unread)
 
     def draw(self, logits: numpy.ndarray) -> int:
         """The next id, drawn from logits (V,); it is read next. ValueError for logits that are no
