@@ -10,6 +10,7 @@ import small_transformer
 from minillm import Tensor, no_grad
 from minillm.generation import Cache, Options, Reader, complete
 from minillm.generation.compact_cache import CompactCache, decode, encode
+from minillm.generation.reading import Reading
 from minillm.tokenizers import CharTokenizer
 
 ENDLESS = {"eos_token_id": None}
@@ -95,6 +96,23 @@ class TestCache:
             cache.rewind(50)
         cache.clear()
         assert cache.length == 0 and cache.update(0, *keys(3))[0].shape[2] == 3
+
+    def test_what_cannot_go_back_stays_as_it_is(self):
+        cache = CompactCache(3, "int8", [None, 10, None])
+        for step in range(200):
+            for layer in range(3):
+                cache.update(layer, *keys(1, seed=step))
+        reading = Reading(cache)
+        reading.ids = list(range(200))
+        before = {name: array.copy() for name, array in cache.to_arrays().items()}
+        assert cache.reaches(190) and cache.reaches(0) and not cache.reaches(50)
+        with pytest.raises(RuntimeError, match="cache: back to 50 positions"):
+            reading.rewind(50)
+        after = cache.to_arrays()
+        assert reading.length == cache.length == 200
+        assert all(np.array_equal(after[name], array) for name, array in before.items())
+        reading.rewind(190)
+        assert reading.length == cache.length == 190
 
     def test_a_fork_is_independent(self):
         cache = CompactCache(1, "bf16")

@@ -118,6 +118,26 @@ class TestStore:
         assert store.find("a", BEGIN).ids == BEGIN[:8]
         assert not (store.find("a", BEGIN).cache.buffers[0][0] == 7).all()
 
+    def test_shorter_ones_serve_where_a_window_cannot_go_back(self):
+        model = small_llama.small("mistral", max_position_embeddings=240, **ENDLESS)
+        text = [place * 5 % 13 for place in range(160)]
+        reader, store = Reader(model, cache_dtype="int8"), Prefixes(10**7, 4)
+        short, long = reader.begin(), reader.begin()
+        reader.read([(short, text[:8])])
+        reader.read([(long, text[:8])])
+        for start in range(8, 160, 4):
+            reader.read([(long, text[start : start + 4])])
+        assert not long.cache.reaches(8)
+        store.keep("a", short)
+        store.keep("a", long)
+        assert store.find("a", [*text[:12], 1]).ids == text[:8]
+        assert store.find("a", [*text, 1]).ids == text
+        assert store.find("a", [*text[:4], 1]).ids == text[:4]
+        late = reader.begin()
+        reader.read([(late, text[:12])])
+        store.keep("a", late)  # goes back to all that the shortest does
+        assert len(store) == 2 and store.find("a", [*text[:8], 1]).ids == text[:8]
+
     def test_common_beginnings(self):
         assert common([1, 2, 3], [1, 2, 4, 5]) == 2 and common([], [1]) == 0
         assert common((1, 2), [1, 2, 3]) == 2 and common([4], [1]) == 0
@@ -175,6 +195,77 @@ class TestFiles:
             load_reading(path, reader)
         with pytest.raises(ValueError, match="save: a reading without a cache"):
             save_reading(path, Reader(model, use_cache=False).begin(), reader)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bf16", "int8"])
+    @pytest.mark.parametrize("name", ["llama", "mistral, window 7", "t5"])
+    def test_a_cache_that_does_not_fit_is_refused(self, name, dtype, tmp_path):
+        path, reader = tmp_path / "text", Reader(FAMILIES[name](), cache_dtype=dtype)
+        reading = reader.begin(BEGIN if reader.kind == "encoder-decoder" else None)
+        reader.read([(reading, BEGIN)])
+        save_reading(path, reading, reader)
+        right, notes = safetensors.read(path)
+        right = {name: np.array(array) for name, array in right.items()}
+        layer = {name: array for name, array in right.items() if name.startswith("cache.1.")}
+        parts = {name: array for name, array in layer.items() if array.ndim}
+        batch, heads, _, width = right["cache.1.0"].shape
+        kind = right["cache.1.0"].dtype
+        for change, message in (
+            (
+                {name: array[:, :, :10] for name, array in parts.items()},
+                "layer 1 holds 10 pos.* 12",
+            ),
+            ({"cache.1.1": right["cache.1.1"][:, :, :10]}, "layer 1 holds 10 positions.* 12"),
+            (
+                {"cache.1.0": np.repeat(right["cache.1.0"], 2, 1)},
+                rf"cache.1.0 is {kind} \({batch}, {2 * heads}, T, {width}\), "
+                rf"{kind} \({batch}, {heads}, T, {width}\) is needed",
+            ),
+            ({"cache.1.0": right["cache.1.0"][..., :-1]}, rf"T, {width - 1}\), .* T, {width}\) is"),
+            ({"cache.0.0": right["cache.0.0"].astype(np.float64)}, f"is float64 .*, {kind} "),
+            ({"ids": None}, r"ids is nothing, int64 \(T\) is needed"),
+            ({"ids": right["ids"].astype(np.float32)}, r"ids is float32 \(T\), int64 \(T\) is"),
+            ({"ids": right["ids"][:-1]}, "layer 0 holds 12 positions.* 11"),
+            ({"cache.1.1": None}, "cache.1.1 is nothing, "),
+            ({"cache.2.0": right["cache.1.0"]}, r"cache.2.0 is .*, nothing is needed"),
+        ):
+            arrays = {k: v for k, v in (right | change).items() if v is not None}
+            safetensors.write(path, arrays, notes)
+            with pytest.raises(ValueError, match=f"^{path}: .*{message}"):
+                load_reading(path, reader)
+        if dtype != "float32":  # of a window of 7 the last 6 are enough, of others none are missing
+            windowed = name.startswith("mistral")
+            for first in (1, 6, 7, -1):
+                change = {name: array[:, :, max(first, 0) :] for name, array in parts.items()}
+                safetensors.write(path, right | change | {"cache.1.first": np.array(first)}, notes)
+                if windowed and first in (1, 6):
+                    again, twin = load_reading(path, reader), reading.fork()
+                    assert np.array_equal(*reader.read([(again, [3]), (twin, [3])]))
+                else:
+                    with pytest.raises(
+                        ValueError, match=f"layer 1 holds .* from {first} on, those"
+                    ):
+                        load_reading(path, reader)
+
+    def test_another_chunk_and_parts_of_one_are_refused(self, tmp_path):
+        model, path = FAMILIES["qwen3"](), tmp_path / "p"
+        prompt = tokenizer(model).decode(BEGIN)
+        with pytest.raises(
+            ValueError, match=r"engine: a prompt of 3 tokens, 4 or more \(a chunk\)"
+        ):
+            engine(model).save_prefix(path, prompt[:3])
+        assert not path.exists()
+        engine(model).save_prefix(path, prompt)
+        for chunk in (3, 8, 12):
+            with pytest.raises(ValueError, match=f"p: read in chunks of 4, this.* of {chunk}$"):
+                engine(model, chunk=chunk).load_prefix(path)
+        reader = Reader(model)
+        reading = reader.begin()
+        with pytest.raises(ValueError, match="save: a reading of 0 tokens, at least 1 is needed"):
+            save_reading(path, reading, reader)
+        reader.read([(reading, BEGIN[:6])])
+        save_reading(path, reading, reader, 4)
+        with pytest.raises(ValueError, match="p holds 6 tokens, whole chunks of 4 are needed"):
+            engine(model).load_prefix(path)
 
     def test_one_weight_makes_another_fingerprint(self):
         model = small_llama.small("tied")

@@ -82,6 +82,10 @@ class Cache:
         self.length = length
         self._filled = [length] * len(self._filled)
 
+    def reaches(self, length: int) -> bool:
+        """Whether it can go back to `length` positions."""
+        return True
+
     def rewind(self, length: int) -> None:
         """Forget all positions from `length` on, keep the memory."""
         self.length = min(self.length, length)
@@ -112,7 +116,13 @@ class Cache:
         }
 
     def from_arrays(self, arrays: dict[str, Array], length: int) -> None:
-        """Take over what `to_arrays` gave of a cache of `length` positions."""
+        """Take over what `to_arrays` gave of a cache of `length` positions, ValueError if not."""
+        for name, array in arrays.items():
+            if array.shape[2] != length:
+                raise ValueError(
+                    f"cache: layer {name.split('.')[0]} holds {array.shape[2]} positions, {length} "
+                    "are needed"
+                )
         self.clear()
         self._buffers, self.bound = [None] * len(self._filled), None
         for layer in range(len(self._filled)):

@@ -59,8 +59,18 @@ class CompactCache:
             self.length = self._layers[layer].end
         return of(kept[0]), of(kept[1])
 
+    def reaches(self, length: int) -> bool:
+        """Whether it can go back to `length` positions."""
+        return all(layer.reaches(length) for layer in self._layers)
+
     def rewind(self, length: int) -> None:
-        """Forget all positions from `length` on."""
+        """Forget all positions from `length` on; where one layer cannot, none has changed."""
+        for layer in self._layers:
+            if not layer.reaches(length):
+                raise RuntimeError(
+                    f"cache: back to {length} positions, a layer with a window of {layer.window} "
+                    f"keeps only those from {layer.first} on; begin the text again"
+                )
         for layer in self._layers:
             layer.rewind(length)
         self.length = min(self.length, length)
@@ -88,7 +98,12 @@ class CompactCache:
         } | {f"{place}.first": numpy.array(x.first) for place, x in enumerate(self._layers)}
 
     def from_arrays(self, arrays: dict[str, Array], length: int) -> None:
-        """Take over what `to_arrays` gave of a cache of `length` positions."""
+        """Take over what `to_arrays` gave of a cache of `length` positions, ValueError if not."""
+        for name, array in arrays.items():
+            number, _, part = name.partition(".")
+            if part != "first":
+                first = int(arrays[f"{number}.first"])
+                self._layers[int(number)].check(number, first, array.shape[2], length)
         for place, layer in enumerate(self._layers):
             count = sum(name.startswith(f"{place}.") for name in arrays) - 1
             layer.parts = [numpy.array(arrays[f"{place}.{number}"]) for number in range(count)]
@@ -133,15 +148,22 @@ class _Layer:
             part[:, :, :keep] = old[:, :, held - keep : held]
         self.parts, self.first = grown, self.end - keep
 
-    def rewind(self, length: int) -> None:
-        if length >= self.end:
-            return
-        if length and self.first and length - self.first < (self.window or 0) - 1:
-            raise RuntimeError(
-                f"cache: back to {length} positions, a layer with a window of {self.window} keeps "
-                f"only those from {self.first} on; begin the text again"
+    def check(self, number: str, first: int, count: int, length: int) -> None:
+        """ValueError unless `count` positions from `first` on are those that are needed."""
+        needed = 0 if self.window is None else max(0, length - self.window + 1)
+        if not 0 <= first <= needed or first + count != length:
+            raise ValueError(
+                f"cache: layer {number} holds {count} positions from {first} on, those from "
+                f"{needed} to {length} are needed"
             )
-        self.end = length
+
+    def reaches(self, length: int) -> bool:
+        if not length or not self.first or length >= self.end:
+            return True
+        return length - self.first >= (self.window or 0) - 1
+
+    def rewind(self, length: int) -> None:
+        self.end = min(self.end, length)
         self.first = min(self.first, length)
 
     def fork(self) -> _Layer:

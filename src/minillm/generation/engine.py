@@ -86,20 +86,34 @@ class Engine:
     def save_prefix(
         self, path: str | os.PathLike[str], prompt: str, options: Options | None = None
     ) -> int:
-        """Read the whole chunks of a prompt and write them to a file; how many tokens it holds."""
+        """Read the whole chunks of a prompt and write them to a file; how many tokens it holds.
+
+        ValueError for a prompt shorter than a chunk.
+        """
         o = options or Options()
         reader, ids = self._writer.reader(o), first_ids(self.tokenizer, prompt)
+        if len(ids) < self.chunk:
+            raise ValueError(
+                f"engine: a prompt of {len(ids)} tokens, {self.chunk} or more (a chunk) are needed "
+                "to be kept"
+            )
         reading = reader.begin()
         for start in range(0, len(ids) // self.chunk * self.chunk, self.chunk):
             reader.read([(reading, ids[start : start + self.chunk])])
-        save_reading(path, reading, reader)
+        save_reading(path, reading, reader, self.chunk)
         return reading.length
 
     def load_prefix(self, path: str | os.PathLike[str], options: Options | None = None) -> int:
         """Keep what `save_prefix` of an engine with the same chunk wrote among the prefixes; how
-        many tokens it holds. ValueError for a file of another model, or one that does not fit."""
+        many tokens it holds. ValueError for a file of another model or chunk, or one that does not
+        fit."""
         o = options or Options()
-        reading = load_reading(path, self._writer.reader(o))
+        reading = load_reading(path, self._writer.reader(o), self.chunk)
+        if reading.length % self.chunk:
+            raise ValueError(
+                f"engine: {path} holds {reading.length} tokens, whole chunks of {self.chunk} are "
+                "needed"
+            )
         if reading.nbytes > self.prefixes.most:
             raise ValueError(
                 f"engine: {path} takes {reading.nbytes:,} bytes, prefix_bytes is "

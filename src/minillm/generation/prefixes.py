@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy
 
+from minillm.arrays import Array
 from minillm.formats import safetensors
-from minillm.generation.reading import Reader, Reading
+from minillm.generation.reading import PREFILL_CHUNK, Reader, Reading
 from minillm.tensor import of
 
 FORMAT = "minillm reading 1"
@@ -38,22 +39,20 @@ class Prefixes:
     def find(self, kind: Hashable, ids: Sequence[int]) -> Reading | None:
         """A copy of the longest known beginning of `ids`, which leaves at least one to be read.
 
-        `kind` is how it was read: only readings of the same kind count.
+        `kind` is how it was read: only readings of the same kind count. A cache with windows does
+        not go back to every beginning; another reading may hold it then.
         """
         best, most = None, 0
-        for key in self._kept:
+        for key, reading in self._kept.items():
             if key[0] == kind:
                 same = min(common(key[1], ids), len(ids) - 1) // self.chunk * self.chunk
-                if same > most:
+                if same > most and reading.cache.reaches(same):
                     best, most = key, same
         if best is None:
             return None
         self._kept.move_to_end(best)
         twin = self._kept[best].fork()
-        try:
-            twin.rewind(most)
-        except RuntimeError:  # layers with a window, which have forgotten what they would need
-            return None
+        twin.rewind(most)
         return twin
 
     def keep(self, kind: Hashable, reading: Reading) -> None:
@@ -64,12 +63,20 @@ class Prefixes:
         if key in self._kept:
             self._kept.move_to_end(key)
             return
-        for other in list(self._kept):  # what is a beginning of this one is in it
-            if other[0] == kind and common(other[1], key[1]) == len(other[1]):
+        for other in list(self._kept):
+            if other[0] == kind and self._serves(reading, self._kept[other]):
                 del self._kept[other]
         self._kept[key] = reading.fork()
         while self.nbytes > self.most:
             self._kept.popitem(last=False)
+
+    def _serves(self, reading: Reading, other: Reading) -> bool:
+        """Whether `other` is a beginning of `reading`, which goes back wherever `other` does."""
+        return common(other.ids, reading.ids) == other.length and all(
+            reading.cache.reaches(length)
+            for length in range(self.chunk, other.length + 1, self.chunk)
+            if other.cache.reaches(length)
+        )
 
     def clear(self) -> None:
         self._kept.clear()
@@ -94,28 +101,32 @@ def fingerprint(model: Any) -> str:
     return total.hexdigest()
 
 
-def save_reading(path: str | os.PathLike[str], reading: Reading, reader: Reader) -> None:
+def save_reading(
+    path: str | os.PathLike[str], reading: Reading, reader: Reader, chunk: int = PREFILL_CHUNK
+) -> None:
     """Write what was read, with the fingerprint of the model, to a safetensors file.
 
-    The file is written aside and renamed. ValueError for a reading without a cache.
+    The file is written aside and renamed. `chunk` is how many ids were read at a time, on which
+    their bits depend. ValueError for a reading without a cache, or of no ids.
     """
     if reading.cache is None:
         raise ValueError("save: a reading without a cache, use_cache=True is needed")
-    arrays = {f"cache.{name}": array for name, array in reading.cache.to_arrays().items()}
-    arrays["ids"] = numpy.asarray(reading.ids, numpy.int64)
-    if reading.memory is not None:
-        arrays["memory"] = reading.memory.numpy()
+    if not reading.length:
+        raise ValueError("save: a reading of 0 tokens, at least 1 is needed")
     notes = {
         "format": FORMAT,
         "model": fingerprint(reader.model),
         "cache_dtype": reader.cache_dtype,
+        "chunk": str(chunk),
     }
-    safetensors.write(path, arrays, notes)
+    safetensors.write(path, _arrays(reading), notes)
 
 
-def load_reading(path: str | os.PathLike[str], reader: Reader) -> Reading:
+def load_reading(
+    path: str | os.PathLike[str], reader: Reader, chunk: int = PREFILL_CHUNK
+) -> Reading:
     """What `save_reading` wrote. ValueError, in one line, for a file that is damaged or another
-    kind, of another model, or of a cache of another dtype."""
+    kind, of another model or chunk, or of a cache of another dtype or size."""
     arrays, notes = safetensors.verify(path)
     if notes.get("format") != FORMAT:
         raise ValueError(f"{path}: no reading, a file of save_reading is needed")
@@ -126,10 +137,46 @@ def load_reading(path: str | os.PathLike[str], reader: Reader) -> Reading:
         raise ValueError(
             f"{path}: holds a {notes.get('cache_dtype')} cache, this reader keeps {kept} cache"
         )
+    if notes.get("chunk") != str(chunk):
+        read = notes.get("chunk", "an unknown size")
+        raise ValueError(f"{path}: read in chunks of {read}, this reader's are of {chunk}")
+    _check_forms(path, arrays, reader)
     reading = Reading(reader.new_cache())
     reading.ids = [int(id) for id in arrays["ids"]]
     if "memory" in arrays:
         reading.memory = of(numpy.array(arrays["memory"]))
     parts = {name[6:]: array for name, array in arrays.items() if name.startswith("cache.")}
-    reading.cache.from_arrays(parts, reading.length)
+    try:
+        reading.cache.from_arrays(parts, reading.length)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return reading
+
+
+def _arrays(reading: Reading) -> dict[str, Array]:
+    """What a reading is, by name."""
+    arrays = {f"cache.{name}": array for name, array in reading.cache.to_arrays().items()}
+    arrays["ids"] = numpy.asarray(reading.ids, numpy.int64)
+    if reading.memory is not None:
+        arrays["memory"] = reading.memory.numpy()
+    return arrays
+
+
+def _check_forms(path: str | os.PathLike[str], arrays: dict[str, Any], reader: Reader) -> None:
+    """ValueError unless names, dtypes and sizes are those that the model makes of one id."""
+    one = reader.begin([0] if reader.kind == "encoder-decoder" else None)
+    reader.read([(one, [0])])
+    needed = _arrays(one)
+    for name in sorted(arrays.keys() | needed.keys()):
+        found, right = _form(name, arrays.get(name)), _form(name, needed.get(name))
+        if found != right:
+            raise ValueError(f"{path}: {name} is {found}, {right} is needed")
+
+
+def _form(name: str, array: Any) -> str:
+    """The dtype and the shape, T in place of the number of positions."""
+    if array is None:
+        return "nothing"
+    axis = {"ids": 0, "memory": 1}.get(name, 2)
+    sizes = ("T" if place == axis else str(size) for place, size in enumerate(array.shape))
+    return f"{array.dtype} ({', '.join(sizes)})"

@@ -35,12 +35,15 @@ class Reading:
         return 0 if self.cache is None else self.cache.nbytes
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` ids; ValueError if there are fewer."""
+        """Forget all but the first `length` ids; ValueError if there are fewer.
+
+        RuntimeError where the cache cannot go back so far; nothing has changed then.
+        """
         if not 0 <= length <= self.length:
             raise ValueError(f"rewind: {length} of {self.length} ids, 0 to {self.length} is needed")
-        del self.ids[length:]
         if self.cache is not None:
             self.cache.rewind(length)
+        del self.ids[length:]
 
     def fork(self) -> Reading:
         """An independent copy; what an encoder gave is shared."""
