@@ -1,13 +1,9 @@
 #include <string>
 
 #include "bindings.h"
+#include "block_size.h"
 
 namespace minillm {
-namespace {
-
-struct BlockSize {
-    int64_t numbers, bytes;
-};
 
 BlockSize block_size(const Arguments& args, int kind) {
     switch (kind) {
@@ -35,6 +31,8 @@ BlockSize block_size(const Arguments& args, int kind) {
     }
     args.fail("blocks of type " + std::to_string(kind) + ", one that has a kernel is needed");
 }
+
+namespace {
 
 void block_linear_forward(int kind, const Array& blocks, const Array& x, const Array& bias,
                           const Array& residual, const Array& out) {

@@ -1,10 +1,11 @@
 // The compiled token step: built once from what Python recorded of a model, run for every token.
 #include <pybind11/stl.h>
 
-#include <memory>
+#include <mutex>
 #include <string>
 
 #include "bindings.h"
+#include "block_size.h"
 #include "plan.h"
 
 namespace minillm {
@@ -55,7 +56,10 @@ class BoundPlan {
                 const pybind11::array_t<uint8_t, pybind11::array::c_style>& weight,
                 const Array& bias, int64_t outputs, int64_t inputs) {
         const View result = view(out), input = view(x);
-        require(result.width == outputs && input.width == inputs, "linear");
+        const BlockSize size = block_size(args_, kind);
+        require(result.width == outputs && input.width == inputs && inputs % size.numbers == 0 &&
+                    weight.size() == outputs * (inputs / size.numbers) * size.bytes,
+                "linear");
         hold(weight);
         View added{};
         if (residual) {
@@ -90,8 +94,8 @@ class BoundPlan {
         require(keys.width == kv_heads * d && values.width == kv_heads * value_d &&
                     result.width == heads * value_d,
                 "attend");
-        const CachedAttention attention{layer, heads, kv_heads, d, value_d,
-                                        static_cast<float>(scale), window};
+        const CachedAttention attention{
+            layer, heads, kv_heads, d, value_d, static_cast<float>(scale), window};
         layers_.push_back(attention);
         plan_.attend(result, queries, keys, values, attention);
     }
@@ -133,6 +137,8 @@ class BoundPlan {
             for (const LayerKeys& layer : keys[i]->layers)
                 room[i] = std::min(room[i], layer.capacity);
         }
+        for (int64_t i = 1; i < count && count >= Plan::many_rows; i++)
+            if (text[i] != text[0]) args_.fail("so many tokens must belong to one text");
         for (int64_t i = 0; i < count; i++)
             args_.require_ids(position + i, 1, "positions", room[text[i]]);
         int64_t before = -1;
@@ -140,9 +146,10 @@ class BoundPlan {
             if (row <= before || row >= count) args_.fail("wanted rows must rise below the tokens");
             before = row;
         }
-        float* result = args_.output(
-            out, "out", {static_cast<int64_t>(wanted.size()), widths_.back()});
+        float* result =
+            args_.output(out, "out", {static_cast<int64_t>(wanted.size()), widths_.back()});
         const Unlocked unlocked;
+        const std::lock_guard<std::mutex> alone(running_);  // there is one working memory
         plan_.run(rows, {count, position, text, pointers.data(), cosines, sines, wanted}, result);
     }
 
@@ -181,6 +188,7 @@ class BoundPlan {
     std::vector<CachedAttention> layers_;
     int64_t half_ = 0;
     pybind11::list held_;
+    std::mutex running_;
 };
 
 }  // namespace

@@ -84,7 +84,7 @@ struct Strides {
     X(linear_forward, (const float* x, const float* weight, const float* bias,                     \
                        const float* residual, int64_t n, int64_t m, int64_t k, float* out))        \
     /* the same with the weight as (m) rows of ggml's blocks, `kind` its number of their type; x   \
-       may be rounded to 16 bits, and below 32 rows none of them changes the bits of another */              \
+       may be rounded to 16 bits, and below 32 rows none of them changes the bits of another */    \
     X(block_linear_forward, (int kind, const uint8_t* blocks, const float* x, const float* bias,   \
                              const float* residual, int64_t n, int64_t m, int64_t k, float* out))  \
     X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,         \
@@ -142,7 +142,7 @@ struct Strides {
       (const float* grad, const float* x, const float* weight, const int64_t* target,              \
        const float* lse, const float* kept, int64_t kept_classes, int64_t rows, int64_t classes,   \
        int64_t k, int64_t ignore_index, float label_smoothing, Gradient dx, Gradient dweight))     \
-    /* of each row of d features the first 2 half turn, by row i % positions of cos and sin */         \
+    /* of each row of d features the first 2 half turn, by row i % positions of cos and sin */     \
     X(rotary_forward, (const float* x, const float* cos, const float* sin, int64_t rows,           \
                        int64_t positions, int64_t d, int64_t half, bool interleaved, float* out))  \
     /* ids in [0, vocabulary) */                                                                   \

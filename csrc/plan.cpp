@@ -12,8 +12,6 @@ const Kernels& kernels();
 
 namespace {
 
-constexpr int64_t many_rows = 32;  // from here on a text's tokens go through attention together
-
 // The rows of a view as kernels want them, contiguous.
 class Rows {
  public:
@@ -93,9 +91,7 @@ void Plan::add(View out, View a, View b) { append(Kind::add, out, a).b = b; }
 
 void Plan::multiply(View out, View a, View b) { append(Kind::multiply, out, a).b = b; }
 
-void Plan::select(std::vector<int> slots) {
-    append(Kind::select, {}, {}).slots = std::move(slots);
-}
+void Plan::select(std::vector<int> slots) { append(Kind::select, {}, {}).slots = std::move(slots); }
 
 float* Plan::at(View view, int64_t row) const {
     return data_[view.slot] + row * widths_[view.slot] + view.offset;
@@ -215,23 +211,22 @@ void Plan::attend_once(const Step& step, const Tokens& tokens, int64_t first, in
     const int64_t last = tokens.positions[first];
     const int64_t begin = a.window ? std::max<int64_t>(0, last - a.window + 1) : 0;
     const Scratch lse(a.heads * rows);
-    const Attention attention{
-        1,
-        a.heads,
-        a.kv_heads,
-        rows,
-        last + rows - begin,
-        a.d,
-        a.value_d,
-        {at(step.a, first), 0, a.d, widths_[step.a.slot]},
-        {keys.k + begin * a.d, 0, keys.capacity * a.d, a.d},
-        {keys.v + begin * a.value_d, 0, keys.capacity * a.value_d, a.value_d},
-        {},
-        rows > 1,
-        last,
-        a.scale};
-    kernels().attention_forward(
-        attention, {at(step.out, first), 0, a.value_d, widths_[step.out.slot]}, lse);
+    const Attention attention{1,
+                              a.heads,
+                              a.kv_heads,
+                              rows,
+                              last + rows - begin,
+                              a.d,
+                              a.value_d,
+                              {at(step.a, first), 0, a.d, widths_[step.a.slot]},
+                              {keys.k + begin * a.d, 0, keys.capacity * a.d, a.d},
+                              {keys.v + begin * a.value_d, 0, keys.capacity * a.value_d, a.value_d},
+                              {},
+                              rows > 1,
+                              last,
+                              a.scale};
+    kernels().attention_forward(attention,
+                                {at(step.out, first), 0, a.value_d, widths_[step.out.slot]}, lse);
 }
 
 }  // namespace minillm

@@ -26,10 +26,10 @@ using Keys = std::vector<LayerKeys>;
 // The tokens of one call.
 struct Tokens {
     int64_t count;
-    const int64_t* positions;          // of each token, in its text
-    const int64_t* texts;              // of each token, which of `keys`; a text's tokens lie together
-    const Keys* const* keys;           // by text
-    const float *cos, *sin;            // (positions, half of a head)
+    const int64_t* positions;  // of each token, in its text
+    const int64_t* texts;      // of each token, which of `keys`; a text's tokens lie together
+    const Keys* const* keys;   // by text
+    const float *cos, *sin;    // (positions, half of a head)
     const std::vector<int64_t>& wanted;  // rows that the result is asked for, ascending
 };
 
@@ -49,6 +49,8 @@ struct CachedAttention {
 
 class Plan {
  public:
+    static constexpr int64_t many_rows = 32;  // tokens from which on one text attends at once
+
     // Floats of a row of each slot. The result is written to the last slot.
     explicit Plan(std::vector<int64_t> widths);
 
@@ -70,7 +72,17 @@ class Plan {
     int64_t slots() const { return static_cast<int64_t>(widths_.size()); }
 
  private:
-    enum class Kind { linear, rms_norm, layer_norm, rotate, attend, activate, add, multiply, select };
+    enum class Kind {
+        linear,
+        rms_norm,
+        layer_norm,
+        rotate,
+        attend,
+        activate,
+        add,
+        multiply,
+        select
+    };
     struct Step {
         Kind kind;
         View out, a, b, c;

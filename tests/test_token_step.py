@@ -1,5 +1,7 @@
 """The compiled token step gives what the model gives operation by operation."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from minillm import kernels, no_grad
 from minillm.generation import Reader
 from minillm.generation.recording import Unplanned
 from minillm.generation.token_step import TokenStep
+from minillm.models.folder import load_model
+from minillm.models.gguf_export import write_gguf
 
 pytestmark = pytest.mark.skipif(kernels.cpu is None, reason="needs the C++ extension")
 
@@ -29,6 +33,9 @@ PLANNED = [*GPT2S, *(case for case in small_llama.CASES if case not in WITHOUT)]
 def build(case, positions=120):
     if case in GPT2S:
         return small_gpt2.small(n_positions=positions, **GPT2S[case])
+    if case == "llama, wide":  # whole blocks in every matrix
+        sizes = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
+        return small_llama.small("llama", max_position_embeddings=positions, **sizes)
     return small_llama.small(case, max_position_embeddings=positions)
 
 
@@ -113,6 +120,44 @@ def test_rewinding_and_forking_leave_the_other_alone(case):
         np.testing.assert_allclose(got, expected[start:], atol=1e-4)
 
 
+def test_a_short_text_takes_no_more_room_beside_a_long_one():
+    model = build("llama")
+    reader = Reader(model)
+    short, long = reader.begin(), reader.begin()
+    reader.read([(short, [1]), (long, text(model, 79))])
+    before = short.nbytes
+    reader.read([(short, [2]), (long, [3])])
+    assert short.nbytes == before < long.nbytes
+
+
+def test_threads_may_share_a_reader():
+    model = build("llama")
+    reader = Reader(model)
+    texts = [text(model, length, length) for length in (1, 9, 30, 70)]
+    expected = [reader.read([(reader.begin(), ids)])[0] for ids in texts]
+
+    def again(ids):
+        return [reader.read([(reader.begin(), ids)])[0] for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for right, found in zip(expected, pool.map(again, texts)):
+            np.testing.assert_array_equal(found, [right] * 20)
+
+
+@pytest.mark.parametrize("dtype", ["q8_0", "f32"])
+def test_weights_that_are_widened_and_changed_count(tmp_path, dtype):
+    write_gguf(tmp_path / "a.gguf", build("llama, wide"), None, dtype)
+    model = load_model(tmp_path / "a.gguf")
+    reader = Reader(model)
+    (before,) = reader.read([(reader.begin(), [1, 2, 3])])
+    with no_grad():
+        model.layers[0].mlp.down_proj.weight.data[...] *= 0.5
+    (after,) = reader.read([(reader.begin(), [1, 2, 3])])
+    (fresh,) = Reader(model).read([(Reader(model).begin(), [1, 2, 3])])
+    np.testing.assert_array_equal(after, fresh)
+    assert np.abs(after - before).max() > 1e-3
+
+
 def test_weights_that_change_in_place_count():
     model = build("gpt2")
     reader = Reader(model)
@@ -182,6 +227,23 @@ class TestPlan:
     def test_what_does_not_fit_is_refused(self, changes):
         with pytest.raises((ValueError, IndexError)):
             self.run(self.plan(), **changes)
+
+    def test_a_weight_of_too_few_bytes_is_refused(self):
+        plan = kernels.cpu.runtime.Plan([4, 4])
+        for kind, size in ((0, 63), (1, 31), (8, 64), (9, 64)):
+            with pytest.raises(ValueError, match="plan: "):
+                plan.linear((1, 0, 4), (0, 0, 4), None, kind, np.zeros(size, np.uint8), None, 4, 4)
+
+    def test_many_tokens_of_several_texts_are_refused(self):
+        given = {
+            "inputs": [np.ones((32, 4), np.float32)],
+            "positions": np.arange(32),
+            "texts": np.arange(32) // 31,
+            "keys": [kernels.cpu.runtime.Keys([])] * 2,
+            "out": np.empty((2, 4), np.float32),
+        }
+        with pytest.raises(ValueError, match="so many tokens must belong to one text"):
+            self.run(self.plan(), **given)
 
     def test_views_outside_a_slot_are_refused(self):
         plan = kernels.cpu.runtime.Plan([4, 4])

@@ -158,8 +158,8 @@ struct Q6_K {
     }
     ALWAYS vs scale_of(int first) const {
 #if defined(__AVX512BW__)
-        return (vs)_mm512_inserti64x4(_mm512_set1_epi16(scales[first]),
-                                      _mm256_set1_epi16(scales[first + 1]), 1);
+        return (vs)_mm512_maskz_inserti64x4(0xff, _mm512_set1_epi16(scales[first]),
+                                            _mm256_set1_epi16(scales[first + 1]), 1);
 #else
         return splat16(scales[first]);
 #endif
@@ -182,7 +182,8 @@ struct F16 {
     static constexpr int units = 0, bytes = 2;
     INLINE vf numbers(const uint8_t* from) {
 #if defined(__AVX512F__)
-        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+        return _mm512_maskz_cvtph_ps(all_lanes,
+                                     _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 #elif defined(__F16C__)
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #else

@@ -11,10 +11,10 @@ from minillm.generation.completions import Collector, Completion, Piece
 from minillm.generation.options import Options
 from minillm.generation.prefixes import Prefixes, load_reading, save_reading
 from minillm.generation.prompts import first_ids
+from minillm.generation.reading import CHUNK
 from minillm.generation.schedule import Schedule
 from minillm.generation.tickets import Ticket
 from minillm.generation.writer import Writer
-from minillm.generation.writing import CHUNK
 from minillm.tokenizers import Tokenizer
 
 

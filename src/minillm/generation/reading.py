@@ -12,7 +12,7 @@ from minillm.generation.compact_cache import DTYPES, new_cache
 from minillm.generation.token_step import MANY, token_step
 from minillm.tensor import no_grad, of
 
-PREFILL_CHUNK = 512
+CHUNK = 256  # tokens of a prompt that are read at a time, from its multiples on
 
 
 class Reading:
@@ -55,13 +55,20 @@ class Reading:
 class Reader:
     """Gives a model ids and returns logits. The model is put into evaluation mode.
 
-    A text enters in chunks of 512 that begin at its multiples, each text by itself, so that a
-    row's logits have the same bits whatever is read beside it. With use_cache=False everything is
-    computed anew each time; `cache_dtype` "bf16" or "int8" keeps keys and values in a half or a
-    quarter of the bytes, rounded. ValueError for an encoder, which writes nothing.
+    A text enters in chunks of `chunk` tokens that begin at its multiples, each text by itself, so
+    that a row's logits have the same bits whatever is read beside it. With use_cache=False
+    everything is computed anew each time; `cache_dtype` "bf16" or "int8" keeps keys and values in a
+    half or a quarter of the bytes, rounded. ValueError for an encoder, which writes nothing.
     """
 
-    def __init__(self, model: Any, *, use_cache: bool = True, cache_dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        use_cache: bool = True,
+        cache_dtype: str = "float32",
+        chunk: int = CHUNK,
+    ) -> None:
         self.kind = model.config.kind
         if self.kind == "encoder":
             raise ValueError(
@@ -71,7 +78,7 @@ class Reader:
         if cache_dtype not in DTYPES:
             raise ValueError(f"cache-dtype: {cache_dtype!r}, one of {', '.join(DTYPES)} is needed")
         self.model = model.eval()
-        self.use_cache, self.cache_dtype = use_cache, cache_dtype
+        self.use_cache, self.cache_dtype, self.chunk = use_cache, cache_dtype, chunk
         self.context: int | None = model.config.context
         decodes = self.kind == "encoder-decoder"
         self.start_ids = [int(model.config.decoder_start_token_id)] if decodes else []
@@ -191,8 +198,8 @@ class Reader:
         if getattr(self.model, "reads_whole", False):
             borders = [start + len(ids)]
         else:
-            first = start // PREFILL_CHUNK * PREFILL_CHUNK + PREFILL_CHUNK
-            borders = [*range(first, start + len(ids), PREFILL_CHUNK), start + len(ids)]
+            first = start // self.chunk * self.chunk + self.chunk
+            borders = [*range(first, start + len(ids), self.chunk), start + len(ids)]
         found = []
         for end in borders:
             chunk = ids[start - reading.length : end - reading.length]

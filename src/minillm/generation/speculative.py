@@ -11,6 +11,7 @@ import numpy
 from minillm.generation.drafting import Draft, LookupDraft, ModelDraft, Proposal
 from minillm.generation.reading import Reader
 from minillm.generation.sampling import Sampler, Seen, draw
+from minillm.generation.token_step import MANY
 
 
 class Speculation(Iterator[int]):
@@ -74,7 +75,8 @@ class Speculation(Iterator[int]):
         return rows[:, : self._vocab_size]
 
     def _proposal(self) -> Proposal:
-        count = min(self._ahead, self._left - 1)
+        # more rows would go through other kernels, whose bits differ
+        count = min(self._ahead, self._left - 1, MANY - 2)
         if self.reader.context is not None:
             count = min(count, self.reader.context - len(self._text))
         if count < 1:

@@ -16,6 +16,7 @@ from minillm.arrays import Array
 from minillm.generation.cache import Cache
 from minillm.generation.recording import POSITION, Recorder, Row, Unplanned
 from minillm.models.pretrained import Pretrained
+from minillm.nn import DeferredParameter
 from minillm.tensor import Tensor
 
 IN_PLACE = ("activate", "add", "multiply", "rotate")  # may write over an operand that ends there
@@ -25,7 +26,8 @@ MANY = 32  # tokens from which on a text is read alone, its products by the pack
 class TokenStep:
     """The compiled plan of a model. Unplanned if there is none.
 
-    It keeps the arrays of the weights: changed in place they count, replaced they do not.
+    It keeps the arrays of the weights: changed in place they count, also when that widened blocks;
+    another array in the place of one does not.
     """
 
     def __init__(self, model: Any) -> None:
@@ -38,11 +40,15 @@ class TokenStep:
             raise Unplanned("a decoder that attends to a source has no step")
         if model.config.context <= POSITION:
             raise Unplanned("a context of one token has no second one to record")
-        self._runtime = library.runtime
-        record = Recorder(model)
-        self._embeddings = record.inputs
+        self._runtime, self._model = library.runtime, model
         self._rotary = getattr(model, "rotary", None)
-        self._angles = (None, None)
+        self._angles: tuple[Array | None, Array | None] = (None, None)
+        self._record()
+
+    def _record(self) -> None:
+        record = Recorder(self._model)
+        self._blocks = [p for p in self._model.parameters() if type(p) is DeferredParameter]
+        self._embeddings = record.inputs
         self.shapes: list[tuple[int, int, int]] = []  # of each layer's heads, keys and values
         self.classes = record.result.width
         self._compile(record)
@@ -100,19 +106,20 @@ class TokenStep:
 
         A text is its cache, the number of tokens in it, and the new ids.
         """
+        if any(type(parameter) is not DeferredParameter for parameter in self._blocks):
+            self._record()
         counts = [len(ids) for _, _, ids in texts]
         ids = numpy.array([id for _, _, new in texts for id in new], numpy.int64)
         positions = numpy.concatenate(
             [numpy.arange(start, start + len(new)) for _, start, new in texts]
         )
-        end = int(positions.max()) + 1  # the plan wants room for every position in every text
-        keys = [self._keys(cache, end) for cache, _, _ in texts]
+        keys = [self._keys(cache, start + len(new)) for cache, start, new in texts]
         if every:
             wanted = list(range(len(ids)))
         else:
             wanted = (numpy.cumsum(counts) - 1).tolist() if last else []
         out = numpy.empty((len(wanted), self.classes), numpy.float32)
-        cos, sin = self._tables(end)
+        cos, sin = self._tables(int(positions.max()) + 1)
         self._plan.run(
             [look_up(positions if placed else ids) for look_up, placed in self._embeddings],
             positions,
@@ -146,7 +153,9 @@ def _array(value: Any) -> Any:
         return value
     if value.dtype != numpy.float32 or not isinstance(value.data, numpy.ndarray):
         raise Unplanned(f"weights of {value.dtype} have no step")
-    return numpy.ascontiguousarray(value.data)
+    if not value.data.flags.c_contiguous:
+        raise Unplanned("weights that do not lie in a row have no step")
+    return value.data
 
 
 def token_step(model: Any) -> TokenStep | None:

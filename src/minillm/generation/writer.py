@@ -38,7 +38,10 @@ class Writer:
         key = id(model), options.use_cache, options.cache_dtype
         if key not in self._readers:
             self._readers[key] = Reader(
-                model, use_cache=options.use_cache, cache_dtype=options.cache_dtype
+                model,
+                use_cache=options.use_cache,
+                cache_dtype=options.cache_dtype,
+                chunk=self.prefixes.chunk,
             )
         return self._readers[key]
 

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy
 
-from minillm.generation.reading import Reading
+from minillm.generation.reading import CHUNK, Reading
 from minillm.generation.sampling import Sampler
 from minillm.generation.stopping import StopText
 from minillm.tokenizers import Tokenizer
-
-CHUNK = 256  # tokens of a prompt that are read at a time, from its multiples on
 
 
 def end_ids(config: Any) -> list[int]:
