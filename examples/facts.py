@@ -239,7 +239,7 @@ def completion_by(folder: str, untrained: bool = False) -> Complete:
     def complete(prompt: str, max_chars: int) -> str:
         text = ""
         for piece in minillm.stream(
-            model, tokenizer, prompt, max_tokens=max_chars, temperature=0.0
+            model, tokenizer, prompt, max_tokens=max_chars, temperature=0.0, overflow="slide"
         ):
             text += piece
             if len(text) >= max_chars or "\n" in text:

@@ -128,7 +128,31 @@ def test_history_goes_to_a_file_only_when_asked(models, tmp_path):
         terminal.until("taken back: remember me\n")
 
 
+@posix
+def test_history_is_kept_however_the_talk_ends(models, tmp_path):
+    pytest.importorskip("readline")
+    with Terminal(command("chat", models / "hello", "--history", tmp_path / "h")) as terminal:
+        terminal.until("> ")
+        terminal.type("remember me\r")
+        terminal.until("🙂 你!\n> ")
+        terminal.type("\x03")
+        terminal.until("leaves)\n> ")
+        terminal.type("\x03")
+        assert terminal.ends() == 130
+    assert (tmp_path / "h").read_text(encoding="utf-8") == "remember me\n"
+    nowhere = command("chat", models / "hello", "--history", tmp_path / "no" / "h")
+    with Terminal(nowhere) as terminal:
+        terminal.until("--history: there is no folder for ")
+        assert terminal.ends() == 2
+
+
 # From a pipe
+
+
+def test_a_history_is_nothing_for_a_pipe_and_that_is_said(models, chat):
+    code, out, err = chat(models / "hello", "hi", words=("--history", "h"))
+    assert (code, out) == (0, "🙂 你!\n")
+    assert err == "minillm: note: --history keeps what is typed at a terminal, this is none\n"
 
 
 def test_a_pipe_is_answered_line_by_line_without_prompts(models, chat):
@@ -178,6 +202,7 @@ def test_a_mistake_in_a_pipe_ends_it_in_one_line(models, chat, line, said):
         (("--max-tokens", 0), "max-tokens: 0, 1 or more is needed"),
         (("--seed", -1), "seed: -1, 0 or more is needed"),
         (("--context", 0), "--context: 0, 1 or more is needed"),
+        (("--context", 10**6), "--context: 1000000, at most 4096 (the model's) is needed"),
         (("--template", "nowhere"), "nowhere: no such file or directory"),
         (("--threads", 0), "threads: 0 asked for, at least 1 is needed"),
     ],

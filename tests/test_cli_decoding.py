@@ -200,6 +200,8 @@ def test_guesses_and_beams_give_what_is_most_probable(models, generate):
         (("--n", 2, "--temperature", 0), "n 2 and temperature 0"),
         (("--beams", 2, "--temperature", 1), "beams and temperature 1"),
         (("--regex", "a", "--choices", "a,b"), "regex and choices"),
+        (("--choices", "a,,b"), "--choices: one of them is empty"),
+        (("--choices", ""), "--choices: one of them is empty"),
         (("--json-schema", "nowhere"), "nowhere: no such file or directory"),
         (("--grammar", "nowhere"), "nowhere: no such file or directory"),
         (("--draft", "nowhere"), "load: nowhere is not a folder"),

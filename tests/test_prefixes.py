@@ -263,7 +263,7 @@ class TestFiles:
         with pytest.raises(ValueError, match="save: a reading of 0 tokens, at least 1 is needed"):
             save_reading(path, reading, reader)
         reader.read([(reading, BEGIN[:6])])
-        save_reading(path, reading, reader, 4)
+        save_reading(path, reading, Reader(model, chunk=4))
         with pytest.raises(ValueError, match="p holds 6 tokens, whole chunks of 4 are needed"):
             engine(model).load_prefix(path)
 

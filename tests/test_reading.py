@@ -8,7 +8,7 @@ import small_llama
 import small_t5
 import small_transformer
 from minillm import kernels, no_grad
-from minillm.generation import Reader, reading
+from minillm.generation import Reader
 
 TEXT = [1, 5, 12, 0, 5, 7, 3, 8, 4]
 SOURCE = [2, 9, 11, 4, 0, 6]
@@ -79,11 +79,10 @@ def test_a_row_has_the_same_bits_alone_and_among_others(model):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_a_long_prompt_enters_in_chunks(monkeypatch):
-    monkeypatch.setattr(reading, "PREFILL_CHUNK", 4)
+def test_a_long_prompt_enters_in_chunks():
     model = small_gpt2.small()
     with kernels.use("reference"):
-        text = begin(reader := Reader(model))
+        text = begin(reader := Reader(model, chunk=4))
         sizes = []
         original = model.features
         model.features = lambda ids, cache=None: sizes.append(ids.shape[1]) or original(ids, cache)

@@ -51,7 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"chat: {arguments.model} has no chat template, one is needed; --template FILE gives "
             "one (minillm generate continues texts without)"
         )
-    limits = [n for n in (model.config.context, arguments.context) if n is not None]
-    context = min(limits, default=None)
+    context = model.config.context
+    if arguments.context is not None:
+        if context is not None and arguments.context > context:
+            raise ValueError(
+                f"--context: {arguments.context}, at most {context} (the model's) is needed"
+            )
+        context = arguments.context
     conversation = Conversation(tokenizer, arguments.system, context)
     return Talk(model, conversation, options).run(Messages(arguments.history))

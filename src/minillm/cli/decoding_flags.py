@@ -28,7 +28,11 @@ FLAGS: dict[str, tuple[type, str, str]] = {  # field: kind, what it is called, h
     "regex": (str, "R", "write what this regular expression matches"),
     "choices": (str, "A,B,...", "write one of these"),
     "grammar": (str, "FILE", "write what this grammar (GBNF) derives"),
-    "draft": (str, "MODEL", "let a smaller model guess ahead; the text stays the same"),
+    "draft": (
+        str,
+        "MODEL",
+        "let a smaller model guess ahead: greedy gives the same text, sampling the same chances",
+    ),
     "lookup": (int, "N", "guess ahead from the last N tokens' earlier places; the same text"),
     "ahead": (int, "N", "tokens that are guessed at a time (4)"),
     "logprobs": (int, "N", "show log-probabilities, and those of the N best tokens"),
@@ -62,6 +66,8 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
         found[name] = read_file(f"--{name.replace('_', '-')}", found[name])
     if "choices" in found:
         found["choices"] = tuple(found["choices"].split(","))
+        if "" in found["choices"]:
+            raise ValueError("--choices: one of them is empty, text between commas is needed")
     if found.get("beams", 1) == 1 and not found.get("contrastive"):
         found.setdefault("temperature", TEMPERATURE)
     return found

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from minillm.cli.main import tell
 from minillm.cli.texts import decoded
 
 FENCE = '"""'  # around a message of several lines
@@ -27,8 +28,14 @@ class Messages:
         self._edited = self.interactive and sys.stdout.isatty()
         self._lines = 0
         self._history, self._readline = history, _readline() if self._edited else None
-        if self._readline is not None and history is not None and Path(history).exists():
+        if history is None:
+            return
+        if self._readline is None:
+            tell("minillm: note: --history keeps what is typed at a terminal, this is none")
+        elif Path(history).exists():
             self._readline.read_history_file(history)
+        elif not Path(history).absolute().parent.is_dir():
+            raise FileNotFoundError(f"--history: there is no folder for {history}")
 
     def next(self) -> str | None:
         """The next message, None at the end. ValueError for one without end or not in UTF-8."""

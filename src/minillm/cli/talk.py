@@ -36,9 +36,11 @@ class Talk:
         self._interactive = messages.interactive
         if self._interactive:
             tell("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves")
-        while not self.left and self.console.lost is None and self._turn(messages):
-            pass
-        messages.save_history()
+        try:
+            while not self.left and self.console.lost is None and self._turn(messages):
+                pass
+        finally:
+            messages.save_history()
         if self.console.full is not None:
             raise self.console.full
         return OK

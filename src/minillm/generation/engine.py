@@ -100,7 +100,7 @@ class Engine:
         reading = reader.begin()
         for start in range(0, len(ids) // self.chunk * self.chunk, self.chunk):
             reader.read([(reading, ids[start : start + self.chunk])])
-        save_reading(path, reading, reader, self.chunk)
+        save_reading(path, reading, reader)
         return reading.length
 
     def load_prefix(self, path: str | os.PathLike[str], options: Options | None = None) -> int:
@@ -108,7 +108,7 @@ class Engine:
         many tokens it holds. ValueError for a file of another model or chunk, or one that does not
         fit."""
         o = options or Options()
-        reading = load_reading(path, self._writer.reader(o), self.chunk)
+        reading = load_reading(path, self._writer.reader(o))
         if reading.length % self.chunk:
             raise ValueError(
                 f"engine: {path} holds {reading.length} tokens, whole chunks of {self.chunk} are "

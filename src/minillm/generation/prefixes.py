@@ -12,7 +12,7 @@ import numpy
 
 from minillm.arrays import Array
 from minillm.formats import safetensors
-from minillm.generation.reading import PREFILL_CHUNK, Reader, Reading
+from minillm.generation.reading import Reader, Reading
 from minillm.tensor import of
 
 FORMAT = "minillm reading 1"
@@ -101,13 +101,11 @@ def fingerprint(model: Any) -> str:
     return total.hexdigest()
 
 
-def save_reading(
-    path: str | os.PathLike[str], reading: Reading, reader: Reader, chunk: int = PREFILL_CHUNK
-) -> None:
+def save_reading(path: str | os.PathLike[str], reading: Reading, reader: Reader) -> None:
     """Write what was read, with the fingerprint of the model, to a safetensors file.
 
-    The file is written aside and renamed. `chunk` is how many ids were read at a time, on which
-    their bits depend. ValueError for a reading without a cache, or of no ids.
+    The file is written aside and renamed. It tells the reader's chunk, on which bits depend.
+    ValueError for a reading without a cache, or of no ids.
     """
     if reading.cache is None:
         raise ValueError("save: a reading without a cache, use_cache=True is needed")
@@ -117,14 +115,12 @@ def save_reading(
         "format": FORMAT,
         "model": fingerprint(reader.model),
         "cache_dtype": reader.cache_dtype,
-        "chunk": str(chunk),
+        "chunk": str(reader.chunk),
     }
     safetensors.write(path, _arrays(reading), notes)
 
 
-def load_reading(
-    path: str | os.PathLike[str], reader: Reader, chunk: int = PREFILL_CHUNK
-) -> Reading:
+def load_reading(path: str | os.PathLike[str], reader: Reader) -> Reading:
     """What `save_reading` wrote. ValueError, in one line, for a file that is damaged or another
     kind, of another model or chunk, or of a cache of another dtype or size."""
     arrays, notes = safetensors.verify(path)
@@ -137,9 +133,9 @@ def load_reading(
         raise ValueError(
             f"{path}: holds a {notes.get('cache_dtype')} cache, this reader keeps {kept} cache"
         )
-    if notes.get("chunk") != str(chunk):
+    if notes.get("chunk") != str(reader.chunk):
         read = notes.get("chunk", "an unknown size")
-        raise ValueError(f"{path}: read in chunks of {read}, this reader's are of {chunk}")
+        raise ValueError(f"{path}: read in chunks of {read}, this reader's are of {reader.chunk}")
     _check_forms(path, arrays, reader)
     reading = Reading(reader.new_cache())
     reading.ids = [int(id) for id in arrays["ids"]]
