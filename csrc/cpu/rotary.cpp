@@ -14,8 +14,7 @@ void turn_halves(const float* x, const float* cos, const float* sin, int64_t hal
     });
 }
 
-void turn_neighbours(const float* x, const float* cos, const float* sin, int64_t half,
-                     float* out) {
+void turn_neighbours(const float* x, const float* cos, const float* sin, int64_t half, float* out) {
     for (int64_t i = 0; i < half; i++) {
         const float a = x[2 * i], b = x[2 * i + 1];
         out[2 * i] = a * cos[i] - b * sin[i];
