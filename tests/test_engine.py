@@ -697,3 +697,12 @@ def test_a_complete_text_ends_where_too_little_is_left_to_go_on(options):
         done = complete(model, tokenizer, "a", regex="(abc){2,5}", max_tokens=tokens, **options)
         assert done[0].text == "abc" * (tokens // 3)
         assert done[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_searches_read_prompts_in_the_chunks_of_the_engine(chunk):
+    """Other pieces have other bits: a search would not write what plain decoding writes."""
+    given = {} if chunk is None else {"chunk": chunk}
+    engine = Engine(small(), letters(), **given)
+    reader = engine._writer.reader(Options())
+    assert reader.chunk == engine.chunk == Reader(small(), **given).chunk

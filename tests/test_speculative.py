@@ -18,6 +18,7 @@ from minillm.generation.constraints import regex
 from minillm.generation.drafting import LookupDraft, require_same_vocabulary
 from minillm.generation.sampling import Seen
 from minillm.generation.speculative import speculate
+from minillm.generation.token_step import MANY
 from minillm.models import GPT2, GPT2Config
 from minillm.tokenizers import CharTokenizer
 from table_model import MarkovModel, log
@@ -491,3 +492,18 @@ def test_what_cannot_be_done_is_refused(options, message):
         options = options | {"draft": Reader(drafts[options["draft"]])}
     with pytest.raises(ValueError, match=message):
         speculate(Reader(small_gpt2.small()), [1], GREEDY, new_generator(0), **options)
+
+
+def test_a_check_reads_fewer_rows_than_other_kernels_take(monkeypatch):
+    """Up to them a row has the bits it has alone, so that a long draft changes nothing."""
+    model, sizes = small_gpt2.small(n_positions=200), []
+    original = Reader.read
+
+    def read(self, batch, **options):
+        sizes.extend(len(ids) for _, ids in batch)
+        return original(self, batch, **options)
+
+    monkeypatch.setattr(Reader, "read", read)
+    options = {"lookup": 1, "ahead": 90, "max_tokens": 150, "ends": frozenset()}
+    list(speculate(Reader(model), [1, 2, 1, 2], GREEDY, new_generator(0), **options))
+    assert max(sizes[1:]) == MANY - 1

@@ -11,6 +11,7 @@ import numpy
 
 from minillm import kernels
 from minillm.generation.prompts import prompt_ids
+from minillm.generation.sampling import best_ids, log_probabilities
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
@@ -111,10 +112,8 @@ def _candidates(tokenizer: Tokenizer, logits: numpy.ndarray, top: int) -> list[C
     wide = numpy.asarray(logits, numpy.float64)
     if not math.isfinite(wide.max()):
         raise ValueError("predict: the logits hold NaN or infinity, the weights are damaged")
-    shifted = wide - wide.max()
-    probabilities = numpy.exp(shifted) / numpy.exp(shifted).sum()
-    known = min(tokenizer.vocab_size, len(wide))  # a padded embedding has more
-    order = numpy.argsort(-wide[:known], kind="stable")[:top]
+    probabilities = numpy.exp(log_probabilities(wide))
+    order = best_ids(wide[: tokenizer.vocab_size], top)  # a padded embedding has more
     return [
         Candidate(int(id), tokenizer.token_of(int(id)), float(probabilities[id]), float(wide[id]))
         for id in order
