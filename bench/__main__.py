@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from bench.environment import torch_masks
-from minillm.cli.main import INTERRUPTED, NUMPY_POOLS, USAGE, Parser, one_line
+from minillm.cli.main import INTERRUPTED, NUMPY_POOLS, one_line
+from minillm.cli.parser import USAGE, Parser, whole
 
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SIZES = ("XS", "S", "M")
@@ -25,9 +26,9 @@ COMMANDS = {  # name: (module, rounds, summary)
 
 
 def positive(text: str) -> int:
-    number = int(text)
+    number = whole(text)
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{number}, 1 or more is needed")
     return number
 
 

@@ -386,7 +386,7 @@ def test_overhead_measures_both_modes_and_memory(monkeypatch):
         (["ops", "--only", "nonsense"], "--only: no op 'nonsense', one of "),
         (["train", "--compile"], "--compile: PyTorch does not take part"),
         (["train", "--best"], "--best: PyTorch does not take part"),
-        (["ops", "--rounds", "0"], "--rounds"),
+        (["ops", "--rounds", "0"], "bench: rounds: 0, 1 or more is needed"),
         (["ops", "--siz", "S"], "--siz; did you mean --size?"),
     ],
 )

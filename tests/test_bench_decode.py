@@ -211,8 +211,8 @@ class TestCommand:
         "arguments, line",
         [
             (("--model", "nothing"), "nothing is not a folder"),
-            (("--model", "XS", "--rounds", "0"), "--rounds"),
-            (("--against", "tinygrad"), "invalid choice: 'tinygrad'"),
+            (("--model", "XS", "--rounds", "0"), "bench: rounds: 0, 1 or more is needed"),
+            (("--against", "tinygrad"), "against: 'tinygrad', one of llama.cpp, torch is"),
         ],
     )
     def test_a_wrong_command_line_is_one_line(self, tmp_path, arguments, line):

@@ -142,7 +142,7 @@ def test_history_is_kept_however_the_talk_ends(models, tmp_path):
     assert (tmp_path / "h").read_text(encoding="utf-8") == "remember me\n"
     nowhere = command("chat", models / "hello", "--history", tmp_path / "no" / "h")
     with Terminal(nowhere) as terminal:
-        terminal.until("--history: there is no folder for ")
+        terminal.until("history: there is no folder for ")
         assert terminal.ends() == 2
 
 
@@ -201,8 +201,8 @@ def test_a_mistake_in_a_pipe_ends_it_in_one_line(models, chat, line, said):
         (("--temperature", -1), "temperature: -1.0, a number of 0 or more is needed"),
         (("--max-tokens", 0), "max-tokens: 0, 1 or more is needed"),
         (("--seed", -1), "seed: -1, 0 or more is needed"),
-        (("--context", 0), "--context: 0, 1 or more is needed"),
-        (("--context", 10**6), "--context: 1000000, at most 4096 (the model's) is needed"),
+        (("--context", 0), "context: 0, 1 or more is needed"),
+        (("--context", 10**6), "context: 1000000, at most 4096 (the model's) is needed"),
         (("--template", "nowhere"), "nowhere: no such file or directory"),
         (("--threads", 0), "threads: 0 asked for, at least 1 is needed"),
     ],

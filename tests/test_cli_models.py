@@ -277,13 +277,13 @@ class TestWhatANewcomerTries:
         self, models, capsys
     ):
         for words, line in (
-            (["info", "--threads"], "info: unknown option --threads; did you mean --help?"),
+            (["info", "--threads"], "info: unknown option --threads; minillm info --help"),
             (["predict", "a", "--tpo", "3"], "predict: unknown option --tpo; did you mean --top?"),
-            (["predict", "a", "b"], "minillm predict: unexpected argument b"),
+            (["predict", "a", "b"], "minillm: predict: unexpected argument b, none is needed"),
         ):
             assert minillm(words[0], models / "gpt2", *words[1:]) == 2
             error = capsys.readouterr().err
-            assert error.endswith(f"{line}\n") and error.count("\n") == 1
+            assert line in error and error.count("\n") == 1
 
 
 def test_the_classic_first_example(tmp_path):

@@ -137,9 +137,9 @@ class TestRefusals:
             (("wide", "text.txt.gguf/a.gguf", "--type", "q8_0"), "there is no folder"),
             (("none", "a.gguf", "--type", "q8_0"), "none is not a folder, nor a .gguf file"),
             (("bert", "a.gguf", "--type", "q8_0"), "bert cannot be written, one of llama"),
-            (("wide", "a.gguf", "--type", "q8_0", "--stride", "3"), "--stride: no text to"),
-            (("wide", "a.gguf", "--type", "q2_k"), "argument --type: invalid choice: 'q2_k'"),
-            (("wide", "a.gguf"), "the following arguments are required: --type"),
+            (("wide", "a.gguf", "--type", "q8_0", "--stride", "3"), "minillm: stride: no text to"),
+            (("wide", "a.gguf", "--type", "q2_k"), "minillm: type: 'q2_k', one of bf16, f16, q8_0"),
+            (("wide", "a.gguf"), "minillm: quantize: no --type given, a value is needed"),
         ],
     )  # fmt: skip
     def test_what_is_refused(self, models, capsys, monkeypatch, words, line):

@@ -11,7 +11,7 @@ import pytest
 import minillm
 
 FLOORS = (
-    ("arrays", "blocks", "kernels", "lazily", "machine", "quantities"),
+    ("arrays", "blocks", "kernels", "lazily", "machine", "quantities", "words"),
     ("tensor",),
     ("op",),
     ("ops",),

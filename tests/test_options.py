@@ -72,7 +72,7 @@ from small_gpt2 import small
         ({"overflow": "wrap"}, "overflow: 'wrap', one of error, truncate, slide is needed"),
         ({"cache_dtype": "fp8"}, "cache-dtype: 'fp8', one of float32, bf16, int8 is needed"),
         ({"cache_dtype": "int8", "use_cache": False}, "cache-dtype int8 without a cache"),
-        ({"temprature": 1}, "generate: unknown option 'temprature'; did you mean 'temperature'"),
+        ({"temprature": 1}, r"generate: unknown option 'temprature'; did you mean temperature\?"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_in_one_line(given, message):

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         kernels.set_threads(arguments.threads)
     options = Options.of(**({"max_tokens": MAX_TOKENS} | given(arguments)))
     if arguments.context is not None and arguments.context < 1:
-        raise ValueError(f"--context: {arguments.context}, 1 or more is needed")
+        raise ValueError(f"context: {arguments.context}, 1 or more is needed")
     model, tokenizer = load(arguments.model)
     if model.config.kind != "decoder":
         raise ValueError(f"chat: the model is an {model.config.kind}, a decoder is needed")
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.context is not None:
         if context is not None and arguments.context > context:
             raise ValueError(
-                f"--context: {arguments.context}, at most {context} (the model's) is needed"
+                f"context: {arguments.context}, at most {context} (the model's) is needed"
             )
         context = arguments.context
     conversation = Conversation(tokenizer, arguments.system, context)

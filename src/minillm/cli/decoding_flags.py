@@ -63,11 +63,11 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     every = ((name, getattr(arguments, name, None)) for name in FLAGS)
     found: dict[str, Any] = {name: value for name, value in every if value is not None}
     for name in found.keys() & {"json_schema", "grammar"}:
-        found[name] = read_file(f"--{name.replace('_', '-')}", found[name])
+        found[name] = read_file(name.replace("_", "-"), found[name])
     if "choices" in found:
         found["choices"] = tuple(found["choices"].split(","))
         if "" in found["choices"]:
-            raise ValueError("--choices: one of them is empty, text between commas is needed")
+            raise ValueError("choices: one of them is empty, text between commas is needed")
     if found.get("beams", 1) == 1 and not found.get("contrastive"):
         found.setdefault("temperature", TEMPERATURE)
     return found

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.cases < 1:
-        raise ValueError(f"--cases: {arguments.cases}, 1 or more is needed")
+        raise ValueError(f"cases: {arguments.cases}, 1 or more is needed")
     show = (lambda line: None) if arguments.json else print
     facts = {}
     for name, text in _environment():

@@ -35,7 +35,7 @@ class Messages:
         elif Path(history).exists():
             self._readline.read_history_file(history)
         elif not Path(history).absolute().parent.is_dir():
-            raise FileNotFoundError(f"--history: there is no folder for {history}")
+            raise FileNotFoundError(f"history: there is no folder for {history}, one is needed")
 
     def next(self) -> str | None:
         """The next message, None at the end. ValueError for one without end or not in UTF-8."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+from minillm.cli.parser import USAGE, Parser
+
+OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes, beside USAGE
 COMMANDS = {  # each a file of this folder that begins with these words
     "train": "Train a language model on text files.",
     "generate": "Write text with a trained model.",
@@ -38,48 +37,6 @@ ERRORS = (  # what a person can be told in one line
     MemoryError,
 )
 NUMPY_POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-
-
-class Parser(argparse.ArgumentParser):
-    """One line and exit code 2 for what cannot be parsed, with the nearest known option.
-
-    A command's file is imported, and asked for its options, when they are first needed.
-    """
-
-    command = ""  # whose options are still to be added
-
-    def fill(self) -> None:
-        if self.command:
-            module = importlib.import_module(f"minillm.cli.{self.command.replace('-', '_')}")
-            self.command = ""
-            module.add_arguments(self)
-            self.set_defaults(run=module.run)
-
-    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
-        self.fill()
-        return super().parse_known_args(*arguments, **options)
-
-    def error(self, message: str) -> NoReturn:
-        from minillm.training.settings import nearest
-
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            word = next((part for part in unknown.split() if part.startswith("-")), "")
-            near = nearest(word.partition("=")[0], self.known_flags()) if word else None
-            message = f"unknown option {word}" if word else f"unexpected argument {unknown}"
-            message += f"; did you mean {near}?" if near else ""
-        self.exit(USAGE, f"{self.prog}: {message}\n")
-
-    def known_flags(self) -> list[str]:
-        """Every long option of this parser and its subcommands."""
-        self.fill()
-        flags: list[str] = []
-        for action in self._actions:
-            flags += [flag for flag in action.option_strings if flag.startswith("--")]
-            if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    flags += parser.known_flags()
-        return sorted(set(flags))
 
 
 def limit_numpy_threads(arguments: Sequence[str]) -> None:

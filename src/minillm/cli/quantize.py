@@ -82,7 +82,7 @@ def _require_sense(arguments: argparse.Namespace, out: Path) -> None:
     if arguments.evaluate is None:
         for name in ("context", "stride"):
             if getattr(arguments, name) is not None:
-                raise ValueError(f"--{name}: no text to evaluate on, --evaluate is needed")
+                raise ValueError(f"{name}: no text to evaluate on, --evaluate is needed")
 
 
 def _text(arguments: argparse.Namespace) -> str | None:

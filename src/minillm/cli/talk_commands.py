@@ -12,7 +12,7 @@ from minillm.cli.decoding_flags import FLAGS, SETTINGS
 from minillm.cli.texts import read_file
 from minillm.formats.files import atomic_write_text
 from minillm.generation.conversation import from_json
-from minillm.training.settings import nearest
+from minillm.words import meant
 
 if TYPE_CHECKING:
     from minillm.cli.talk import Talk
@@ -27,10 +27,7 @@ def obey(talk: Talk, line: str) -> None:
     """Do what a line says. ValueError for an unknown command or a wrong value."""
     name, _, rest = line.strip().partition(" ")
     if name not in COMMANDS:
-        near = nearest(name, list(COMMANDS))
-        raise ValueError(
-            f"chat: unknown command {name}" + (f"; did you mean {near}?" if near else "; see /help")
-        )
+        raise ValueError(f"chat: unknown command {name}{meant(name, COMMANDS)}")
     COMMANDS[name](talk, rest.strip())
 
 
@@ -97,10 +94,7 @@ def change(talk: Talk, rest: str) -> None:
         name, _, value = rest.partition(" ")
         name = name.replace("-", "_")
         if name not in SETTINGS:
-            near = nearest(name, SETTINGS)
-            raise ValueError(
-                f"/set: unknown setting {name}" + (f"; did you mean {near}?" if near else "")
-            )
+            raise ValueError(f"/set: unknown setting {name}{meant(name, SETTINGS)}")
         talk.use(dataclasses.replace(talk.options, **{name: _value(name, value)}))
     for one in (name,) if rest else SETTINGS:
         talk.say(f"{one:<20}{getattr(talk.options, one)}")

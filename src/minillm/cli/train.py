@@ -39,10 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 name, action=argparse.BooleanOptionalAction, default=None, help=shown
             )
             continue
-        kind = options.seconds if limits.get("duration") else limits["kind"]
         parser.add_argument(
             name,
-            type=_reader(name, kind),
+            type=_duration if limits.get("duration") else limits["kind"],
             metavar="|".join(limits["choices"]) if "choices" in limits else "N",
             help=shown,
         )
@@ -52,23 +51,19 @@ def _default(value: Any) -> str:
     return "" if value is None or value is False else f" ({value})"
 
 
-def _reader(name: str, kind: Any) -> Any:
-    def read(text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError:
-            word = {int: "a whole number", float: "a number"}.get(
-                kind, "a duration like 90s or 10m"
-            )
-            raise argparse.ArgumentTypeError(f"{text!r} given, {word} is needed") from None
-
-    return read
+def _duration(text: str) -> float:
+    try:
+        return options.seconds(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, a duration like 90s, 10m or 1.5h is needed"
+        ) from None
 
 
 def run(arguments: argparse.Namespace) -> int:
     for name in ("resume", "out", "config"):
         if getattr(arguments, name) == "":
-            raise ValueError(f"--{name}: an empty name given, a path is needed")
+            raise ValueError(f"{name}: an empty name given, a path is needed")
     given = {
         o.name: getattr(arguments, o.name)
         for o in options.option_fields()
@@ -113,7 +108,7 @@ def _report(outcome: str, training: Run, folder: str) -> int:
 
 def _new(arguments: argparse.Namespace, given: dict[str, Any]) -> Trainer:
     if arguments.stop_after is not None and arguments.stop_after < 0:
-        raise ValueError(f"--stop-after: {arguments.stop_after}, 0 or more is needed")
+        raise ValueError(f"stop-after: {arguments.stop_after}, 0 or more is needed")
     config = _config(arguments.config) if arguments.config is not None else {}
     files = config.pop("files", [])
     out = config.pop("out", None)
@@ -156,7 +151,7 @@ def _resumed(arguments: argparse.Namespace, given: dict[str, Any]) -> Trainer:
     step = trainer.counters.step
     if arguments.stop_after is not None and arguments.stop_after < step:
         raise ValueError(
-            f"--stop-after: {arguments.stop_after}, but {arguments.resume} is at step {step} "
+            f"stop-after: {arguments.stop_after}, but {arguments.resume} is at step {step} "
             "already, that or a later step is needed"
         )
     return trainer

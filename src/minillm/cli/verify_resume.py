@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     steps = arguments.steps
     if steps < 2:
-        raise ValueError(f"--steps: {steps}, 2 or more are needed")
+        raise ValueError(f"steps: {steps}, 2 or more is needed")
     with tempfile.TemporaryDirectory(prefix="minillm-") as name:
         folder = Path(name)
         text = Path(arguments.file) if arguments.file else _text(folder)

@@ -21,8 +21,9 @@ def require_place(command: str, out: Path) -> None:
     """ValueError where something is at `out`, FileNotFoundError where it has no folder."""
     if out.exists():
         raise ValueError(f"{command}: {out} is there already, a new name is needed")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{command}: there is no folder {out.absolute().parent}")
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{command}: there is no folder {folder}, one is needed")
 
 
 def tell_of_loss(opened: Model, dtype: str) -> None:

@@ -14,6 +14,7 @@ from minillm.generation.option_checks import (
     of_their_kinds,
 )
 from minillm.generation.sampling import Sampler
+from minillm.words import meant
 
 MAX_TOKENS = 200  # where nothing is asked for
 
@@ -97,13 +98,7 @@ class Options:
         known = [part.name for part in fields(cls)]
         for name in given:
             if name not in known:
-                from difflib import get_close_matches
-
-                near = get_close_matches(name, known, 1)
-                raise TypeError(
-                    f"generate: unknown option {name!r}"
-                    + (f"; did you mean {near[0]!r}?" if near else "")
-                )
+                raise TypeError(f"generate: unknown option {name!r}{meant(name, known)}")
         return cls(**given)
 
     @cached_property

@@ -136,12 +136,12 @@ def check_prompt(settings: Settings, tokenizer: Tokenizer) -> None:
     try:
         length = len(tokenizer.encode(settings.prompt))
     except ValueError as error:
-        raise ValueError(f"--prompt: {error}") from error
+        raise ValueError(f"prompt: {error}") from error
     assert settings.context is not None
     least = 1 if tokenizer.eos_id is None else 0
     if not least <= length <= settings.context:
         raise ValueError(
-            f"--prompt: {length} tokens, {least} to {settings.context} (the context) are needed"
+            f"prompt: {length} tokens, {least} to {settings.context} (the context) are needed"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from minillm.optim import SCHEDULES
 from minillm.tokenizers.training import KINDS
+from minillm.words import meant, nearest
 
 PRECISIONS = ("f32", "bf16")
 ON_NAN = ("skip", "stop")
@@ -122,16 +122,17 @@ def check(option: Field[Any], value: Any) -> None:
     """ValueError or TypeError in one line unless `value` fits the option."""
     if value is None:
         return
-    name, limits = f"--{flag(option.name)}", option.metadata
+    name, limits = flag(option.name), option.metadata
     kind = limits["kind"]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise TypeError(f"{name}: {value!r} is no {_WORDS[kind]}, one is needed")
+        raise TypeError(f"{name}: {value!r}, {_WORDS[kind]} is needed")
     if "choices" in limits and value not in limits["choices"]:
         near = nearest(value, limits["choices"])
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise ValueError(f"{name}: {value!r} is not one of {', '.join(limits['choices'])}{hint}")
+        hint = f"; did you mean {near}?" if near else ""
+        known = ", ".join(limits["choices"])
+        raise ValueError(f"{name}: {value!r}, one of {known} is needed{hint}")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{name}: {value}, a finite number is needed")
     low, high = limits.get("low"), limits.get("high")
@@ -144,7 +145,7 @@ def check(option: Field[Any], value: Any) -> None:
         raise ValueError(f"{name}: {value} seconds, more than 0 is needed")
 
 
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -152,14 +153,8 @@ def seconds(text: str) -> float:
     """90, 90s, 10m or 1.5h in seconds; ValueError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     if match is None or match[2] not in _UNITS:
-        raise ValueError(f"--time: {text!r} is no duration, one like 90s, 10m or 1.5h is needed")
+        raise ValueError(f"time: {text!r}, a duration like 90s, 10m or 1.5h is needed")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def nearest(word: str, known: Any) -> str | None:
-    """The known word most like `word`, None if none is."""
-    found = difflib.get_close_matches(word, list(known), 1, 0.5)
-    return found[0] if found else None
 
 
 def read_toml(path: str | os.PathLike[str], extra: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -176,9 +171,8 @@ def read_toml(path: str | os.PathLike[str], extra: tuple[str, ...] = ()) -> dict
     values = {}
     for key, value in content.items():
         if key not in known and key not in extra:
-            near = nearest(key, [*known, *extra])
-            hint = f"; did you mean {near}?" if near else ""
-            raise ValueError(f"{path}: unknown key {key!r}{hint}")
+            rest = meant(key, [*known, *extra], "; minillm train --help lists all")
+            raise ValueError(f"{path}: unknown key {key!r}{rest}")
         if key in known:
             try:
                 value = _option_value(known[key], value)

@@ -1,0 +1,39 @@
+"""What cannot be parsed: one line in the form of all errors, exit code 2, nothing is begun."""
+
+import pytest
+
+from small_runs import minillm
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "no command given, a value is needed"),
+        (["trian", "a"], "command: 'trian', one of train, generate, chat, predict, score, embed, "
+         "info, convert, quantize, pull, verify-resume, doctor is needed; did you mean train?"),
+        (["doctor", "--josn"], "doctor: unknown option --josn; did you mean --json?"),
+        (["generate"], "generate: no MODEL given, a value is needed"),
+        (["convert"], "convert: no IN, OUT given, a value is needed"),
+        (["generate", "m", "--top-k", "many"], "top-k: 'many', a whole number is needed"),
+        (["generate", "m", "--top-k", "1.5"], "top-k: '1.5', a whole number is needed"),
+        (["generate", "m", "--top-p", "much"], "top-p: 'much', a number is needed"),
+        (["generate", "m", "--seed"], "seed: no value given, one is needed"),
+        (["generate", "m", "--json=yes"], "json: 'yes' given, no value is needed"),
+        (["generate", "m", "more"], "generate: unexpected argument more, none is needed"),
+        (["generate", "m", "--temp=1"], "generate: unknown option --temp=1; did you mean "
+         "--temperature?"),
+        (["generate", "m", "--zzz"], "generate: unknown option --zzz; minillm generate --help lists"
+         " all"),
+        (["chat", "m", "--color"], "chat: unknown option --color; minillm chat --help lists all"),
+        (["score", "m"], "score: nothing given, one of --text --file is needed"),
+        (["score", "m", "--text", "a", "--file", "b"], "file and text: they contradict each other, "
+         "one of them is needed"),
+        (["convert", "a", "b", "--to", "gguff"], "to: 'gguff', one of hf, gguf is needed; did you "
+         "mean gguf?"),
+        (["doctor", "--cases", "0"], "cases: 0, 1 or more is needed"),
+        (["verify-resume", "--steps", "1"], "steps: 1, 2 or more is needed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_parsed_is_one_line(capsys, words, line):
+    assert minillm(*words) == 2
+    assert capsys.readouterr() == ("", f"minillm: {line}\n")
