@@ -95,22 +95,19 @@ INLINE float half_at(const uint8_t* from) {
 // 16 bytes hold the first 16 numbers in their low halves and the others in their high ones.
 INLINE Unit nibbles(const uint8_t* from) {
     Unit u;
-    if constexpr (words == 1) {
-        typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
-        typedef uint8_t bytes32 __attribute__((vector_size(32)));
-        bytes32 both;
-        const auto packed = *reinterpret_cast<const bytes16*>(from);
-        const auto low = packed & 15, high = packed >> 4;
-        memcpy(&both, &low, 16);
-        memcpy(reinterpret_cast<char*>(&both) + 16, &high, 16);
-        u.v[0] = widen(reinterpret_cast<const uint8_t*>(&both));
-    } else {
-        for (int i = 0; i < words / 2; i++) {
-            const vs packed = widen(from + i * S);
-            u.v[i] = packed & 15;
-            u.v[words / 2 + i] = packed >> 4;
-        }
+#if defined(__AVX512BW__)
+    const __m256i low =
+        _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    const __m512i both =
+        _mm512_inserti64x4(_mm512_castsi256_si512(low), _mm256_srli_epi16(low, 4), 1);
+    u.v[0] = (vs)both & 15;
+#else
+    for (int i = 0; i < words / 2; i++) {
+        const vs packed = widen(from + i * S);
+        u.v[i] = packed & 15;
+        u.v[words / 2 + i] = packed >> 4;
     }
+#endif
     return u;
 }
 
