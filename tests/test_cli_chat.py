@@ -14,8 +14,9 @@ from minillm.cli.keyboard import Stop
 from minillm.cli.talk import Talk
 from minillm.generation import Options
 from minillm.generation.conversation import Conversation, turn_ends
+from minillm.models.folder import save_model
 from minillm.tokenizers.chat import render
-from small_bigram import CHATML, END, SPECIALS, TURN, saved, tokenizer
+from small_bigram import CHATML, END, SPECIALS, TURN, ids_of, saved, tokenizer
 from small_runs import command, environment, minillm, written
 from terminals import Terminal
 
@@ -172,10 +173,10 @@ def test_a_message_of_a_pipe_may_have_several_lines(models, chat):
     ("line", "said"),
     [
         ("/undu", "chat: unknown command /undu; did you mean /undo?"),
-        ("/", "chat: unknown command /; see /help"),
+        ("/", "chat: unknown command /, one of /help, /reset, "),
         ("/undo", "/undo: nothing was said yet, a message is needed"),
         ("/retry", "/retry: nothing was said yet, a message is needed"),
-        ("/set warmth 1", "/set: unknown setting warmth"),
+        ("/set warmth 1", "/set: unknown setting warmth, one of max_tokens, temperature, "),
         ("/set top-k many", "/set: top_k is 'many', a number is needed"),
         ("/set temperature -1", "temperature: -1.0, a number of 0 or more is needed"),
         ("/set max_tokens 0", "max-tokens: 0, 1 or more is needed"),
@@ -210,6 +211,27 @@ def test_a_mistake_in_a_pipe_ends_it_in_one_line(models, chat, line, said):
 def test_wrong_options_are_refused_in_one_line(models, chat, words, said):
     code, out, err = chat(models / "hello", "hi", words=words)
     assert (code, out, err) == (2, "", f"minillm: {said}\n")
+
+
+def test_what_changes_nothing_is_told(models, chat):
+    note = "temperature 0 takes the most probable token, top-k changes nothing"
+    words = ("--temperature", 0, "--top-k", 2)
+    assert chat(models / "hello", words=words) == (0, "", f"minillm: note: {note}\n")
+    lines = ("/set temperature 0", "/set top-k 2", "/set temperature 1", "/set top-k 3")
+    _, out, err = chat(models / "hello", *lines)
+    assert (out.count(f"({note})\n"), err) == (1, "")
+
+
+def test_damaged_weights_are_named(models, chat, tmp_path):
+    model, tokenizer = load(models / "hello")
+    model.embed_tokens.weight.data[ids_of("?")] = float("nan")
+    save_model(tmp_path, model, tokenizer)
+    code, out, err = chat(tmp_path, "good", "bad?")
+    assert (code, out) == (2, "🙂 你!\n")
+    assert err == (
+        "minillm: chat: the logits hold NaN, finite numbers are needed; the weights of "
+        f"{tmp_path} are damaged\n"
+    )
 
 
 def test_a_model_without_a_template_is_refused_unless_one_is_given(models, chat, tmp_path):

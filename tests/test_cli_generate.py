@@ -13,6 +13,7 @@ import pytest
 
 from minillm import generate, load
 from minillm.formats import safetensors
+from minillm.models.folder import save_model
 from small_runs import command, environment, flags, minillm, process, story, written
 
 
@@ -77,8 +78,16 @@ def test_without_a_cache_no_cache_is_used(model, capsys, monkeypatch):
 def test_temperature_0_takes_the_most_probable_token_whatever_the_seed(model, capsys):
     long = (model, "--prompt", "the", "--max-tokens", 40, *SLIDE)
     greedy = text_of(capsys, *long, "--temperature", 0)
-    for words in (("--seed", 9), ("--top-p", 0), ("--no-cache",)):
-        assert text_of(capsys, *long, "--temperature", 0, *words) == greedy
+    for words, note in (
+        (("--seed", 9), "seed changes nothing"),
+        (("--top-p", 0, "--top-k", 3, "--seed", 9), "top-k and top-p and seed change nothing"),
+        (("--no-cache",), None),
+    ):
+        assert minillm("generate", *long, "--temperature", 0, *words) == 0
+        out, err = capsys.readouterr()
+        assert out == greedy
+        note = note and f"minillm: note: temperature 0 takes the most probable token, {note}\n"
+        assert err.startswith(note or "\nminillm: note: the context is full")
     assert text_of(capsys, *long, "--top-k", 1) == greedy
     loaded, tokenizer = load(model)
     ids = tokenizer.encode("the")
@@ -134,6 +143,33 @@ def test_what_cannot_be_continued_is_refused_in_one_line(model, capsys, words, l
     assert captured.out == ""
     assert captured.err.startswith(f"minillm: {line}")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--prompt", "a", "--prompt", "b"), ("--regex", "a", "--regex", "a"),
+     ("--choices", "a,b", "--choices", "c")],
+)  # fmt: skip
+def test_what_is_given_twice_is_not_dropped(model, capsys, words):
+    assert minillm("generate", model, *words) == 2
+    line = f"minillm: {words[0].removeprefix('--')}: given twice, one is needed\n"
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("command", ["generate", "predict", "score"])
+def test_damaged_weights_are_named(trained, capsys, tmp_path, command):
+    loaded, tokenizer = load(trained / "run")
+    loaded.ln_f.weight.data[0] = math.nan
+    save_model(tmp_path, loaded, tokenizer)
+    text = {"generate": ("--prompt", "the"), "predict": ("the",), "score": ("--text", "the")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert minillm(command, tmp_path, *text[command]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    line = err.splitlines()[-1]
+    assert line.startswith(f"minillm: {command}: the lo") and "NaN" in line
+    assert line.endswith(f"; the weights of {tmp_path} are damaged")
 
 
 def test_a_prompt_from_standard_input_is_utf_8_in_any_locale(model, capsys, monkeypatch):

@@ -22,12 +22,14 @@ from minillm.generation import (
 )
 from minillm.generation.beams import beam_search
 from minillm.generation.contrastive import contrastive_search
+from minillm.generation.prompts import fitted
 from minillm.models import GPT2, GPT2Config
 from minillm.tokenizers import ByteTokenizer, CharTokenizer
 from small_gpt2 import small
 from small_t5 import small as small_t5
 
 LONG = {"n_positions": 64}
+RANGE = (0, 1, 2, 7, 8, 9, 10, 11, 40)  # tokens to write, around a context of 9
 
 
 def letters(end=None, size=13):
@@ -426,6 +428,27 @@ class TestOverflow:
     def test_truncate_cannot_make_room_for_more_than_the_context(self):
         with pytest.raises(ValueError, match="max-tokens 10, at most 9 fit into the model's cont"):
             complete(small(), letters(), "abc", overflow="truncate", max_tokens=10)
+
+    @pytest.mark.parametrize("given", [{}, {"lookup": 2}, {"contrastive": 0.5, "top_k": 4}])
+    def test_what_is_advised_is_what_fits(self, given):
+        def fits(ids, kept, **options):
+            try:
+                fitted(ids, kept, 9, Options(temperature=0, **given, **options))
+            except ValueError as error:
+                return str(error)
+            return None
+
+        ways = ("truncate", "slide") if not given else ("truncate",)
+        for length, kept, most in itertools.product((1, 2, 8, 9, 10, 30), (0, 1), (None, *RANGE)):
+            ids, kept = [1] * length, min(kept, length)
+            for overflow in ("error", *ways):
+                refusal = fits(ids, kept, overflow=overflow, max_tokens=most)
+                if refusal is None:
+                    continue
+                for way in ("truncate", "slide"):
+                    right = way in ways and way != overflow
+                    right = right and not fits(ids, kept, overflow=way, max_tokens=most)
+                    assert (f"overflow {way} " in refusal) == right, (length, kept, most, overflow)
 
     def test_slide_goes_on_and_says_so(self):
         heard = []

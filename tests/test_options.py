@@ -46,14 +46,16 @@ from small_gpt2 import small
         ({"beams": 2, "best_of": 3}, "best-of and beams"),
         ({"beams": 2, "top_k": 3}, "beams and top-k, top-p, min-p or typical"),
         ({"beams": 2, "repetition_penalty": 1.1}, "beams and penalties of tokens"),
-        ({"length_penalty": 2.0}, "length-penalty without beams: .* beams above 1 is needed"),
+        ({"length_penalty": 2.0}, "length-penalty: 2.0 without beams, beams above 1 is needed"),
         ({"length_penalty": math.nan, "beams": 2}, "length-penalty: nan, a finite number"),
         ({"contrastive": 1.5}, "contrastive: 1.5, 0 <= alpha <= 1 is needed"),
-        ({"contrastive": 0.6}, "contrastive and top-k 0: .* top-k 2 or more is needed"),
+        ({"contrastive": 0.6}, "contrastive: among the top-k 0, top-k 2 or more is needed"),
         ({"contrastive": 0.6, "top_k": 4, "beams": 2}, "beams and contrastive"),
         ({"contrastive": 0.6, "top_k": 4, "regex": "a"}, "contrastive and regex"),
         ({"regex": "a", "grammar": "root ::= a"}, "regex and grammar: they contradict"),
         ({"json_schema": {}, "choices": ["a"]}, "json-schema and choices: they contradict"),
+        ({"json_schema": {}, "stop": "}"}, "stop and json-schema: they contradict each other"),
+        ({"choices": ["a"], "stop": ["a"]}, "stop and choices: they contradict each other"),
         ({"json_schema": "{"}, "json-schema: not valid JSON"),
         ({"json_schema": 7}, "json-schema: int, an object is needed"),
         ({"choices": []}, "choices: none are given, at least 1 is needed"),
@@ -63,7 +65,7 @@ from small_gpt2 import small
         ({"lookup": 3, "overflow": "slide"}, "lookup and overflow slide: they contradict"),
         ({"lookup": -1}, "lookup: -1, 0 or more is needed"),
         ({"ahead": 0}, "ahead: 0, 1 or more is needed"),
-        ({"ahead": 9}, "ahead 9 without draft or lookup: .* one of these is needed"),
+        ({"ahead": 9}, "ahead: 9 without draft or lookup, one of these is needed"),
         ({"stop_ids": [True]}, r"stop-ids: \[True\], a sequence of ids is needed"),
         ({"max_tokens": np.float64(2)}, r"max-tokens: .*2.0.*, a whole number is needed"),
         ({"logprobs": -1}, "logprobs: -1, 0 or more is needed"),
@@ -71,7 +73,7 @@ from small_gpt2 import small
         ({"echo": 1}, "echo: 1, true or false is needed"),
         ({"overflow": "wrap"}, "overflow: 'wrap', one of error, truncate, slide is needed"),
         ({"cache_dtype": "fp8"}, "cache-dtype: 'fp8', one of float32, bf16, int8 is needed"),
-        ({"cache_dtype": "int8", "use_cache": False}, "cache-dtype int8 without a cache"),
+        ({"cache_dtype": "int8", "use_cache": False}, "cache-dtype: int8 without a cache, a cache"),
         ({"temprature": 1}, r"generate: unknown option 'temprature'; did you mean temperature\?"),
     ],
 )
@@ -107,6 +109,24 @@ def test_what_is_left_open_is_settled():
     assert Options(choices=["x"]).choices == ("x",)
     assert Options(n=2).rows == 2 and Options(n=2, best_of=5).rows == 5
     assert Options(regex="a").constraint == "regex" and Options().constraint is None
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"top_k": 40, "seed": 7, "temperature": 0}, "top-k and seed change nothing"),
+        ({"top_p": 0.9, "temperature": 0}, "top-p changes nothing"),
+        ({"min_p": 0.1, "typical": 0.9, "temperature": 1e-9}, "min-p and typical change nothing"),
+        ({"beams": 3, "seed": 1}, "seed changes nothing"),
+        ({"contrastive": 0.6, "top_k": 4, "seed": 1}, ", seed changes nothing"),
+        ({"contrastive": 0.6, "top_k": 4}, ""),
+        ({"temperature": 0, "seed": 0, "top_p": 1, "repetition_penalty": 1.3}, ""),
+        ({"temperature": 0.1, "seed": 7, "top_k": 40}, ""),
+    ],
+)
+def test_what_changes_nothing_is_known(given, said):
+    unused = Options(**given).unused
+    assert unused.endswith(said) and bool(unused) == bool(said)
 
 
 def test_the_sampler_is_made_of_every_number_it_knows():

@@ -33,6 +33,11 @@ def count(n: float) -> str:
     return _scaled(n, ("", "k", "M", "B", "T"))
 
 
+def counted(n: int, thing: str) -> str:
+    """`1 token`, `2 tokens`, `1,024 tokens`."""
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
 def size(n_bytes: float) -> str:
     """Bytes in decimal units as `800 B`, `412 MB` or `1.9 GB`. ValueError below 0 or not finite."""
     _require_finite("size", n_bytes)

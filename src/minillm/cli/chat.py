@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
     from minillm.cli.keyboard import Messages
+    from minillm.cli.main import tell
     from minillm.cli.talk import Talk
     from minillm.cli.texts import read_file
     from minillm.generation.conversation import Conversation
@@ -39,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     options = Options.of(**({"max_tokens": MAX_TOKENS} | given(arguments)))
+    if options.unused:
+        tell(f"minillm: note: {options.unused}")
     if arguments.context is not None and arguments.context < 1:
         raise ValueError(f"context: {arguments.context}, 1 or more is needed")
     model, tokenizer = load(arguments.model)
@@ -59,4 +62,5 @@ def run(arguments: argparse.Namespace) -> int:
             )
         context = arguments.context
     conversation = Conversation(tokenizer, arguments.system, context)
-    return Talk(model, conversation, options).run(Messages(arguments.history))
+    talk = Talk(model, conversation, options, arguments.model)
+    return talk.run(Messages(arguments.history))

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from minillm.cli.parser import Once
+
+CONSTRAINTS = ("json_schema", "regex", "choices", "grammar")  # one of them, once
 TEMPERATURE = 0.8  # where nothing else is asked for
 FLAGS: dict[str, tuple[type, str, str]] = {  # field: kind, what it is called, help
     "max_tokens": (int, "N", "most tokens (200, fewer where the context ends)"),
@@ -50,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str], **texts: st
     for name in names:
         kind, word, text = FLAGS[name]
         text = texts.get(name, text)
-        action = "append" if name == "stop" else "store"
+        action = "append" if name == "stop" else Once if name in CONSTRAINTS else "store"
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=kind, metavar=word, action=action, help=text
         )

@@ -7,13 +7,15 @@ import sys
 import time
 from typing import Any
 
+from minillm.cli.damage import named
 from minillm.cli.decoding_flags import FLAGS, add_flags, given
 from minillm.cli.main import OK, tell
+from minillm.cli.parser import Once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
-    parser.add_argument("--prompt", default="", help="text to continue, - to read it from stdin")
+    parser.add_argument("--prompt", action=Once, help="text to continue, - to read it from stdin")
     parser.add_argument("--chat", action="store_true", help="put the prompt as a chat message")
     parser.add_argument("--echo", action="store_true", help="write the prompt before the text")
     add_flags(parser, FLAGS)
@@ -40,12 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     if "draft" in asked:
         asked["draft"] = load(asked["draft"])  # and its tokenizer, which has to be the same
     written = Written(model, tokenizer, prompt, Options.of(**asked), chat=arguments.chat)
-    if arguments.json:
-        written.as_json()
-    elif written.options.rows == 1:
-        written.streamed()
-    else:
-        written.listed()
+    models = [arguments.model, *([arguments.draft] if arguments.draft else [])]
+    with named("generate", *models):
+        if arguments.json:
+            written.as_json()
+        elif written.options.rows == 1:
+            written.streamed()
+        else:
+            written.listed()
     if arguments.verbose or (sys.stdout.isatty() and sys.stderr.isatty()):
         tell(f"minillm: model loaded in {seconds:.2f} s; {written.speed}")
     return OK
@@ -55,7 +59,7 @@ def _prompt(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> str:
     from minillm.cli.texts import decoded
     from minillm.generation.prompts import first_ids
 
-    prompt: str = arguments.prompt
+    prompt: str = arguments.prompt or ""
     if prompt == "-":
         prompt = decoded(sys.stdin.buffer.read(), "generate", "the prompt")
     if not prompt and (arguments.chat or not first_ids(tokenizer, prompt)):

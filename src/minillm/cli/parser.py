@@ -64,6 +64,15 @@ class Parser(argparse.ArgumentParser):
         return sorted(set(flags))
 
 
+class Once(argparse.Action):
+    """A value that is given once: the last of several would silently be the one."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "given twice, one is needed")
+        setattr(namespace, self.dest, values)
+
+
 def whole(text: str) -> int:
     try:
         return int(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from minillm.cli.damage import named
 from minillm.cli.main import OK
 
 
@@ -26,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         kernels.set_threads(arguments.threads)
     model, tokenizer = load(arguments.model)
     text = read_stdin("predict") if arguments.text == "-" else arguments.text
-    places = predict(model, tokenizer, text, arguments.top)
+    with named("predict", arguments.model):
+        places = predict(model, tokenizer, text, arguments.top)
     if arguments.json:
         tables = [[candidate._asdict() for candidate in place] for place in places]
         content = {"top": tables[0]} if len(tables) == 1 else {"places": tables}

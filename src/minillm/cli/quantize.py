@@ -13,6 +13,7 @@ import numpy
 
 from minillm.cli import writing
 from minillm.cli.convert import FORMATS
+from minillm.cli.damage import named
 from minillm.cli.main import OK
 from minillm.cli.meter import meter
 from minillm.cli.score import add_windows, tell_windows
@@ -104,7 +105,7 @@ def _evaluated(
         return None
     tokenizer = load_tokenizer(opened.path, opened.metadata)
     windows = {"context": arguments.context, "stride": arguments.stride}
-    with meter("tokens") as progress:
+    with named("quantize", str(opened.path)), meter("tokens") as progress:
         found = evaluate(model, tokenizer, text, **windows, progress=progress)
     if not said:
         tell_windows(found.score, model, arguments)

@@ -6,7 +6,9 @@ import argparse
 import json
 from typing import Any
 
+from minillm.cli.damage import named
 from minillm.cli.main import OK, tell
+from minillm.cli.parser import Once
 
 SHOWN = 40  # tokens listed
 
@@ -14,8 +16,9 @@ SHOWN = 40  # tokens listed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="PATH", help="folder, .gguf file or pulled name")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--text", metavar="TEXT", help="the text, - to read it from stdin")
-    source.add_argument("--file", metavar="FILE", help="a file of text in UTF-8")
+    add = source.add_argument
+    add("--text", action=Once, metavar="TEXT", help="the text, - to read it from stdin")
+    add("--file", action=Once, metavar="FILE", help="a file of text in UTF-8")
     add_windows(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         text = read_stdin("score") if arguments.text == "-" else arguments.text
     model, tokenizer = load(arguments.model)
-    with meter("tokens") as progress:
+    with named("score", arguments.model), meter("tokens") as progress:
         found = score(
             model,
             tokenizer,

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from typing import Any
 
+from minillm.cli.damage import named
 from minillm.cli.keyboard import Messages, Stop
 from minillm.cli.main import ERRORS, OK, one_line, tell
 from minillm.cli.talk_commands import obey
@@ -20,8 +21,11 @@ ROOM = 4  # a part of the context that an answer is given, where it may take as 
 class Talk:
     """Reads messages, writes answers, obeys commands."""
 
-    def __init__(self, model: Any, conversation: Conversation, options: Options) -> None:
-        self.model, self.conversation = model, conversation
+    def __init__(
+        self, model: Any, conversation: Conversation, options: Options, name: str = "the model"
+    ) -> None:
+        """`name` is what errors call the model."""
+        self.model, self.conversation, self.name = model, conversation, name
         self.use(options)
         self.answers: list[Answer] = []
         self.console = Console(sys.stdout)
@@ -95,13 +99,16 @@ class Talk:
         """Write the answer until it ends or is stopped; the text that was shown."""
         parts: list[str] = []
         try:
-            with self._stop.listening(self._interactive):
+            with named("chat", self.name), self._stop.listening(self._interactive):
                 for text in self._writer.write(ids, options, answer):
                     unfinished = answer.finish_reason is None
                     if unfinished and (self._stop.requested or self.console.lost is not None):
                         break
                     parts.append(text)
                     self.console.write(self._shown(text))
+        except ERRORS:
+            self.console.write("\n" * bool(parts))
+            raise
         except KeyboardInterrupt:  # in the middle of a step: what was read cannot be relied on
             if not self._interactive:
                 raise

@@ -12,6 +12,7 @@ from minillm.cli.decoding_flags import FLAGS, SETTINGS
 from minillm.cli.texts import read_file
 from minillm.formats.files import atomic_write_text
 from minillm.generation.conversation import from_json
+from minillm.generation.options import DRAWING
 from minillm.words import meant
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ def change(talk: Talk, rest: str) -> None:
         if name not in SETTINGS:
             raise ValueError(f"/set: unknown setting {name}{meant(name, SETTINGS)}")
         talk.use(dataclasses.replace(talk.options, **{name: _value(name, value)}))
+        chosen = getattr(talk.options, name) != DRAWING.get(name, getattr(talk.options, name))
+        if chosen and talk.options.unused:
+            talk.say(f"({talk.options.unused})")
     for one in (name,) if rest else SETTINGS:
         talk.say(f"{one:<20}{getattr(talk.options, one)}")
 

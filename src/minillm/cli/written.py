@@ -62,9 +62,11 @@ class Written:
                     self._console.write(self._colour(self._shown(piece.text), piece.logprob))
                 if self._console.lost is not None:
                     break
-        finally:
-            self._console.write("\n")
-            self._open = False
+        except BaseException:
+            self._console.write("\n" * self._open)
+            raise
+        self._console.write("\n")
+        self._open = False
         if self.options.logprobs is not None:
             self._table(tokens)
         self._check_written()

@@ -59,7 +59,7 @@ class Completion(NamedTuple):
     logprobs        one for each of the ids, None where they were not asked for
     prompt_tokens   how many tokens the prompt had, or the source of an encoder-decoder
     seed            the one of the request
-    notices         what was done about a context that was full
+    notices         what was done about a context that was full; options that change nothing
     """
 
     text: str

@@ -99,8 +99,8 @@ def stream_pieces(
 ) -> Iterator[Piece]:
     """What is added, token by token, to the n texts that follow `prompt`; as `complete`.
 
-    `on_notice` is told what is done about a context that is full. ValueError also for best_of,
-    which has nothing to show before the end.
+    `on_notice` is told what is done about a context that is full, and which options change nothing.
+    ValueError also for best_of, which has nothing to show before the end.
     """
     asked = Options.of(**options)
     if asked.best_of is not None:

@@ -109,8 +109,12 @@ def _check_schema(schema: Any) -> None:
 
 def check_together(o: Any) -> None:
     """ValueError for options that cannot all be followed."""
-    for both, needed in chain(_ways(o), _numbers_of_texts(o), _extras(o)):
-        raise ValueError(f"{both}: they contradict each other, {needed} is needed")
+    for fact, needed in chain(_ways(o), _numbers_of_texts(o), _extras(o)):
+        raise ValueError(f"{fact}, {needed} is needed")
+
+
+def _both(one: str, other: str) -> str:
+    return f"{one} and {other}: they contradict each other"
 
 
 def _ways(o: Any) -> Iterator[tuple[str, str]]:
@@ -119,49 +123,52 @@ def _ways(o: Any) -> Iterator[tuple[str, str]]:
             ("draft", o.draft is not None), ("lookup", o.lookup > 0)]  # fmt: skip
     used = [name for name, is_used in ways if is_used]
     if len(used) > 1:
-        yield f"{used[0]} and {used[1]}", "one of them"
+        yield _both(used[0], used[1]), "one of them"
     if not used:
         return
     way = used[0]
     if way != "beams" and (o.logprobs is not None or o.best_of is not None):
-        yield f"{way} and {'logprobs' if o.best_of is None else 'best-of'}", "one of them"
+        yield _both(way, "logprobs" if o.best_of is None else "best-of"), "one of them"
     if o.overflow == "slide":
-        yield f"{way} and overflow slide", "overflow error or truncate"
+        yield _both(way, "overflow slide"), "overflow error or truncate"
     if way in ("draft", "lookup"):
         return
     if not o.sampler.greedy:
-        yield f"{way} and temperature {o.temperature}", "temperature 0"
+        yield _both(way, f"temperature {o.temperature}"), "temperature 0"
     if o.sampler.needs_seen:
-        yield f"{way} and penalties of tokens", "one of them"
+        yield _both(way, "penalties of tokens"), "one of them"
     if o.top_p < 1 or o.min_p or o.typical < 1 or (way == "beams" and o.top_k):
-        yield f"{way} and {'top-k, ' * (way == 'beams')}top-p, min-p or typical", "one of them"
+        filters = f"{'top-k, ' * (way == 'beams')}top-p, min-p or typical"
+        yield _both(way, filters), "one of them"
     if way == "contrastive" and o.top_k < 2:
-        yield f"contrastive and top-k {o.top_k}", "top-k 2 or more"
+        yield f"contrastive: among the top-k {o.top_k}", "top-k 2 or more"
     if way == "contrastive" and o.constraint:
-        yield f"contrastive and {flag(o.constraint)}", "one of them"
+        yield _both("contrastive", flag(o.constraint)), "one of them"
 
 
 def _numbers_of_texts(o: Any) -> Iterator[tuple[str, str]]:
     if o.beams > 1:
         if o.n > o.beams:
-            yield f"n {o.n} and beams {o.beams}", "n up to the number of beams"
+            yield _both(f"n {o.n}", f"beams {o.beams}"), "n up to the number of beams"
         if o.best_of is not None:
-            yield "best-of and beams", "one of them"
+            yield _both("best-of", "beams"), "one of them"
         return
     if o.length_penalty != 1:
-        yield "length-penalty without beams", "beams above 1"
+        yield f"length-penalty: {o.length_penalty} without beams", "beams above 1"
     if o.best_of is not None and o.best_of < o.n:
-        yield f"best-of {o.best_of} and n {o.n}", "best-of n or more"
+        yield _both(f"best-of {o.best_of}", f"n {o.n}"), "best-of n or more"
     if o.rows > 1 and o.sampler.greedy:
         many = f"n {o.n}" if o.best_of is None else f"best-of {o.best_of}"
-        yield f"{many} and temperature {o.temperature}", "a higher temperature, or beams,"
+        yield _both(many, f"temperature {o.temperature}"), "a higher temperature, or beams,"
 
 
 def _extras(o: Any) -> Iterator[tuple[str, str]]:
     given = [flag(name) for name in CONSTRAINTS if getattr(o, name) is not None]
     if len(given) > 1:
-        yield f"{given[0]} and {given[1]}", "one of them"
+        yield _both(given[0], given[1]), "one of them"
+    if given and o.stop:  # which may come where the text is not whole
+        yield _both("stop", given[0]), "one of them"
     if o.ahead != AHEAD and o.draft is None and not o.lookup:
-        yield f"ahead {o.ahead} without draft or lookup", "one of these"
+        yield f"ahead: {o.ahead} without draft or lookup", "one of these"
     if not o.use_cache and o.cache_dtype != "float32":
-        yield f"cache-dtype {o.cache_dtype} without a cache", "a cache"
+        yield f"cache-dtype: {o.cache_dtype} without a cache", "a cache"

@@ -11,12 +11,14 @@ from minillm.generation.option_checks import (
     CONSTRAINTS,
     check_together,
     check_values,
+    flag,
     of_their_kinds,
 )
 from minillm.generation.sampling import Sampler
 from minillm.words import meant
 
 MAX_TOKENS = 200  # where nothing is asked for
+DRAWING = {"top_k": 0, "top_p": 1, "min_p": 0, "typical": 1, "seed": 0}  # as if not asked for
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Options:
     temperature          0 takes the most probable token; None: 1, or 0 with beams or contrastive
     top_k, top_p, min_p, typical, repetition_penalty, frequency_penalty, presence_penalty
                          as in `Sampler`
-    stop                 a string or several; the text ends before the first of them
+    stop                 a string or several; the text ends before the first of them. Not beside a
+                         constraint, whose text it could cut
     stop_ids             ids that end the text beside the tokenizer's and the model's own
     seed, n              n texts; the first is that of n=1, each has a generator of its own
     best_of              write so many, give the n whose tokens are the most probable on average
@@ -114,6 +117,22 @@ class Options:
             repetition_penalty=self.repetition_penalty,
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
+        )
+
+    @property
+    def unused(self) -> str:
+        """What was asked for and changes nothing: choices among draws where none is made."""
+        if not self.sampler.greedy:
+            return ""
+        names = [name for name in DRAWING if getattr(self, name) != DRAWING[name]]
+        if self.contrastive and "top_k" in names:
+            names.remove("top_k")
+        if not names:
+            return ""
+        verb = "changes" if len(names) == 1 else "change"
+        return (
+            f"temperature 0 takes the most probable token, {' and '.join(map(flag, names))} {verb} "
+            "nothing"
         )
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minillm.generation.options import MAX_TOKENS, Options
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 
 
@@ -87,37 +88,65 @@ def fitted(
     most = MAX_TOKENS if o.max_tokens is None else o.max_tokens
     if context is None:
         return ids, most, None
-    context -= o.contrastive > 0  # which reads what it writes last, too
-    room = context + 1 - len(ids)
-    if len(ids) <= context and (o.overflow == "slide" or most <= room):
+    holds = _holds(context, o)
+    room = holds + 1 - len(ids)
+    if room > 0 and (o.overflow == "slide" or most <= room):
         return ids, most, None
     if o.overflow == "truncate":
-        most = min(most, room) if o.max_tokens is None and room > 0 else most
-        if o.max_tokens is None and room <= 0:
-            most = min(most, context // 2)
-        keep = min(len(ids), context, context + 1 - most)
-        if keep <= kept:
-            raise ValueError(
-                f"generate: max-tokens {most}, at most {context - kept} fit into the model's "
-                f"context of {context} beside a prompt"
-            )
-        if keep == len(ids):
-            return ids, most, None
-        cut = f"the prompt of {len(ids)} tokens is too long, its last {keep - kept} are read"
-        return ids[:kept] + ids[len(ids) - (keep - kept) :], most, cut
-    if len(ids) > context:
-        more = "" if o.overflow == "slide" else "; overflow truncate drops its front"
-        raise ValueError(
-            f"generate: a prompt of {len(ids)} tokens, 1 to {context} (the model's context) "
-            f"are needed{more}"
-        )
-    if o.max_tokens is None:
+        return _truncated(ids, kept, context, o)
+    if room > 0 and o.max_tokens is None:
         return ids, room, None
+    prompt, advice = f"a prompt of {counted(len(ids), 'token')}", _advice(ids, kept, context, o)
+    if room <= 0:
+        raise ValueError(
+            f"generate: {prompt}, 1 to {holds} (the model's context) are needed{advice}"
+        )
     raise ValueError(
-        f"generate: max-tokens {most} after a prompt of {len(ids)} tokens, at most {room} fit into "
-        f"the model's context of {context}; overflow truncate drops the prompt's front, overflow "
-        "slide what is far behind"
+        f"generate: max-tokens {most} after {prompt}, at most {room} fit into the model's context "
+        f"of {context}{advice}"
     )
+
+
+def _holds(context: int, o: Options) -> int:
+    """Tokens that are read at most, the last written not among them. Contrastive search reads it
+    too."""
+    return context - (o.contrastive > 0)
+
+
+def _truncated(
+    ids: list[int], kept: int, context: int, o: Options
+) -> tuple[list[int], int, str | None]:
+    """As `fitted`, without as much of the front of the prompt as has to go."""
+    most, keep = _left(ids, context, o)
+    if keep <= kept:
+        raise ValueError(
+            f"generate: max-tokens {most}, at most {max(0, _holds(context, o) - kept)} fit into "
+            f"the model's context of {context} beside a prompt{_advice(ids, kept, context, o)}"
+        )
+    if keep == len(ids):
+        return ids, most, None
+    cut = f"the prompt of {len(ids)} tokens is too long, its last {keep - kept} are read"
+    return ids[:kept] + ids[len(ids) - (keep - kept) :], most, cut
+
+
+def _left(ids: list[int], context: int, o: Options) -> tuple[int, int]:
+    """How many tokens may be written where the prompt is cut, and how many of it are then left."""
+    holds, most = _holds(context, o), o.max_tokens
+    room = holds + 1 - len(ids)
+    if most is None:
+        most = min(MAX_TOKENS, room if room > 0 else holds // 2)
+    return most, min(len(ids), holds, holds + 1 - most)
+
+
+def _advice(ids: list[int], kept: int, context: int, o: Options) -> str:
+    """The other ways to overflow, those with which the request fits."""
+    ways = []
+    if o.overflow != "truncate" and _left(ids, context, o)[1] > kept:
+        ways.append("overflow truncate drops the prompt's front")
+    goes_back = o.beams == 1 and not o.searches
+    if o.overflow != "slide" and goes_back and len(ids) <= context:
+        ways.append("overflow slide goes on from the context's last half")
+    return f"; {', '.join(ways)}" if ways else ""
 
 
 def _begins(tokenizer: Tokenizer, ids: list[int]) -> int:

@@ -11,7 +11,7 @@ import numpy
 
 from minillm import kernels
 from minillm.generation.prompts import prompt_ids
-from minillm.generation.sampling import best_ids, log_probabilities
+from minillm.generation.sampling import NotFinite, best_ids, log_probabilities
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
@@ -111,7 +111,7 @@ def _asked(model: Any, tokenizer: Tokenizer, text: str) -> tuple[list[int], list
 def _candidates(tokenizer: Tokenizer, logits: numpy.ndarray, top: int) -> list[Candidate]:
     wide = numpy.asarray(logits, numpy.float64)
     if not math.isfinite(wide.max()):
-        raise ValueError("predict: the logits hold NaN or infinity, the weights are damaged")
+        raise NotFinite("predict: the logits hold NaN or infinity, finite numbers are needed")
     probabilities = numpy.exp(log_probabilities(wide))
     order = best_ids(wide[: tokenizer.vocab_size], top)  # a padded embedding has more
     return [
@@ -208,7 +208,7 @@ def _log_probabilities(model: Any, ids: list[int], count: int) -> list[float | N
     with arena.step(), no_grad():
         losses = model.loss(row[:, :-1], targets, reduction="none").numpy()[0, -count:]
     if not numpy.isfinite(losses).all():
-        raise ValueError("score: the loss is NaN or infinite, the weights are damaged")
+        raise NotFinite("score: the loss is NaN or infinite, a finite one is needed")
     return [-float(loss) for loss in losses]
 
 

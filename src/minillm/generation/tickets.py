@@ -16,7 +16,8 @@ from minillm.tokenizers import Tokenizer
 class Ticket:
     """A request: `done` once its last piece is out or it was cancelled; `error` if it failed.
 
-    `notices` say what was done about a context that was full; `on_notice` is told each of them.
+    `notices` say what was done about a context that was full, and which options change nothing;
+    `on_notice` is told each of them.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Ticket:
         if self.logprobs is None and options.best_of is not None:
             self.logprobs = 0  # the texts are compared by them
         self.echo: Echo | None = None
-        if prompt.notice is not None:
-            self.tell(prompt.notice)
+        for notice in (prompt.notice, options.unused):
+            if notice:
+                self.tell(notice)
 
     @property
     def done(self) -> bool:

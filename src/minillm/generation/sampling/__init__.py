@@ -2,6 +2,7 @@
 
 from minillm.generation.sampling.choosing import draw
 from minillm.generation.sampling.likelihood import (
+    NotFinite,
     best_ids,
     best_of,
     log_probabilities,
@@ -14,6 +15,7 @@ from minillm.generation.sampling.steps import GREEDY_BELOW, Step
 __all__ = [
     "GREEDY_BELOW",
     "Explained",
+    "NotFinite",
     "Sampler",
     "Seen",
     "Step",

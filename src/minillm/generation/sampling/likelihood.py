@@ -10,13 +10,19 @@ import numpy
 from minillm.generation.sampling.choosing import largest
 
 
+class NotFinite(ValueError):
+    """What a model gives that has damaged weights: no distribution."""
+
+
 def checked(logits: numpy.ndarray) -> numpy.ndarray:
-    """The logits (V,). ValueError where they are no distribution."""
+    """The logits (V,). ValueError for another shape, NotFinite where they are no distribution."""
     logits = numpy.asarray(logits)
     if logits.ndim != 1 or not logits.size:
         raise ValueError(f"sampling: logits of shape {logits.shape}, (V,) is needed")
-    if not math.isfinite(logits.max()):  # NaN if there is any
-        raise ValueError("sampling: the logits hold NaN, infinity or no finite value")
+    most = logits.max()  # NaN if there is any
+    if not math.isfinite(most):
+        what = "NaN" if math.isnan(most) else "infinity" if most > 0 else "no finite number"
+        raise NotFinite(f"sampling: the logits hold {what}, finite numbers are needed")
     return logits
 
 
@@ -24,7 +30,7 @@ def log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
     """log softmax of logits (V,): float64 (V,) in nats, of the model itself, before any step.
 
     Exact also where one token has nearly all the mass: its own term is not rounded against the
-    rest. -inf stays -inf. ValueError for logits that hold NaN, +inf or no finite value.
+    rest. -inf stays -inf. NotFinite for logits that hold NaN, +inf or no finite value.
     """
     values = checked(logits).astype(numpy.float64)
     best = int(values.argmax())

@@ -109,8 +109,8 @@ class Sampler:
         """Draw one id from logits (V,).
 
         `seen`: the tokens so far, needed where there is a penalty. `allowed`: bool (V,), False for
-        what must not come. ValueError for logits that hold NaN, +inf or no finite value, or where
-        no token is allowed.
+        what must not come. NotFinite for logits that hold NaN, +inf or no finite value,
+        ValueError where no token is allowed.
         """
         if self.greedy and allowed is None and not self.needs_seen:
             return _most_probable(logits)
