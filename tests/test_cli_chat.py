@@ -438,7 +438,7 @@ def test_a_conversation_is_saved_and_loaded(models, chat, tmp_path):
     assert out == "loaded 2 messages\nsystem message: be kind\ntaken back: hé\n"
     written(path, json.dumps(expected[:2]))
     _, out, _ = chat(models / "hello", f"/load {path}", "/retry")
-    assert out == "loaded 1 messages; the last one waits for its answer: /retry\n🙂 你!\n"
+    assert out == "loaded 1 message; the last one waits for its answer: /retry\n🙂 你!\n"
     path.write_text(json.dumps(expected), encoding="utf-8")
     code, _, err = chat(models / "hello", f"/save {path}")
     assert code == 2

@@ -233,7 +233,7 @@ def test_how_fast_it_was_is_said_when_asked(models, generate, words):
     assert ">🙂 你!" in out
     first = "" if words == ("--json",) else ", the first after [0-9.]+ s, then [0-9,.]+ tokens/s"
     assert re.fullmatch(
-        r"minillm: model loaded in [0-9.]+ s; 1 tokens read, 9 written in [0-9.]+ s" + first + "\n",
+        r"minillm: model loaded in [0-9.]+ s; 1 token read, 9 written in [0-9.]+ s" + first + "\n",
         err,
     )
 

@@ -202,7 +202,7 @@ def test_json_holds_the_same(capsys, monkeypatch):
 
 def test_no_cases_prove_nothing(capsys):
     assert minillm("doctor", "--cases", 0) == 2
-    assert capsys.readouterr().err == "minillm: --cases: 0, 1 or more is needed\n"
+    assert capsys.readouterr().err == "minillm: cases: 0, 1 or more is needed\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

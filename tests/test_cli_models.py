@@ -151,7 +151,7 @@ class TestScore:
             (("gpt2", "--text", ""), "score: a text of 0 tokens, at least 1 is needed"),
             (
                 ("gpt2", "--text", "a"),
-                "score: a text of 1 tokens and a context of 9, at least 2 are",
+                "score: a text of 1 token and a context of 9, at least 2 are",
             ),
             (("gpt2", "--file", "none"), "none: no such file or directory"),
             (

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from minillm.quantities import count, decimal, duration, number, size
+from minillm.quantities import count, counted, decimal, duration, number, size
 from minillm.training.console import Console, shorten, visible
 from minillm.training.progress import Progress
 
@@ -63,6 +63,11 @@ def test_durations(seconds, text):
 )  # fmt: skip
 def test_counts(n, text):
     assert count(n) == text
+
+
+def test_things_that_are_counted():
+    told = [counted(n, "token") for n in (0, 1, 2, 12_345)]
+    assert told == ["0 tokens", "1 token", "2 tokens", "12,345 tokens"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What an evaluation finds, and what two of them say of each other."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,10 +20,18 @@ def scored(values, ids=(1, 2, 3, 4)):
 def test_the_score_is_that_of_generation():
     told = []
     text = "abcdefghijklabcdefgh"
-    found = evaluate(small(), TOKENIZER, text, context=6, stride=2, progress=told.append)
+    windows = {"context": 6, "stride": 2, "progress": told.append}
+    found = evaluate(small(), TOKENIZER, text, **windows, clock=lambda: 0.0)
     assert found.score == score(small(), TOKENIZER, text, context=6, stride=2)
     assert sum(told) == found.score.scored == 19
-    assert found.read_per_s > 0 and found.decoded_per_s > 0
+    assert found.read_per_s is None is found.decoded_per_s  # too short to be timed
+
+
+def test_speeds_are_told_where_there_was_time_to_measure_them():
+    clock = itertools.count(0, 2).__next__  # whatever is done takes two seconds
+    found = evaluate(small(), TOKENIZER, "abcdefghijklabcdefgh", context=6, stride=2, clock=clock)
+    assert found.read_per_s == 6 * found.score.windows / 2
+    assert found.decoded_per_s == 1 / 2
 
 
 def test_a_text_shorter_than_the_prompt_of_the_timing_is_taken():

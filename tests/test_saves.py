@@ -167,7 +167,7 @@ def without(name):
         (in_settings(layers=None), "settings.json is damaged (no layers given"),
         (in_settings(steps=None), "settings.json is damaged (no steps given"),
         (in_settings(layers=2), "missing h.1."),
-        (in_settings(width=0), "settings.json is damaged (--width: 0, 1 or more is needed)"),
+        (in_settings(width=0), "settings.json is damaged (width: 0, 1 or more is needed)"),
         (in_settings(colour=3), "settings.json is damaged"),
         (in_settings(heads=3), "3 heads do not divide the width 16"),
         (without("tokenizer.json"), "has no tokenizer.json, a tokenizer is needed"),

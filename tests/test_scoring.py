@@ -224,9 +224,7 @@ class TestScore:
         np.testing.assert_allclose(found.log_probabilities[16:], right, atol=1e-5)
 
     def test_texts_too_short(self, led):
-        with pytest.raises(
-            ValueError, match=r"score: a text of 1 tokens .* least 2 are needed: th"
-        ):
+        with pytest.raises(ValueError, match=r"score: a text of 1 token .* least 2 are needed: th"):
             score(small(), TOKENIZER, "a")
         with pytest.raises(ValueError, match="score: a text of 0 tokens, at least 1 is needed"):
             score(small(vocab_size=14), led, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minillm.cli.main import OK
+from minillm.quantities import counted
 from minillm.training.console import Console, shorten, visible
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for place, entry in enumerate(found["texts"], 1):
         numbers = " ".join(f"{number:8.4f}" for number in entry["vector"][:SHOWN])
         told.append(f"{place:3} {shorten(' '.join(entry['text'].split()), WIDTH)}")
-        told.append(f"    {entry['tokens']} tokens: {numbers} ...")
+        told.append(f"    {counted(entry['tokens'], 'token')}: {numbers} ...")
     scaled = "normalised" if found["normalized"] else "not normalised"
     pooled = " and ".join(found["pooling"])
     told.append(f"{found['dimensions']} numbers each, pooled by {pooled}, {scaled}; all: --json")

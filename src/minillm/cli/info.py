@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from minillm.cli.main import OK
-from minillm.quantities import count, size
+from minillm.quantities import count, counted, size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The same for people."""
     architecture = f" ({found['architecture']})" if found["architecture"] else ""
-    heads = f"{found['heads']} heads"
+    heads = counted(found["heads"], "head")
     if found["kv_heads"] != found["heads"]:
         heads += f" ({found['kv_heads']} of keys and values)"
     files = found["files"][0] if len(found["files"]) == 1 else f"{len(found['files'])} files"
@@ -39,7 +39,7 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("model", f"{found['family']}{architecture}, {found['kind']}"),
         ("parameters", f"{count(found['parameters'])} ({found['parameters']:,})"),
-        ("shape", f"{found['layers']} layers, width {found['width']}, {heads}"),
+        ("shape", f"{counted(found['layers'], 'layer')}, width {found['width']}, {heads}"),
         ("context", context),
         ("vocabulary", f"{found['vocab_size']:,} embeddings"),
         ("tokenizer", _tokenizer(found["tokenizer"])),

@@ -11,6 +11,7 @@ from minillm.quantities import count, duration
 from minillm.training.console import Console
 
 FIRST, TERMINAL, LINES = 2.0, 0.2, 30.0  # seconds until something is shown, then between
+PIECES, SHARE = 3, 0.05  # of the work, until its speed, and the time left, are more than a guess
 
 
 @contextmanager
@@ -20,26 +21,27 @@ def meter(
     """Gives what is to be told of each piece of work done, in `unit` ("tokens").
 
     A terminal has one line that is written anew and goes away in the end; anything else gets a line
-    twice a minute. What takes less than two seconds is not spoken of.
+    twice a minute. What takes less than two seconds is not spoken of, and a speed is told from the
+    third piece on, the time left from a twentieth of the work on.
     """
     console, begin = Console(sys.stderr), clock()
     lively = console.isatty()
-    done, due, width = 0, begin + FIRST, 0
+    done, pieces, due, width = 0, 0, begin + FIRST, 0
 
     def tell(piece: int) -> None:
-        nonlocal done, due, width
+        nonlocal done, pieces, due, width
         done += piece
+        pieces += 1
         now = clock()
         if now < due:
             return
         due = now + (TERMINAL if lively else LINES)
-        rate = done / (now - begin)
-        line = (
-            f"{count(done)} {unit}" if total is None else f"{count(done)} of {count(total)} {unit}"
-        )
-        line += f", {count(rate)} a second"
-        if total is not None and rate:
-            line += f", {duration(max(0, total - done) / rate)} left"
+        line = f"{count(done)}{'' if total is None else f' of {count(total)}'} {unit}"
+        if pieces >= PIECES and done:
+            rate = done / (now - begin)
+            line += f", {count(rate)} a second"
+            if total is not None and SHARE * total <= done < total:
+                line += f", {duration((total - done) / rate)} left"
         if lively:
             console.write(f"\r{line.ljust(width)}")
             width = len(line)

@@ -17,7 +17,7 @@ from minillm.cli.damage import named
 from minillm.cli.main import OK
 from minillm.cli.meter import meter
 from minillm.cli.score import add_windows, tell_windows
-from minillm.quantities import number, size
+from minillm.quantities import counted, number, size
 
 TYPES = [dtype for dtype in FORMATS["gguf"] if dtype != "f32"]
 
@@ -161,8 +161,8 @@ def _table(found: dict[str, Any], dtype: str) -> str:
         f"{after['bytes'] / before['bytes']:>10.0%}",
     ]
     for key, (title, decimals) in ROWS.items():
-        if before.get(key) is not None:
-            a, b = before[key], after[key]
+        a, b = before.get(key), after.get(key)
+        if a is not None and b is not None:
             line = f"{title:<18}{a:>12,.{decimals}f}{b:>12,.{decimals}f}"
             lines.append(line if key.endswith("error") else f"{line}{b / a:>10.1%}")
     if "perplexity_ratio" in found:
@@ -170,7 +170,7 @@ def _table(found: dict[str, Any], dtype: str) -> str:
         around = "" if error is None else f" +- {error:.2%}"
         lines.append(
             f"perplexity changes by {found['perplexity_ratio'] - 1:+.2%}{around}, on "
-            f"{found['scored']:,} tokens"
+            f"{counted(found['scored'], 'token')}"
         )
     held = ", ".join(f"{kind} {count / sum(found['numbers'].values()):.1%}"
                      for kind, count in found["numbers"].items())  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from minillm.cli.damage import named
 from minillm.cli.main import OK, tell
 from minillm.cli.parser import Once
+from minillm.quantities import counted
 
 SHOWN = 40  # tokens listed
 
@@ -99,8 +100,8 @@ def _show(found: Any) -> None:
         print(f"{id:>8}  {token!r:<20} {shown}")
     if len(rows) > SHOWN:
         print(f"{'...':>8}  {len(rows) - SHOWN:,} more with --json")
-    print(f"log-probability {found.total:.4f} of {found.scored:,} tokens")
+    print(f"log-probability {found.total:.4f} of {counted(found.scored, 'token')}")
     error = "" if found.perplexity_error is None else f" +- {found.perplexity_error:.4f}"
     print(f"perplexity      {found.perplexity:.4f}{error}")
     if found.bits_per_byte is not None:
-        print(f"bits per byte   {found.bits_per_byte:.4f} ({found.bytes:,} bytes)")
+        print(f"bits per byte   {found.bits_per_byte:.4f} ({counted(found.bytes, 'byte')})")

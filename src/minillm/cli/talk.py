@@ -13,6 +13,7 @@ from minillm.cli.talk_commands import obey
 from minillm.cli.talk_writer import Answer, Writer
 from minillm.generation.conversation import Conversation
 from minillm.generation.options import Options
+from minillm.quantities import counted
 from minillm.training.console import Console, visible
 
 ROOM = 4  # a part of the context that an answer is given, where it may take as much
@@ -76,7 +77,7 @@ class Talk:
         if gone:
             tell(
                 f"minillm: note: the context of {talk.context:,} tokens is full, the model no "
-                f"longer sees the oldest {talk.forgotten} messages"
+                f"longer sees the oldest {counted(talk.forgotten, 'message')}"
             )
         limit = most if talk.context is None else min(most, talk.context - len(ids))
         options = dataclasses.replace(self.options, max_tokens=limit)
@@ -91,7 +92,7 @@ class Talk:
             tell(f"minillm: note: stopped{begun}")
         elif answer.finish_reason == "length":
             cut = "the context is full" if limit < most else "max-tokens"
-            tell(f"minillm: note: cut after {limit:,} tokens, {cut}")
+            tell(f"minillm: note: cut after {counted(limit, 'token')}, {cut}")
         if text or answer.finish_reason:
             talk.answer(text)
 

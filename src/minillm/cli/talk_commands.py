@@ -13,6 +13,7 @@ from minillm.cli.texts import read_file
 from minillm.formats.files import atomic_write_text
 from minillm.generation.conversation import from_json
 from minillm.generation.options import DRAWING
+from minillm.quantities import counted
 from minillm.words import meant
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def save(talk: Talk, rest: str) -> None:
     text = json.dumps(talk.conversation.to_list(), ensure_ascii=False, indent=1)
     atomic_write_text(Path(rest), text + "\n")
     talk.file = rest
-    talk.say(f"saved {len(talk.conversation.messages)} messages")
+    talk.say(f"saved {_messages(talk)}")
 
 
 def load(talk: Talk, rest: str) -> None:
@@ -86,7 +87,7 @@ def load(talk: Talk, rest: str) -> None:
     talk.conversation.replace(from_json(read_file("/load", rest)))
     talk.file = rest
     waits = "; the last one waits for its answer: /retry" if talk.conversation.waits else ""
-    talk.say(f"loaded {len(talk.conversation.messages)} messages{waits}")
+    talk.say(f"loaded {_messages(talk)}{waits}")
 
 
 def change(talk: Talk, rest: str) -> None:
@@ -114,10 +115,14 @@ def _value(name: str, text: str) -> Any:
         raise ValueError(f"/set: {name} is {text!r}, a number is needed") from None
 
 
+def _messages(talk: Talk) -> str:
+    return counted(len(talk.conversation.messages), "message")
+
+
 def stats(talk: Talk, rest: str) -> None:
     """show tokens, seconds and speed"""
     context = talk.conversation.context
-    said = f"{len(talk.conversation.messages)} messages"
+    said = _messages(talk)
     if talk.conversation.forgotten:
         said += f", the oldest {talk.conversation.forgotten} no longer seen by the model"
     if not talk.answers:
@@ -125,10 +130,11 @@ def stats(talk: Talk, rest: str) -> None:
         return
     last = talk.answers[-1]
     of = "" if context is None else f" of {context:,}"
+    read, wrote = counted(last.prompt, "token"), counted(last.tokens, "token")
     talk.say(
         f"{said}; {last.prompt + last.tokens:,}{of} tokens of context used\n"
-        f"last answer: {last.prompt:,} tokens to read, {last.known:,} of them known already; first "
-        f"token after {last.first:.2f} s; {last.tokens:,} tokens in {last.seconds:.2f} s, "
+        f"last answer: {read} to read, {last.known:,} of them known already; first "
+        f"token after {last.first:.2f} s; {wrote} in {last.seconds:.2f} s, "
         f"{last.speed:.1f} tokens/s; seed {last.seed}"
     )
 

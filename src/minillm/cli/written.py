@@ -15,6 +15,7 @@ from minillm.cli.main import tell
 from minillm.generation.completions import Completion, Logprob
 from minillm.generation.engine import Engine
 from minillm.generation.options import Options
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 from minillm.training.console import Console, visible
 
@@ -98,7 +99,8 @@ class Written:
     def speed(self) -> str:
         """How fast it was; that of the tokens after the first, which waits for the prompt."""
         seconds = time.perf_counter() - self._begin
-        text = f"{self._prompt_tokens:,} tokens read, {self._tokens:,} written in {seconds:.2f} s"
+        read = counted(self._prompt_tokens, "token")
+        text = f"{read} read, {self._tokens:,} written in {seconds:.2f} s"
         if self._first is None:
             return text
         text += f", the first after {self._first:.2f} s"

@@ -12,6 +12,7 @@ from minillm.generation.completions import Piece, likelihood
 from minillm.generation.reading import Reader
 from minillm.generation.tickets import Line, Ticket
 from minillm.generation.writer import Writer
+from minillm.quantities import counted
 
 
 class Schedule:
@@ -86,9 +87,8 @@ class Schedule:
             reader, ids = self._writer.reader(line.ticket.options), line.row.due(self.chunk)
             groups.setdefault(reader, []).append((line, ids))
             if line.row.slid is not None:
-                line.ticket.tell(
-                    f"the context is full, going on from the last {line.row.slid} tokens"
-                )
+                last = counted(line.row.slid, "token")
+                line.ticket.tell(f"the context is full, going on from the last {last}")
         for reader, group in groups.items():
             try:
                 for line, ids in group:

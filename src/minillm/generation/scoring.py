@@ -12,6 +12,7 @@ import numpy
 from minillm import kernels
 from minillm.generation.prompts import prompt_ids
 from minillm.generation.sampling import NotFinite, best_ids, log_probabilities
+from minillm.quantities import counted
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
@@ -151,8 +152,9 @@ def score(
     context = _window(model, context, stride, len(before))
     least = 1 if before else 2
     if len(ids) < least or context < least:
+        given = counted(len(ids), "token")
         raise ValueError(
-            f"score: a text of {len(ids)} tokens and a context of {context + len(before)}, "
+            f"score: a text of {given} and a context of {context + len(before)}, "
             f"at least {least} are needed" + ("" if before else ": the first has nothing before it")
         )
     found: list[float | None] = [None] * len(ids)
@@ -216,6 +218,5 @@ def _require_length(command: str, model: Any, ids: list[int], least: int) -> Non
     context = model.config.context
     if len(ids) < least or (context is not None and len(ids) > context):
         most = "" if context is None else f" to {context} (the model's context)"
-        raise ValueError(
-            f"{command}: a text of {len(ids)} tokens, {least}{most or ' or more'} are needed"
-        )
+        given = counted(len(ids), "token")
+        raise ValueError(f"{command}: a text of {given}, {least}{most or ' or more'} are needed")

@@ -15,15 +15,19 @@ from minillm.generation.prompts import prompt_ids
 from minillm.generation.scoring import Score, score
 from minillm.tokenizers import Tokenizer
 
-PROMPT, GENERATED = 32, 64  # tokens by which decoding is timed
+PROMPT, GENERATED = 32, 64  # tokens by which decoding is timed, at least
+SECONDS = 1.0  # what takes less gives no speed that another could be compared with
 
 
 class Evaluation(NamedTuple):
-    """`score` of the text; tokens a second while it was read, and while the model wrote."""
+    """`score` of the text; tokens a second while it was read, and while the model wrote.
+
+    A speed is None where less than a second could be measured.
+    """
 
     score: Score
-    read_per_s: float
-    decoded_per_s: float
+    read_per_s: float | None
+    decoded_per_s: float | None
 
 
 class Comparison(NamedTuple):
@@ -45,33 +49,36 @@ def evaluate(
     context: int | None = None,
     stride: int | None = None,
     progress: Callable[[int], object] = lambda count: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Score a text, in the windows of `generation.scoring.score`, and time both uses of the model.
 
-    Decoding is the median time of a token in 64 that follow the first 32 of the text. ValueError as
-    for `score`.
+    Decoding is the median time of a token in 64, or what a second suffices for, that follow the
+    first 32 of the text. ValueError as for `score`.
     """
-    begin = time.perf_counter()
+    begin = clock()
     found = score(model, tokenizer, text, context=context, stride=stride, progress=progress)
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     window = min(len(found.ids), context or model.config.context)
-    read_per_s = found.windows * window / seconds
-    return Evaluation(found, read_per_s, _decoded_per_s(model, tokenizer, text))
+    read_per_s = found.windows * window / seconds if seconds >= SECONDS else None
+    return Evaluation(found, read_per_s, _decoded_per_s(model, tokenizer, text, clock))
 
 
-def _decoded_per_s(model: Any, tokenizer: Tokenizer, text: str) -> float:
+def _decoded_per_s(
+    model: Any, tokenizer: Tokenizer, text: str, clock: Callable[[], float]
+) -> float | None:
     before, ids = prompt_ids(tokenizer, text)
     room = max(1, model.config.context // 2)
     prompt = (before + ids)[: min(PROMPT, room)]
     greedy, generator = Sampler(temperature=0.0), new_generator(0)
     generated = generate_ids(model, prompt, greedy, generator)
     next(generated)  # reads the prompt
-    times = []
-    for _ in range(min(GENERATED, room)):
-        begin = time.perf_counter()
+    times: list[float] = []
+    while len(times) < room and (len(times) < GENERATED or sum(times) < SECONDS):
+        begin = clock()
         next(generated)
-        times.append(time.perf_counter() - begin)
-    return 1 / statistics.median(times)
+        times.append(clock() - begin)
+    return 1 / statistics.median(times) if sum(times) >= SECONDS else None
 
 
 def compare(before: Score, after: Score) -> Comparison:

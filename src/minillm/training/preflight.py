@@ -12,7 +12,7 @@ from typing import Any
 from minillm import data, kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.machine import available_memory
-from minillm.quantities import count, size
+from minillm.quantities import count, counted, size
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan, speed
 from minillm.training.interrupt import terminate_as_interrupt
@@ -57,10 +57,10 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     settings = plan.choose_model(settings, tokenizer, dataset)
     config = plan.config_of(settings, tokenizer)
     needed = plan.predicted_memory(settings, config)
+    parts = f"{counted(config.n_layer, 'layer')}, {counted(config.n_head, 'head')}"
     say(
-        f"model: GPT-2 with {count(config.parameter_count)} parameters ({settings.layers} layers, "
-        f"{settings.heads} heads, width {settings.width}, context {settings.context}), "
-        f"about {size(needed)} of memory"
+        f"model: GPT-2 with {count(config.parameter_count)} parameters ({parts}, width "
+        f"{settings.width}, context {settings.context}), about {size(needed)} of memory"
     )
     plan.require_memory(needed, available_memory())
     check_prompt(settings, tokenizer)

@@ -11,6 +11,7 @@ from minillm.generation.constraints.closing import UNREACHABLE, Closing, Spellin
 from minillm.generation.constraints.costs import NEVER, cheapest, shortest
 from minillm.generation.constraints.language import Characters, Literal, Node, nodes
 from minillm.generation.constraints.pieces import TokenPieces, Tree, pieces_of
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 
 MOST_BYTES = 64 << 20  # of masks that are kept for a tokenizer
@@ -138,9 +139,10 @@ class ConstraintState:
             needed, fewest = constraint.needed(constraint.number(self), self._first)
         complete = self.complete
         if not complete and fewest >= min(remaining, NOWHERE):
+            left = counted(remaining, "token")
             raise ValueError(
-                f"{constraint.kind}: {remaining} tokens for the rest of the text, at least "
-                f"{fewest + 1} are needed; raise max-tokens"
+                f"{constraint.kind}: {left} for the rest of the text, at least {fewest + 1} are "
+                "needed; raise max-tokens"
             )
         mask: numpy.ndarray = needed < min(remaining, NOWHERE)
         for end in self.ends:
