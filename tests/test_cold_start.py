@@ -1,12 +1,14 @@
 """A process imports and builds what its command needs, no more."""
 
 import importlib
+import os
 import subprocess
 import sys
 
 import pytest
 
-from minillm.cli.main import COMMANDS
+from minillm import kernels
+from minillm.cli.main import COMMANDS, NUMPY_POOLS
 from minillm.models import _FILES, FAMILIES
 
 
@@ -29,6 +31,33 @@ def command(*words: str) -> str:
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("generate", "--help")])
 def test_help_needs_no_numpy(words):
     assert "numpy" not in loaded(command(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "expected"),
+    [
+        ((), {"MINILLM_KERNELS": "off"}, "None"),
+        (("--threads", "3"), {"MINILLM_KERNELS": "off"}, "3"),
+        (("--threads=2",), {"MINILLM_KERNELS": "off"}, "2"),
+        (("--threads", "0"), {"MINILLM_KERNELS": "off"}, "None"),
+        ((), {}, "None" if kernels.cpu is None else "1"),
+        (("--threads=2",), {}, "2" if kernels.cpu is None else "1"),
+        (("--threads=2",), {"OPENBLAS_NUM_THREADS": "7"}, "7"),
+    ],
+)
+def test_numpy_has_one_thread_beside_the_extension_else_those_asked_for(words, given, expected):
+    code = command("generate", "missing", *words) + (
+        "\nimport os\nprint(os.environ.get('OPENBLAS_NUM_THREADS'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in NUMPY_POOLS}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "MINILLM_KERNELS": "auto"} | given,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.split() == [expected]
 
 
 def test_opening_a_llama_imports_no_other_family_and_no_training():

@@ -9,7 +9,7 @@ import small_gpt2
 import small_llama
 from minillm import kernels, no_grad
 from minillm.generation import Reader
-from minillm.generation.recording import Unplanned
+from minillm.generation.recording import Recorder, Unplanned
 from minillm.generation.token_step import TokenStep
 from minillm.models.folder import load_model
 from minillm.models.gguf_export import write_gguf
@@ -156,6 +156,21 @@ def test_weights_that_are_widened_and_changed_count(tmp_path, dtype):
     (fresh,) = Reader(model).read([(Reader(model).begin(), [1, 2, 3])])
     np.testing.assert_array_equal(after, fresh)
     assert np.abs(after - before).max() > 1e-3
+
+
+def test_reading_a_file_records_once(tmp_path, monkeypatch):
+    write_gguf(tmp_path / "a.gguf", build("llama, wide"), None, "q8_0")
+    recorded = []
+
+    def counting(model):
+        recorded.append(model)
+        return Recorder(model)
+
+    monkeypatch.setattr("minillm.generation.token_step.Recorder", counting)
+    reader = Reader(load_model(tmp_path / "a.gguf"))
+    for ids in ([1, 2, 3], [4]):
+        reader.read([(reader.begin(), ids)])
+    assert len(recorded) == 1
 
 
 def test_weights_that_change_in_place_count():

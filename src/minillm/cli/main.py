@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 
 from minillm.cli.parser import USAGE, Parser
 
@@ -40,14 +41,23 @@ NUMPY_POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def limit_numpy_threads(arguments: Sequence[str]) -> None:
-    """NumPy's own thread pool reads its size once, when it starts: before anything imports it."""
+    """NumPy's own thread pool reads its size once, when it starts: before anything imports it.
+
+    It gets the --threads; beside the extension, which computes, one: the others would only wait,
+    and awake at that.
+    """
+    count = "1" if _extension_serves() else ""
     for place, word in enumerate(arguments):
         name, _, value = word.partition("=")
-        if name == "--threads":
+        if name == "--threads" and not count:
             value = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
-            if value.isdecimal() and int(value) > 0:
-                for pool in NUMPY_POOLS:
-                    os.environ.setdefault(pool, value)
+            count = value if value.isdecimal() and int(value) > 0 else ""
+    for pool in NUMPY_POOLS if count else ():
+        os.environ.setdefault(pool, count)
+
+
+def _extension_serves() -> bool:
+    return os.environ.get("MINILLM_KERNELS") != "off" and find_spec("minillm._cpu") is not None
 
 
 def build_parser() -> Parser:
@@ -59,7 +69,7 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"minillm {__version__}")
-    commands = parser.add_subparsers(metavar="command", required=True)
+    commands = parser.add_subparsers(prog=parser.prog, metavar="command", required=True)
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.command = name

@@ -22,6 +22,8 @@ from minillm.tensor import Tensor, no_grad, of
 
 LookUp = Callable[[Array], Array]  # rows (n, width) of an embedding for ids (n)
 POSITION = 1  # of the token that is recorded
+NOTHING = numpy.zeros(1, numpy.float32)
+NOTHING.setflags(write=False)
 
 
 class Unplanned(Exception):
@@ -56,6 +58,7 @@ class Recorder:
         self.inputs: list[tuple[LookUp, bool]] = []  # embeddings; whether looked up by position
         self.widths: list[int] = []
         self._rotary = getattr(model, "rotary", None)
+        self._views: dict[str, tuple[tuple[int, ...], int, int]] = {}  # shape, place, width
         self._rows: dict[int, Row] = {}
         self._kept: list[Tensor] = []  # while ids of objects stand for them
         self._handlers: dict[str, Callable[..., Tensor]] = {
@@ -122,7 +125,8 @@ class Recorder:
 
     def _known(self, shape: Sequence[int], row: Row) -> Tensor:
         """A tensor of that shape, without numbers, that stands for a row."""
-        tensor = of(numpy.broadcast_to(numpy.float32(0), tuple(shape)))
+        strides = (0,) * len(shape)
+        tensor = of(numpy.ndarray(tuple(shape), numpy.float32, NOTHING, strides=strides))
         self._kept.append(tensor)
         self._rows[id(tensor)] = row
         return tensor
@@ -137,12 +141,14 @@ class Recorder:
 
     def _view(self, op: Op, x: Tensor, params: dict[str, Any]) -> Tensor:
         """A part of a row, in order, as it is found by doing the same with its numbers' places."""
-        row = self.row(x)
-        places, _ = op.forward(numpy, numpy.arange(row.width).reshape(x.shape), **params)
-        flat = places.reshape(-1)
-        if not flat.size or (flat != numpy.arange(flat[0], flat[0] + flat.size)).any():
-            raise Unplanned(f"{op.name} that moves features has no step")
-        return self._known(places.shape, Row(row.value, row.offset + int(flat[0]), flat.size))
+        row, asked = self.row(x), f"{op.name} {x.shape} {params}"
+        found = self._views.get(asked)
+        if found is None:
+            found = _part(op, row.width, x.shape, params)
+            if op.name != "getitem":  # sizes and axes, which each layer asks alike
+                self._views[asked] = found
+        shape, place, width = found
+        return self._known(shape, Row(row.value, row.offset + place, width))
 
     def _embedding(self, weight: Any, ids: Any) -> Tensor:
         return self._input(lambda ids: embedding.compute(weight.data, ids)[0], weight.shape[1], ids)
@@ -244,3 +250,14 @@ class Recorder:
         if self.row(a).width != self.row(b).width:
             raise Unplanned(f"{name} of rows of two widths has no step")
         return self._step(name, a.shape if a.ndim >= b.ndim else b.shape, (a, b))
+
+
+def _part(
+    op: Op, width: int, shape: tuple[int, ...], params: dict[str, Any]
+) -> tuple[tuple[int, ...], int, int]:
+    """The shape of what an operation that views a row gives, where in the row, and how wide."""
+    places, _ = op.forward(numpy, numpy.arange(width).reshape(shape), **params)
+    flat = places.reshape(-1)
+    if not flat.size or (flat != numpy.arange(flat[0], flat[0] + flat.size)).any():
+        raise Unplanned(f"{op.name} that moves features has no step")
+    return places.shape, int(flat[0]), flat.size

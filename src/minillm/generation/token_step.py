@@ -47,11 +47,11 @@ class TokenStep:
 
     def _record(self) -> None:
         record = Recorder(self._model)
-        self._blocks = [p for p in self._model.parameters() if type(p) is DeferredParameter]
         self._embeddings = record.inputs
         self.shapes: list[tuple[int, int, int]] = []  # of each layer's heads, keys and values
         self.classes = record.result.width
-        self._compile(record)
+        self._compile(record)  # which has the numbers of vectors read, and them no more deferred
+        self._blocks = [p for p in self._model.parameters() if type(p) is DeferredParameter]
 
     def _compile(self, record: Recorder) -> None:
         last_use, last_attention = {}, -1
