@@ -14,6 +14,7 @@ import small_transformer
 from minillm import kernels, no_grad
 from minillm.arrays import new_generator
 from minillm.generation import Engine, Options, Reader, Sampler, generate_ids
+from minillm.generation.encoder_decoder import generate_ids as padded_ids
 from minillm.tokenizers import CharTokenizer
 from small_runs import environment
 
@@ -181,6 +182,22 @@ def test_after_a_rewind_or_in_a_fork_a_text_has_the_same_bits(model):
     text.rewind(len(LONG))
     for other in (text, fork, fork.fork() if fork.rewind(len(LONG)) is None else None):
         assert all(map(np.array_equal, straight, tail(other)))
+
+
+@pytest.mark.parametrize("family", ["t5", "transformer"])
+def test_padding_around_a_source_changes_no_token(family):
+    """Decoders know no padding: a text has keys of its own, however long the others are."""
+    model, width = FAMILIES[family](), 9
+    right = [written(model, [source], {"temperature": 0})[0][0] for source in (SHORT, LONG)]
+    for before in (0, 1, width):  # padding in front, as far as there is room
+        ids, mask = np.full((2, width), 5), np.zeros((2, width), int)
+        for row, source in enumerate((SHORT, LONG)):
+            begin = min(before, width - len(source))
+            place = slice(begin, begin + len(source))
+            ids[row, place], mask[row, place] = source, 1
+        for use_cache in (True, False):
+            got = padded_ids(model, ids, mask=mask, max_tokens=TOKENS, use_cache=use_cache)
+            assert got == right
 
 
 def test_slid_is_the_model_itself(model):

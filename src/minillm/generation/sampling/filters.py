@@ -28,12 +28,12 @@ class Filter(Step):
         """Places (n,) that stay, ascending; at least 1, and none of those at -inf."""
         with numpy.errstate(over="ignore"):  # further apart than float64 reaches: probability 0
             if logits.min() > -math.inf:
-                return self.chosen(logits)
+                return self.chosen(logits) if self.active else numpy.arange(len(logits))
             places = numpy.flatnonzero(logits > -math.inf)
-            return places[self.chosen(logits[places])]
+            return places[self.chosen(logits[places])] if self.active else places
 
     def chosen(self, logits: numpy.ndarray) -> numpy.ndarray:
-        """The same for logits (n,) without -inf."""
+        """The same for logits (n,) without -inf, where it is active."""
         raise NotImplementedError
 
 
@@ -62,7 +62,7 @@ class TopK(Filter):
         return self.k != 0
 
     def chosen(self, logits: numpy.ndarray) -> numpy.ndarray:
-        return largest(logits, self.k or len(logits))
+        return largest(logits, self.k)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,6 @@ class TopP(Filter):
         return self.p < 1
 
     def chosen(self, logits: numpy.ndarray) -> numpy.ndarray:
-        if not self.active:
-            return numpy.arange(len(logits))
         behind = logits.max() - logits
         return first_mass(behind, _exp_of_minus(behind), self.p)
 
@@ -107,8 +105,6 @@ class MinP(Filter):
         return self.p > 0
 
     def chosen(self, logits: numpy.ndarray) -> numpy.ndarray:
-        if not self.active:
-            return numpy.arange(len(logits))
         return numpy.flatnonzero(logits - logits.max() >= math.log(self.p * ENOUGH))
 
 
@@ -130,8 +126,6 @@ class Typical(Filter):
         return self.p < 1
 
     def chosen(self, logits: numpy.ndarray) -> numpy.ndarray:
-        if not self.active:
-            return numpy.arange(len(logits))
         behind = numpy.minimum(logits.max() - logits, MOST)
         weights = _exp_of_minus(behind)
         expected = (weights * behind).sum() / weights.sum()  # no dot: its sum depends on threads
