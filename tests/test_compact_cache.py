@@ -143,7 +143,7 @@ def test_a_static_cache_has_its_room_from_the_beginning_and_no_more():
     for step in range(45):
         got, _ = cache.update(0, *keys(1, seed=step))
     assert cache.nbytes == before and got.shape[2] == 50
-    with pytest.raises(ValueError, match="cache: 51 positions, it has room for 50"):
+    with pytest.raises(ValueError, match="cache: 51 positions, at most 50 are possible"):
         cache.update(0, *keys(1))
 
 

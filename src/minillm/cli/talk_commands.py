@@ -71,7 +71,7 @@ def undo(talk: Talk, rest: str) -> None:
 def save(talk: Talk, rest: str) -> None:
     """write the conversation to a new file, as JSON"""
     if not rest:
-        raise ValueError("/save: the name of a file is needed")
+        raise ValueError("/save: no name given, that of a file is needed")
     if Path(rest).exists() and rest != talk.file:
         raise ValueError(f"/save: {rest} is there already, another name is needed")
     text = json.dumps(talk.conversation.to_list(), ensure_ascii=False, indent=1)
@@ -83,7 +83,7 @@ def save(talk: Talk, rest: str) -> None:
 def load(talk: Talk, rest: str) -> None:
     """go on with a conversation that was saved"""
     if not rest:
-        raise ValueError("/load: the name of a file is needed")
+        raise ValueError("/load: no name given, that of a file is needed")
     talk.conversation.replace(from_json(read_file("/load", rest)))
     talk.file = rest
     waits = "; the last one waits for its answer: /retry" if talk.conversation.waits else ""

@@ -52,7 +52,7 @@ class Cache:
         capacity = max(end, 32 if old is None else 2 * old.shape[2])
         if self.capacity is not None:
             if end > self.capacity:
-                raise ValueError(f"cache: {end} positions, it has room for {self.capacity}")
+                raise ValueError(f"cache: {end} positions, at most {self.capacity} are possible")
             capacity = self.capacity
         batch, heads, _, width = new.shape
         buffer = xp_of(new).empty((batch, heads, capacity, width), new.dtype)

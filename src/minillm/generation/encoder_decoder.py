@@ -62,13 +62,13 @@ def _sources(ids: numpy.ndarray, mask: Any) -> list[list[int]]:
         return ids.tolist()
     seen = numpy.asarray(mask) == 1
     if seen.shape != ids.shape:
-        raise ValueError(f"generate: mask of shape {seen.shape} for ids {ids.shape}")
+        raise ValueError(f"generate: mask of shape {seen.shape}, {ids.shape} as the ids is needed")
     sources = []
     for row, kept in zip(ids, seen):
         places = numpy.flatnonzero(kept)
         if len(places) and places[-1] - places[0] >= len(places):
             raise ValueError(
-                "generate: the mask hides tokens inside a source, padding is around it"
+                "generate: the mask hides tokens inside a source, padding around it is needed"
             )
         sources.append(row[places].tolist())
     return sources

@@ -41,9 +41,9 @@ class Parser:
             self._skip(_SPACE_AND_LINES)
         for name, line in self._used.items():
             if name not in self.lines:
-                raise ValueError(f"grammar: line {line}: rule {name} is not defined")
+                raise ValueError(f"grammar: line {line}: rule {name} is not defined, it is needed")
         if ROOT not in self.lines:
-            raise ValueError(f"grammar: no rule is named {ROOT}, where the text begins")
+            raise ValueError(f"grammar: no rule is named {ROOT}, it is needed to begin with")
         return self._rules[ROOT]
 
     def _rule(self) -> None:
