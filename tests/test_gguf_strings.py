@@ -40,6 +40,20 @@ def test_short_strings_are_split_wherever_they_lie(strings, before, after):
     assert short_strings(data, len(before), len(strings)) == (strings, end)
 
 
+@given(st.lists(SIMPLE, min_size=1), st.data())
+def test_each_is_made_when_it_is_asked_for(strings, data):
+    array = written(strings)
+    found, _ = short_strings(mapped(array), 0, len(strings))
+    assert len(found) == len(strings) and list(found) == found.tolist() == strings
+    place = data.draw(st.integers(-len(strings), len(strings) - 1))
+    assert found[place] == strings[place]
+    part = slice(*data.draw(st.tuples(*[st.none() | st.integers(-9, 9)] * 2)))
+    assert found[part] == strings[part]
+    with pytest.raises(IndexError):
+        found[len(strings)]
+    assert repr(found) == repr(strings) and found != [*strings, "more"]
+
+
 @settings(max_examples=200)
 @given(st.lists(ANY | SIMPLE, min_size=1))
 def test_any_strings_are_read_from_a_file(tmp_path_factory, strings):

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from minillm.tokenizers import BPETokenizer, from_gguf
+from minillm.formats.gguf_strings import Strings
+from minillm.tokenizers import BPETokenizer, from_gguf, resolved_merges
 from minillm.tokenizers.byte_alphabet import ALPHABET
+from minillm.tokenizers.resolved_merges import ResolvedMerges, resolved
 from minillm.tokenizers.split_patterns import STEPS_BY_NAME
 from vectors import vectors
 
@@ -182,6 +186,73 @@ def test_what_is_damaged_or_unknown_is_named(change, message):
     with pytest.raises(ValueError, match=message) as caught:
         from_gguf(gpt2() | change, "python")
     assert "\n" not in str(caught.value)
+
+
+def packed(strings):
+    return Strings(np.frombuffer("".join("\0" + s for s in strings).encode(), np.uint8))
+
+
+def as_read(metadata):
+    """The metadata with its strings as a file gives them."""
+    return {
+        key: packed(value) if isinstance(value, list) and all(map(str, value)) else value
+        for key, value in metadata.items()
+    }
+
+
+def outcome(metadata):
+    try:
+        tokenizer = from_gguf(metadata, "python")
+    except ValueError as error:
+        return str(error)
+    texts = ["hello hell 123 é", "he llo wworld", "'S \x04"]
+    return tokenizer.to_dict(), [tokenizer.encode(text) for text in texts], tokenizer.fingerprint
+
+
+TOKENS = gpt2()["tokenizer.ggml.tokens"]
+PART = st.sampled_from([*TOKENS[-20:], "h", "e", "l", "q", "hé", "", " "])
+MERGE = st.sampled_from(MERGES) | st.tuples(PART, PART).map(" ".join) | PART
+
+
+@pytest.mark.parametrize("factor", [resolved_merges.FACTOR, 1])  # with 1 all anagrams are alike
+@given(st.lists(MERGE.filter(bool), min_size=1, max_size=12), st.sampled_from(["gpt-2", "smollm"]))
+def test_strings_as_they_lie_give_what_lists_give(factor, merges, pre):
+    metadata = gpt2(pre, **{"ggml.merges": merges})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resolved_merges, "FACTOR", factor)
+        assert outcome(as_read(metadata)) == outcome(metadata)
+
+
+@given(st.lists(st.text("abé", min_size=1, max_size=4), min_size=3, unique=True), st.data())
+def test_merges_are_resolved_exactly_where_they_fit(tokens, data):
+    pairs = [(a, b) for a in tokens for b in tokens if a + b in tokens]
+    some = st.lists(st.sampled_from(pairs), unique=True) if pairs else st.just([])
+    merges = data.draw(some) or [(tokens[0], tokens[1])]
+    ids, joined = {token: id for id, token in enumerate(tokens)}, [f"{a} {b}" for a, b in merges]
+    found = resolved(packed(tokens), packed(joined))
+    if not set(merges) <= set(pairs):
+        assert found is None
+        return
+    assert list(found) == joined and found[-1] == joined[-1]
+    right = {(ids[a], ids[b]): (rank, ids[a + b]) for rank, (a, b) in enumerate(merges)}
+    for left in range(len(tokens)):
+        for after in range(len(tokens)):
+            assert found.entry(left, after) == right.get((left, after))
+    assert resolved(packed(tokens), packed([*joined, joined[0]])) is None
+
+
+def test_control_tokens_are_never_made_by_merges():
+    metadata = gpt2("smollm")
+    metadata["tokenizer.ggml.token_type"][metadata["tokenizer.ggml.tokens"].index("hell")] = CONTROL
+    (document, ids, _), expected = outcome(as_read(metadata)), outcome(metadata)
+    assert (document, ids) == expected[:2]
+    assert names(from_gguf(as_read(metadata), "python"), "hello") == ["he", "ll", "o"]
+
+
+def test_the_merges_of_a_file_stay_as_they_lie():
+    tokenizer = from_gguf(as_read(gpt2("smollm")), "python")
+    assert isinstance(tokenizer._document["model"]["merges"], ResolvedMerges)
+    assert tokenizer.to_dict()["model"]["merges"] == MERGES
 
 
 def test_every_name_opens():

@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy
@@ -46,7 +47,7 @@ Metadata = dict[str, Any]
 def read(path: str | os.PathLike[str]) -> tuple[Metadata, dict[str, Deferred]]:
     """Metadata and tensors by name; the file stays mapped and a tensor is decoded when asked for.
 
-    Metadata are int, float, bool, str, lists of str, NumPy arrays of numbers, or lists of such.
+    Metadata are int, float, bool, str, sequences of str, NumPy arrays of numbers, or lists of such.
     Shapes are given outermost dimension first. ValueError in one line for a file that is damaged,
     truncated, of another version, or that holds a tensor type this file does not know.
     """
@@ -153,7 +154,7 @@ class _Reader:
         self.check_count(count, 12, f"arrays in metadata {key!r}")
         return [self.array(key, depth + 1) for _ in range(count)]
 
-    def strings(self, key: str, count: int) -> list[str]:
+    def strings(self, key: str, count: int) -> Sequence[str]:
         """Vocabularies have 100 000 and more: one pass, without a call for each."""
         self.check_count(count, 8, f"strings in metadata {key!r}")
         short = short_strings(self.data, self.at, count)

@@ -1,4 +1,4 @@
-"""Arrays of strings in GGUF files, tens of thousands in a vocabulary, split in a few passes.
+"""Arrays of strings in GGUF files, tens of thousands in a vocabulary, read in a few passes.
 
 Each string stands behind its length in eight bytes. Where all are short and none holds a NUL, the
 zeros of the array are the upper seven bytes of the lengths, seven for each string.
@@ -7,6 +7,9 @@ zeros of the array are the upper seven bytes of the lengths, seven for each stri
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy
 
@@ -16,7 +19,47 @@ ZEROS = 7  # in the length of a string of 1 to 255 bytes
 USUAL, MOST = 24, 263  # bytes of a string with its length
 
 
-def short_strings(data: mmap.mmap, at: int, count: int) -> tuple[list[str], int] | None:
+class Strings(Sequence[str]):
+    """Strings in UTF-8 one after the other, each made when it is asked for; equal to a list.
+
+    `packed` (n,) uint8 are their bytes, a NUL before each, and no other.
+    """
+
+    def __init__(self, packed: Array) -> None:
+        self.packed = packed
+
+    @cached_property
+    def starts(self) -> Array:
+        """Where each string begins in `packed`, and one more begins that is not there."""
+        return numpy.append(numpy.flatnonzero(self.packed == 0) + 1, len(self.packed) + 1)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return [self[place] for place in range(*key.indices(len(self)))]
+        place = range(len(self))[key]
+        return bytes(self.packed[self.starts[place] : self.starts[place + 1] - 1]).decode("utf-8")
+
+    def tolist(self) -> list[str]:
+        return bytes(self.packed).decode("utf-8").split("\0")[1:]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, list | Strings):
+            return NotImplemented
+        return self.tolist() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self.tolist())
+
+
+def short_strings(data: mmap.mmap, at: int, count: int) -> tuple[Strings, int] | None:
     """`count` strings from `at` on, and where they end; None unless all are short, whole and UTF-8.
 
     Short are 1 to 255 bytes without NUL. Each length must lead to the next, as if they were read
@@ -35,7 +78,7 @@ def short_strings(data: mmap.mmap, at: int, count: int) -> tuple[list[str], int]
                 return None
             end = int(ends[-1])
             if end <= region.size:
-                found = _split(region[:end].copy(), headers, zeros)
+                found = _packed(region[:end].copy(), headers, zeros)
                 return (found, at + end) if found is not None and len(found) == count else None
         if window >= left:
             return None
@@ -43,12 +86,14 @@ def short_strings(data: mmap.mmap, at: int, count: int) -> tuple[list[str], int]
     return None
 
 
-def _split(region: Array, headers: Array, zeros: Array) -> list[str] | None:
+def _packed(region: Array, headers: Array, zeros: Array) -> Strings | None:
     """The strings of `region`, which is overwritten: a NUL before each is what is left of it."""
     kept = numpy.ones(region.size, bool)
     kept[zeros] = False
     region[headers] = 0
+    packed = region[kept]
     try:
-        return region[kept].tobytes()[1:].decode("utf-8").split("\0")
+        bytes(packed).decode("utf-8")  # no character reaches across a NUL
     except UnicodeDecodeError:
         return None
+    return Strings(packed)

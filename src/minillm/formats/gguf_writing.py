@@ -16,9 +16,11 @@ from minillm.formats.block_encoding import ENCODERS, encode
 from minillm.formats.deferred import Deferred
 from minillm.formats.files import atomic_write
 from minillm.formats.gguf import ALIGNMENT, ARRAY, BOOL, DEFAULT_ALIGNMENT, MAGIC, NUMBERS, STRING
+from minillm.formats.gguf_strings import Strings
 
 TYPE_OF = {numpy.dtype(dtype): kind for kind, dtype in NUMBERS.items()}
 UINT32, INT32, FLOAT32, UINT64, INT64 = 4, 5, 6, 10, 11
+ARRAYS = (list, tuple, numpy.ndarray, Strings)
 
 
 def write(
@@ -90,7 +92,7 @@ def _typed(key: str, value: Any) -> bytes:
     """A value of metadata, its type before it."""
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _string(value)
-    if isinstance(value, list | tuple | numpy.ndarray):
+    if isinstance(value, ARRAYS):
         return struct.pack("<I", ARRAY) + _array(key, value)
     number = _number(key, value)
     return struct.pack("<I", TYPE_OF[number.dtype]) + number.tobytes()
@@ -121,7 +123,7 @@ def _array(key: str, values: Any) -> bytes:
     head = struct.pack("<Q", len(values))
     if all(isinstance(value, str) for value in values):
         return struct.pack("<I", STRING) + head + b"".join(map(_string, values))
-    if all(isinstance(value, list | tuple | numpy.ndarray) for value in values):
+    if all(isinstance(value, ARRAYS) for value in values):
         return struct.pack("<I", ARRAY) + head + b"".join(_array(key, value) for value in values)
     kinds = {type(value) for value in values}
     kind = {bool: BOOL, int: INT32, float: FLOAT32}.get(kinds.pop()) if len(kinds) == 1 else None

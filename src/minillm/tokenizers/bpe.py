@@ -14,6 +14,7 @@ from .byte_alphabet import ALPHABET, BYTE_ORDER, unspell
 from .byte_merging import ByteMerger
 from .merging import Merge, PairTable, check_merges, pairs, spaced
 from .piece_cache import PieceCache
+from .resolved_merges import ResolvedMerges
 from .splitting import settled, split, windows
 from .tokenizer import END_OF_TEXT, Tokenizer, check_text, default_eos, id_dtype
 from .tokenizer_json import Document, bpe_document, byte_level, check_special_tokens
@@ -46,7 +47,8 @@ class BPETokenizer(Tokenizer):
         ordinary = [token for token in self._tokens if token not in special_tokens]
         if not {*"".join(ordinary)} <= {*ALPHABET}:
             list(map(unspell, ordinary))  # says which
-        self._merges = spaced(merges) or list(merges)
+        known = isinstance(merges, ResolvedMerges)
+        self._merges = merges if known else spaced(merges) or list(merges)
         check_merges(self._ids, self._merges)
         missing = [byte for byte in range(256) if ALPHABET[byte] not in self._ids]
         if missing:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..formats.gguf_strings import Strings
 from .added_tokens import AddedToken
 from .char import CharTokenizer
 from .description import ROLES, Description
@@ -24,6 +25,7 @@ from .loading import from_document
 from .merging import spaced
 from .post_processors import Template, around
 from .reading import Document, short
+from .resolved_merges import resolved
 from .sentencepiece import SentencePieceTokenizer
 from .sentencepiece_model import BPE, UNIGRAM, PieceModel
 from .split_patterns import BEGIN_NAMES, NFC_NAMES, STEPS_BY_NAME, WHOLE_TOKEN_NAMES
@@ -58,6 +60,8 @@ def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
 
 def _strings(metadata: Metadata, part: str) -> list[str]:
     values = metadata.get(f"tokenizer.ggml.{part}")
+    if isinstance(values, Strings):
+        return values.tolist()
     if not isinstance(values, list) or not set(map(type, values)) <= {str}:
         raise ValueError(f"tokenizer.ggml.{part} is missing or no list of strings, it is needed")
     return values
@@ -246,8 +250,13 @@ def _ids(tokens: Sequence[str]) -> dict[str, int]:
     return ids
 
 
-def _merges(metadata: Metadata) -> list[str]:
+def _merges(metadata: Metadata) -> Sequence[str]:
     """Merges, each two tokens with a space between."""
+    tokens, stored = (metadata.get(f"tokenizer.ggml.{part}") for part in ("tokens", "merges"))
+    if isinstance(tokens, Strings) and isinstance(stored, Strings):
+        known = resolved(tokens, stored)
+        if known is not None:
+            return known
     merges = _strings(metadata, "merges")
     found = spaced(merges) if merges else merges
     if found is None:

@@ -8,6 +8,8 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise, repeat
 from typing import Any
 
+from .resolved_merges import ResolvedMerges
+
 Pair = tuple[int, int]
 Merge = str | Sequence[str]  # two tokens with a space between, or in a list
 
@@ -54,6 +56,10 @@ class PairTable(dict[Pair, int | None]):
         """
         super().__init__()
         self._names, self._ids, self._hidden = names, ids, frozenset(hidden)
+        self._resolved = merges if isinstance(merges, ResolvedMerges) else None
+        if self._resolved is not None:
+            self._hidden_ids = {ids[token] for token in self._hidden if token in ids}
+            return
         self._spaced = isinstance(merges, Spaced)
         self._ranks: Mapping[Any, int] = (
             merges.ranks
@@ -62,16 +68,26 @@ class PairTable(dict[Pair, int | None]):
         )
 
     def __missing__(self, pair: Pair) -> int | None:
-        left, right = self._names[pair[0]], self._names[pair[1]]
-        rank = self._ranks.get(f"{left} {right}" if self._spaced else (left, right))
-        entry = None
-        tokens = {left, right, left + right}
-        if rank is not None and tokens <= self._ids.keys() and self._hidden.isdisjoint(tokens):
-            entry = merge_entry(rank, self._ids[left + right])
+        entry = self._by_name(*pair) if self._resolved is None else self._by_id(*pair)
         if len(self) >= _MOST:
             self.clear()
         self[pair] = entry
         return entry
+
+    def _by_name(self, left_id: int, right_id: int) -> int | None:
+        left, right = self._names[left_id], self._names[right_id]
+        rank = self._ranks.get(f"{left} {right}" if self._spaced else (left, right))
+        tokens = {left, right, left + right}
+        if rank is None or not tokens <= self._ids.keys() or not self._hidden.isdisjoint(tokens):
+            return None
+        return merge_entry(rank, self._ids[left + right])
+
+    def _by_id(self, left: int, right: int) -> int | None:
+        assert self._resolved is not None
+        found = self._resolved.entry(left, right)
+        if found is None or not self._hidden_ids.isdisjoint((left, right, found[1])):
+            return None
+        return merge_entry(*found)
 
 
 def pairs(merges: Iterable[Merge]) -> list[tuple[str, str]]:
@@ -108,6 +124,8 @@ def check_merges(ids: Mapping[str, int], merges: Sequence[Merge]) -> None:
 
 def fit(ids: Mapping[str, int], merges: Sequence[Merge]) -> bool:
     """Whether all is well, in passes over all merges at once."""
+    if isinstance(merges, ResolvedMerges):
+        return len(ids) == merges.vocab_size
     if isinstance(merges, Spaced):
         text, distinct = "\n".join(merges), len(merges.ranks)
         parts, made = text.replace(" ", "\n").split("\n"), text.replace(" ", "").split("\n")

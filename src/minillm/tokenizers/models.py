@@ -18,6 +18,7 @@ from .reading import (
     settings,
     short,
 )
+from .resolved_merges import ResolvedMerges
 from .unigram import byte_tokens
 
 KINDS = {"BPE": "bpe", "WordPiece": "wordpiece", "Unigram": "unigram"}
@@ -60,6 +61,8 @@ def vocabulary(model: Document) -> dict[str, int]:
 
 def merges_of(model: Document) -> Sequence[Merge]:
     """Merges as they are written, in the older form "a b" or the newer ["a", "b"]."""
+    if isinstance(model.get("merges"), ResolvedMerges):
+        return model["merges"]
     entries = a_list(model.get("merges"), "model.merges")
     found = spaced(entries)
     if found is not None:
@@ -73,6 +76,14 @@ def merges_of(model: Document) -> Sequence[Merge]:
         pass
     rank = next(rank for rank, entry in enumerate(entries) if not _is_pair(entry))
     raise ValueError(f"model.merges has {short(entries[rank])} at {rank}, two tokens are needed")
+
+
+def with_lists(document: Document) -> Document:
+    """The document of a tokenizer as JSON can hold it."""
+    model = document["model"]
+    if not isinstance(model.get("merges"), ResolvedMerges):
+        return document
+    return document | {"model": model | {"merges": list(model["merges"])}}
 
 
 def _is_pair(entry: Any) -> bool:

@@ -72,7 +72,7 @@ class PipelineTokenizer(Tokenizer):
         self._document = {"version": "1.0", **document, **parts}
         dtype = id_dtype(self.vocab_size)
         self._provider: Library | _Reference = (
-            Library(self._document, dtype) if backend == "tokenizers" else self._reference
+            Library(self.to_dict(), dtype) if backend == "tokenizers" else self._reference
         )
 
     def encode_array(self, text: str) -> np.ndarray:
@@ -84,7 +84,7 @@ class PipelineTokenizer(Tokenizer):
         return gap.end() if gap else 0
 
     def to_dict(self) -> Document:
-        return self._document
+        return models.with_lists(self._document)
 
     def _encode_with_specials(self, text: str) -> list[int]:
         check_text("encode", text)
