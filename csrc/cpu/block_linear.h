@@ -19,6 +19,7 @@ struct BlockProduct {
 constexpr int64_t many_rows = 32;
 
 void multiply_many_rows(const BlockProduct& p);
+void multiply_by_tiles(const BlockProduct& p);  // of blocks or 16-bit floats, where there are tiles
 
 template <class T>
 struct Type {
@@ -51,6 +52,24 @@ INLINE void with_kind(int kind, const F& f) {
             return f(Type<Q6_K>{});
         case 30:
             return f(Type<BF16>{});
+    }
+}
+
+// Calls f(unit, numbers, d, m) for `count` units of a line; large blocks whole.
+template <class Kind, class F>
+INLINE void over_units(const uint8_t* line, int64_t first, int64_t count, const F& f) {
+    for (int64_t b = first / Kind::units; b < (first + count) / Kind::units; b++) {
+        const uint8_t* at = line + b * Kind::bytes;
+        if constexpr (Kind::units == 1) {
+            f(b, Kind::numbers(at), half_at(at), Kind::offsets ? half_at(at + 2) : 0);
+        } else {
+            const Kind block(at);
+            for (int u = 0; u < 8; u++) {
+                float m = 0;
+                if constexpr (Kind::offsets) m = block.m[u];
+                f(8 * b + u, block.numbers(u), block.d[u], m);
+            }
+        }
     }
 }
 

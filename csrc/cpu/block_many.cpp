@@ -5,6 +5,7 @@
 // all where that product is to round to bfloat16.
 #include "../parallel.h"
 #include "../precision.h"
+#include "amx.h"
 #include "block_linear.h"
 #include "gemm.h"
 #include "rounded.h"
@@ -19,24 +20,6 @@ constexpr int64_t panels_together = 2;  // of a task
 constexpr int64_t rows_together = 64;   // that meet all panels of a task while they are near
 constexpr int tile_rows = 4;
 
-// Calls f(unit, numbers, d, m) for the units of a line.
-template <class Kind, class F>
-INLINE void over_units(const uint8_t* line, int64_t k, const F& f) {
-    for (int64_t b = 0; b < k / (unit * Kind::units); b++) {
-        const uint8_t* at = line + b * Kind::bytes;
-        if constexpr (Kind::units == 1) {
-            f(b, Kind::numbers(at), half_at(at), Kind::offsets ? half_at(at + 2) : 0);
-        } else {
-            const Kind block(at);
-            for (int u = 0; u < 8; u++) {
-                float m = 0;
-                if constexpr (Kind::offsets) m = block.m[u];
-                f(8 * b + u, block.numbers(u), block.d[u], m);
-            }
-        }
-    }
-}
-
 template <class Kind>
 void widen_line(const uint8_t* line, int64_t k, float* out) {
     if constexpr (Kind::units == 0) {
@@ -44,7 +27,7 @@ void widen_line(const uint8_t* line, int64_t k, float* out) {
             store(out + j, some<Kind>(line + j * Kind::bytes, lanes), lanes);
         });
     } else {
-        over_units<Kind>(line, k, [&](int64_t u, const Unit& weight, float d, float m) {
+        over_units<Kind>(line, 0, k / unit, [&](int64_t u, const Unit& weight, float d, float m) {
             int16_t numbers[unit];
             memcpy(numbers, &weight, sizeof numbers);
             for (int i = 0; i < unit; i++)
@@ -92,7 +75,7 @@ void pack(const BlockProduct& p, int64_t first, const Panel& panel) {
     if (lines < P) memset(panel.data, 0, sizeof(float) * Panel::size * (p.k / unit));
     for (int64_t i = 0; i < lines; i++) {
         const uint8_t* line = p.blocks + (first + i) * line_bytes<Kind>(p.k);
-        over_units<Kind>(line, p.k, [&](int64_t u, const Unit& weight, float d, float m) {
+        over_units<Kind>(line, 0, p.k / unit, [&](int64_t u, const Unit& weight, float d, float m) {
             int32_t pairs[unit / 2];
             memcpy(pairs, &weight, sizeof pairs);
             auto* to = reinterpret_cast<int32_t*>(panel.numbers_of(u)) + i;
@@ -193,6 +176,9 @@ void multiply_rounded(const BlockProduct& p) {
 }  // namespace
 
 void multiply_many_rows(const BlockProduct& p) {
+#if MINILLM_AMX
+    if (p.kind != 0) return multiply_by_tiles(p);
+#endif
     with_kind(p.kind, [&](auto type) {
         using Kind = typename decltype(type)::type;
         if constexpr (Kind::units > 0) {
