@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.formats.gguf_strings import Strings
-from minillm.tokenizers import BPETokenizer, from_gguf, resolved_merges
+from minillm.tokenizers import BPETokenizer, from_gguf, packed_vocabulary
 from minillm.tokenizers.byte_alphabet import ALPHABET
+from minillm.tokenizers.packed_vocabulary import PackedVocabulary
 from minillm.tokenizers.resolved_merges import ResolvedMerges, resolved
 from minillm.tokenizers.split_patterns import STEPS_BY_NAME
 from vectors import vectors
@@ -189,7 +190,7 @@ def test_what_is_damaged_or_unknown_is_named(change, message):
 
 
 def packed(strings):
-    return Strings(np.frombuffer("".join("\0" + s for s in strings).encode(), np.uint8))
+    return Strings("".join("\0" + string for string in strings).encode())
 
 
 def as_read(metadata):
@@ -214,12 +215,12 @@ PART = st.sampled_from([*TOKENS[-20:], "h", "e", "l", "q", "hé", "", " "])
 MERGE = st.sampled_from(MERGES) | st.tuples(PART, PART).map(" ".join) | PART
 
 
-@pytest.mark.parametrize("factor", [resolved_merges.FACTOR, 1])  # with 1 all anagrams are alike
+@pytest.mark.parametrize("factor", [packed_vocabulary.FACTOR, 1])  # with 1 all anagrams are alike
 @given(st.lists(MERGE.filter(bool), min_size=1, max_size=12), st.sampled_from(["gpt-2", "smollm"]))
 def test_strings_as_they_lie_give_what_lists_give(factor, merges, pre):
     metadata = gpt2(pre, **{"ggml.merges": merges})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resolved_merges, "FACTOR", factor)
+        patch.setattr(packed_vocabulary, "FACTOR", factor)
         assert outcome(as_read(metadata)) == outcome(metadata)
 
 
@@ -233,6 +234,10 @@ def test_merges_are_resolved_exactly_where_they_fit(tokens, data):
     if not set(merges) <= set(pairs):
         assert found is None
         return
+    vocabulary, found = found
+    assert dict(vocabulary) == vocabulary.as_dict() == ids
+    assert vocabulary.longest == max(map(len, tokens))
+    assert "z" not in vocabulary and "\ud800" not in vocabulary and "" not in vocabulary
     assert list(found) == joined and found[-1] == joined[-1]
     right = {(ids[a], ids[b]): (rank, ids[a + b]) for rank, (a, b) in enumerate(merges)}
     for left in range(len(tokens)):
@@ -249,10 +254,13 @@ def test_control_tokens_are_never_made_by_merges():
     assert names(from_gguf(as_read(metadata), "python"), "hello") == ["he", "ll", "o"]
 
 
-def test_the_merges_of_a_file_stay_as_they_lie():
+def test_the_vocabulary_of_a_file_stays_as_it_lies():
     tokenizer = from_gguf(as_read(gpt2("smollm")), "python")
-    assert isinstance(tokenizer._document["model"]["merges"], ResolvedMerges)
+    model = tokenizer._document["model"]
+    assert isinstance(model["merges"], ResolvedMerges)
+    assert isinstance(model["vocab"], PackedVocabulary) and tokenizer._ids is model["vocab"]
     assert tokenizer.to_dict()["model"]["merges"] == MERGES
+    assert tokenizer.to_dict()["model"]["vocab"] == {token: id for id, token in enumerate(TOKENS)}
 
 
 def test_every_name_opens():

@@ -22,28 +22,37 @@ USUAL, MOST = 24, 263  # bytes of a string with its length
 class Strings(Sequence[str]):
     """Strings in UTF-8 one after the other, each made when it is asked for; equal to a list.
 
-    `packed` (n,) uint8 are their bytes, a NUL before each, and no other.
+    `data` are their bytes, a NUL before each, and no other.
     """
 
-    def __init__(self, packed: Array) -> None:
-        self.packed = packed
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @property
+    def packed(self) -> Array:
+        """The bytes as an array (n,) uint8."""
+        return numpy.frombuffer(self.data, numpy.uint8)
 
     @cached_property
     def starts(self) -> Array:
-        """Where each string begins in `packed`, and one more begins that is not there."""
-        return numpy.append(numpy.flatnonzero(self.packed == 0) + 1, len(self.packed) + 1)
+        """Where each string begins in `data`, and one more begins that is not there: int64."""
+        return numpy.append(numpy.flatnonzero(self.packed == 0) + 1, len(self.data) + 1)
+
+    @cached_property
+    def _places(self) -> memoryview:
+        return self.starts.data  # whose elements are Python's integers
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self._places) - 1
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
             return [self[place] for place in range(*key.indices(len(self)))]
         place = range(len(self))[key]
-        return bytes(self.packed[self.starts[place] : self.starts[place + 1] - 1]).decode("utf-8")
+        return self.data[self._places[place] : self._places[place + 1] - 1].decode("utf-8")
 
     def tolist(self) -> list[str]:
-        return bytes(self.packed).decode("utf-8").split("\0")[1:]
+        return self.data.decode("utf-8").split("\0")[1:]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tolist())
@@ -91,9 +100,9 @@ def _packed(region: Array, headers: Array, zeros: Array) -> Strings | None:
     kept = numpy.ones(region.size, bool)
     kept[zeros] = False
     region[headers] = 0
-    packed = region[kept]
+    data = region[kept].tobytes()
     try:
-        bytes(packed).decode("utf-8")  # no character reaches across a NUL
+        data.decode("utf-8")  # no character reaches across a NUL
     except UnicodeDecodeError:
         return None
-    return Strings(packed)
+    return Strings(data)

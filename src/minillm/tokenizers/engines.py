@@ -10,6 +10,7 @@ from .byte_merging import ByteMerger
 from .character_merging import CharacterMerger, words
 from .merging import PairTable
 from .models import WORD_PIECE_DEFAULTS, kind_of, merges_of, vocabulary
+from .packed_vocabulary import PackedVocabulary
 from .reading import Document
 from .unigram import Unigram, byte_tokens
 from .vocabulary import Pieces
@@ -47,7 +48,7 @@ def _without(ids: Mapping[str, int], specials: Collection[str]) -> dict[str, int
     return {token: id for token, id in ids.items() if token not in specials}
 
 
-def _word_piece(model: Document, ids: dict[str, int]) -> Engine:
+def _word_piece(model: Document, ids: Mapping[str, int]) -> Engine:
     chosen = WORD_PIECE_DEFAULTS | model
     return Engine(
         WordPiece(
@@ -63,14 +64,17 @@ def _on_bytes(model: Document, tokens: Sequence[str], specials: Collection[str])
     ids = vocabulary(model)
     table = PairTable(tokens, ids, merges_of(model), specials)
     pieces = Pieces(lambda id: unspell(tokens[id]))
-    longest = max(map(len, ids), default=0)
+    if isinstance(ids, PackedVocabulary):
+        longest = ids.longest
+    else:
+        longest = max(map(len, ids), default=0)
     byte_ids = [None if byte in specials else ids.get(byte) for byte in ALPHABET]
     whole = _without(ids, specials) if model.get("ignore_merges") else None
     merger = ByteMerger(pieces, longest, byte_ids, table, whole)
     return Engine(lambda piece: merger.blocks(piece.encode("utf-8")))
 
 
-def _on_characters(model: Document, ids: dict[str, int], table: PairTable) -> Engine:
+def _on_characters(model: Document, ids: Mapping[str, int], table: PairTable) -> Engine:
     unknown = vocabulary(model)[model["unk_token"]] if model.get("unk_token") else None
     merger = CharacterMerger(
         ids,

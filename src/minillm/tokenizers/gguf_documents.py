@@ -58,17 +58,17 @@ def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
         raise ValueError(f"from_gguf: {error}") from None
 
 
-def _strings(metadata: Metadata, part: str) -> list[str]:
+def _strings(metadata: Metadata, part: str) -> Sequence[str]:
     values = metadata.get(f"tokenizer.ggml.{part}")
     if isinstance(values, Strings):
-        return values.tolist()
+        return values
     if not isinstance(values, list) or not set(map(type, values)) <= {str}:
         raise ValueError(f"tokenizer.ggml.{part} is missing or no list of strings, it is needed")
     return values
 
 
 def _gpt2(
-    metadata: Metadata, tokens: list[str], types: list[int], backend: str | None
+    metadata: Metadata, tokens: Sequence[str], types: list[int], backend: str | None
 ) -> Tokenizer:
     name = metadata.get("tokenizer.ggml.pre", "default")
     if name not in STEPS_BY_NAME:
@@ -78,6 +78,7 @@ def _gpt2(
         )
     steps = STEPS_BY_NAME[name]
     nfc = metadata.get("tokenizer.ggml.normalizer.nfc", name in NFC_NAMES)
+    vocab, merges = _vocabulary(metadata, tokens)
     document = _document(
         {"type": "NFC"} if nfc else None,
         steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": steps},
@@ -85,8 +86,8 @@ def _gpt2(
         {
             "type": "BPE",
             "ignore_merges": name in WHOLE_TOKEN_NAMES,
-            "vocab": _ids(tokens),
-            "merges": _merges(metadata),
+            "vocab": vocab,
+            "merges": merges,
         },
     )
     roles = _roles(metadata, len(tokens), {})
@@ -96,7 +97,7 @@ def _gpt2(
 
 
 def _bert(
-    metadata: Metadata, tokens: list[str], types: list[int], backend: str | None
+    metadata: Metadata, tokens: Sequence[str], types: list[int], backend: str | None
 ) -> Tokenizer:
     roles = _roles(metadata, len(tokens), {"unk": 100, "sep": 102, "pad": 0, "mask": 103})
     roles["cls"] = roles.get("cls", roles.get("bos", 101))
@@ -134,9 +135,10 @@ def _bert(
 
 
 def _pieces(
-    metadata: Metadata, tokens: list[str], types: list[int], backend: str | None
+    metadata: Metadata, stored: Sequence[str], types: list[int], backend: str | None
 ) -> Tokenizer:
     """SentencePiece, BPE ("llama") or Unigram ("t5"); Python alone encodes."""
+    tokens = list(stored)
     bpe = metadata["tokenizer.ggml.model"] == "llama"
     scores = [float(one) for one in metadata.get("tokenizer.ggml.scores", ())]
     if len(scores) != len(tokens):
@@ -196,7 +198,7 @@ def _document(normalizer: Any, split: Document, decoder: Document, model: Docume
 def _made(
     metadata: Metadata,
     document: Document,
-    tokens: list[str],
+    tokens: Sequence[str],
     types: list[int],
     roles: dict[str, int],
     around_text: tuple[bool, bool] | None,
@@ -250,14 +252,20 @@ def _ids(tokens: Sequence[str]) -> dict[str, int]:
     return ids
 
 
-def _merges(metadata: Metadata) -> Sequence[str]:
-    """Merges, each two tokens with a space between."""
-    tokens, stored = (metadata.get(f"tokenizer.ggml.{part}") for part in ("tokens", "merges"))
-    if isinstance(tokens, Strings) and isinstance(stored, Strings):
-        known = resolved(tokens, stored)
+def _vocabulary(
+    metadata: Metadata, tokens: Sequence[str]
+) -> tuple[Mapping[str, int], Sequence[str]]:
+    """Ids by token; merges, each two tokens with a space between."""
+    merges = metadata.get("tokenizer.ggml.merges")
+    if isinstance(tokens, Strings) and isinstance(merges, Strings):
+        known = resolved(tokens, merges)
         if known is not None:
             return known
-    merges = _strings(metadata, "merges")
+    return _ids(tokens), _merges(metadata)
+
+
+def _merges(metadata: Metadata) -> list[str]:
+    merges = list(_strings(metadata, "merges"))
     found = spaced(merges) if merges else merges
     if found is None:
         wrong = next(i for i, merge in enumerate(merges) if spaced([merge]) is None)

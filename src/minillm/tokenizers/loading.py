@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..formats import gguf
@@ -91,7 +92,7 @@ def from_document(
     vocab = models.vocabulary(an_object(document.get("model"), "model"))
     ids, added = all_tokens(vocab, added, about.specials)
     eos = about.roles.get("eos")
-    tokenizer = simple(document, list(ids), added, eos)
+    tokenizer = simple(document, ids, added, eos)
     if tokenizer is None:
         tokenizer = _pipeline(document, about, chosen, (ids, added))
     return about.give_to(tokenizer)
@@ -111,7 +112,7 @@ def _pipeline(
     document: Document,
     about: Description,
     backend: str,
-    known: tuple[dict[str, int], list[AddedToken]],
+    known: tuple[Mapping[str, int], list[AddedToken]],
 ) -> Tokenizer:
     eos = about.roles.get("eos")
     if backend == "auto":

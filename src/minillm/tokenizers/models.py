@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .byte_alphabet import ALPHABET
 from .merging import Merge, check_merges, fit, pairs, spaced
+from .packed_vocabulary import PackedVocabulary
 from .reading import (
     Document,
     Unsupported,
@@ -43,8 +44,10 @@ def kind_of(model: Document) -> str:
     return str(kind)
 
 
-def vocabulary(model: Document) -> dict[str, int]:
-    """The ids of a model's tokens, not to be written to; ValueError for a damaged vocabulary."""
+def vocabulary(model: Document) -> Mapping[str, int]:
+    """The ids of a model's tokens; ValueError for a damaged vocabulary."""
+    if isinstance(model.get("vocab"), PackedVocabulary):
+        return model["vocab"]
     if kind_of(model) == "Unigram":
         entries = a_list(model.get("vocab"), "model.vocab")
         if not all(isinstance(entry, list) and len(entry) == 2 for entry in entries):
@@ -78,12 +81,15 @@ def merges_of(model: Document) -> Sequence[Merge]:
     raise ValueError(f"model.merges has {short(entries[rank])} at {rank}, two tokens are needed")
 
 
-def with_lists(document: Document) -> Document:
+def unpacked(document: Document) -> Document:
     """The document of a tokenizer as JSON can hold it."""
     model = document["model"]
-    if not isinstance(model.get("merges"), ResolvedMerges):
-        return document
-    return document | {"model": model | {"merges": list(model["merges"])}}
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if isinstance(vocab, PackedVocabulary):
+        model = model | {"vocab": vocab.as_dict()}
+    if isinstance(merges, ResolvedMerges):
+        model = model | {"merges": list(merges)}
+    return document | {"model": model}
 
 
 def _is_pair(entry: Any) -> bool:

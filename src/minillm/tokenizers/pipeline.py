@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from .added_tokens import AddedToken, Finder, read_added_tokens
 from .decoders import decoder
 from .engines import Engine, engine
 from .library import Library
+from .packed_vocabulary import PackedVocabulary
 from .piece_cache import PieceCache
 from .post_processors import template
 from .pre_tokenizers import is_byte_level
@@ -42,7 +43,7 @@ class PipelineTokenizer(Tokenizer):
         eos: str | None = None,
         specials: Collection[str] = (),
         backend: str = "python",
-        known: tuple[dict[str, int], list[AddedToken]] | None = None,
+        known: tuple[Mapping[str, int], list[AddedToken]] | None = None,
     ) -> None:
         """`document` is the content of tokenizer.json; `specials` name further control tokens.
 
@@ -84,7 +85,7 @@ class PipelineTokenizer(Tokenizer):
         return gap.end() if gap else 0
 
     def to_dict(self) -> Document:
-        return models.with_lists(self._document)
+        return models.unpacked(self._document)
 
     def _encode_with_specials(self, text: str) -> list[int]:
         check_text("encode", text)
@@ -206,18 +207,21 @@ def _id(token: AddedToken) -> int:
 
 
 def all_tokens(
-    vocab: dict[str, int], added: list[AddedToken], specials: Collection[str]
-) -> tuple[dict[str, int], list[AddedToken]]:
+    vocab: Mapping[str, int], added: list[AddedToken], specials: Collection[str]
+) -> tuple[Mapping[str, int], list[AddedToken]]:
     """The ids of tokens in order, and the added tokens.
 
     Tokens of the model that `specials` name, control tokens, are among the added. Raises
     ValueError for ids that are not 0, 1, ... n - 1 or not those of the model.
     """
-    if any(token.content not in vocab for token in added):
-        vocab = dict(vocab)
+    more: dict[str, int] = {}
+    for token in added:
+        if token.content not in vocab:
+            more.setdefault(token.content, token.id)
+    vocab = {**vocab, **more} if more else vocab
     by_content = {token.content: token for token in added}
     for token in added:
-        if vocab.setdefault(token.content, token.id) != token.id:
+        if vocab[token.content] != token.id:
             raise ValueError(
                 f"added token {token.content!r} has id {token.id}, model.vocab says "
                 f"{vocab[token.content]}"
@@ -226,7 +230,7 @@ def all_tokens(
         if name in vocab:
             token = by_content.get(name, AddedToken(name, vocab[name]))
             by_content[name] = token._replace(special=True)
-    if list(vocab.values()) == list(range(len(vocab))):
+    if isinstance(vocab, PackedVocabulary) or list(vocab.values()) == list(range(len(vocab))):
         return vocab, list(by_content.values())
     tokens = sorted(vocab, key=vocab.__getitem__)
     wrong = next((i for i, token in enumerate(tokens) if vocab[token] != i), None)

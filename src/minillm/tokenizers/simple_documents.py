@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from . import models
@@ -21,11 +22,11 @@ _UNUSED_OF_MODEL = (
 
 
 def simple(
-    document: Document, tokens: list[str], added: list[AddedToken], eos: str | None
+    document: Document, ids: Mapping[str, int], added: list[AddedToken], eos: str | None
 ) -> Tokenizer | None:
     """The byte, character or byte-level BPE tokenizer that a document describes, or None.
 
-    `tokens` are all names by id. Raises ValueError for a damaged one.
+    `ids` are those of all names, in order. Raises ValueError for a damaged one.
     """
     model = document["model"]
     if (
@@ -39,8 +40,8 @@ def simple(
     specials = {token.content: token.id for token in sorted(added, key=lambda token: token.id)}
     check_special_tokens(list(specials))
     if document.get("pre_tokenizer") is None:
-        return _char(document, model, tokens, specials, eos)
-    return _byte_level(document, model, tokens, specials, eos)
+        return _char(document, model, list(ids), specials, eos)
+    return _byte_level(document, model, ids, specials, eos)
 
 
 def _char(
@@ -66,7 +67,7 @@ def _char(
 def _byte_level(
     document: Document,
     model: Document,
-    tokens: list[str],
+    ids: Mapping[str, int],
     specials: dict[str, int],
     eos: str | None,
 ) -> Tokenizer | None:
@@ -76,6 +77,7 @@ def _byte_level(
     split = parts[0] or {}
     if split.get("add_prefix_space", True):
         return None
+    tokens = list(ids)
     if split.get("use_regex", True):
         spelled = set("".join(token for token in tokens if token not in specials))
         if not set(ALPHABET) <= set(tokens) or not spelled <= set(ALPHABET):

@@ -79,7 +79,7 @@ class Tokenizer(Vocabulary, ABC):
 
     def __init__(
         self,
-        tokens: Sequence[str] | dict[str, int],
+        tokens: Sequence[str] | Mapping[str, int],
         pieces: Sequence[bytes] | Pieces,
         special_tokens: Mapping[str, int],
         eos: str | None,

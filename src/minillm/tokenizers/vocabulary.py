@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from .decoders import Decoder
+from .packed_vocabulary import PackedVocabulary
 from .stream import StreamDecoder
 
 
@@ -29,7 +30,7 @@ class Vocabulary:
 
     def __init__(
         self,
-        tokens: Sequence[str] | dict[str, int],
+        tokens: Sequence[str] | Mapping[str, int],
         pieces: Sequence[bytes] | Pieces,
         special_tokens: Mapping[str, int],
         eos: str | None,
@@ -37,17 +38,17 @@ class Vocabulary:
     ) -> None:
         """`tokens` are the names by id; `pieces` the bytes of text by id, b"" for control tokens.
 
-        Names in a dict have their ids, 0, 1, 2 ..., as values; it is kept, not copied. With a
+        Names in a mapping have their ids, 0, 1, 2 ..., as values; it is kept, not copied. With a
         `decoder`, which gives the bytes, `pieces` are not read. Raises ValueError for names that
         occur twice and for an unknown `eos`.
         """
-        self._tokens = list(tokens)
+        self._tokens = tokens.names if isinstance(tokens, PackedVocabulary) else list(tokens)
         self._decoder = decoder
         if decoder is not None:
             pieces = Pieces(self._piece)
         self._pieces = pieces if isinstance(pieces, Pieces) else list(pieces)
         self._ids = (
-            tokens if isinstance(tokens, dict) else dict(zip(tokens, range(len(self._tokens))))
+            tokens if isinstance(tokens, Mapping) else dict(zip(tokens, range(len(self._tokens))))
         )
         if len(self._ids) != len(self._tokens):
             twice = next(t for i, t in enumerate(self._tokens) if self._ids[t] != i)
