@@ -35,8 +35,36 @@ INLINE vf floats_of(const Unit& weight, const int16_t* x) {
 }
 
 INLINE f8 splat_pair(const float* pair) {
+#if defined(__AVX__)
+    double both;
+    memcpy(&both, pair, sizeof both);
+    return (f8)_mm256_broadcast_sd(&both);
+#else
     return f8{pair[0], pair[1], pair[0], pair[1], pair[0], pair[1], pair[0], pair[1]};
+#endif
 }
+
+// Kinds of four bits have their numbers unpacked for two lines at once where vectors are that wide.
+#if defined(__AVX512BW__)
+template <class Kind>
+constexpr bool by_two = std::is_same_v<Kind, Q4_0> || std::is_same_v<Kind, Q4_1>;
+
+template <class Kind, int R>
+ALWAYS void add_two(Kind, const uint8_t* one, const uint8_t* other, const RoundedRow (&rows)[R],
+                    int64_t b, const float (&factors)[R][2 * M], int line, vf (&sums)[R]) {
+    const UnitPair weight = Kind::numbers_of_two(one, other);
+    for (int r = 0; r < R; r++) {
+        const int16_t* x = rows[r].numbers + b * unit;
+        const vi products =
+            add_pairs(multiply_pairs(weight.first, twice(x)), weight.others, twice(x + S / 2));
+        sums[r] += __builtin_convertvector(products, vf) *
+                   two_splats(factors[r] + 2 * line, factors[r] + 2 * line + 2);
+    }
+}
+#else
+template <class Kind>
+constexpr bool by_two = false;
+#endif
 
 // Weights of small blocks: lines of k numbers, k a multiple of 32.
 template <class Kind>
@@ -52,7 +80,7 @@ struct Small {
     ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
         RoundedRow rows[R];
         for (int r = 0; r < R; r++) rows[r] = x[row + r];
-        vf sums[M][R] = {};
+        vf sums[by_two<Kind> ? M / 2 : M][R] = {};
         f8 offsets[R] = {};
         for (int64_t b = 0; b < blocks; b++) {
             const uint8_t* at[M];
@@ -73,16 +101,26 @@ struct Small {
                 memcpy(factors[r], &products, sizeof products);
                 keep_in_memory(factors[r]);
             }
-            for (int i = 0; i < M; i++) {
-                const Unit weight = Kind::numbers(at[i]);
-                for (int r = 0; r < R; r++)
-                    sums[i][r] +=
-                        floats_of(weight, rows[r].numbers + b * unit) * splat(factors[r][2 * i]);
+            if constexpr (by_two<Kind>) {
+                for (int i = 0; i < M; i += 2)
+                    add_two(Kind{}, at[i], at[i + 1], rows, b, factors, i, sums[i / 2]);
+            } else {
+                for (int i = 0; i < M; i++) {
+                    const Unit weight = Kind::numbers(at[i]);
+                    for (int r = 0; r < R; r++)
+                        sums[i][r] += floats_of(weight, rows[r].numbers + b * unit) *
+                                      splat(factors[r][2 * i]);
+                }
             }
         }
-        for (int r = 0; r < R; r++)
-            for (int i = 0; i < M; i++)
-                out[r][i] = sum(sums[i][r]) + (Kind::offsets ? offsets[r][2 * i + 1] : 0);
+        for (int r = 0; r < R; r++) {
+            if constexpr (by_two<Kind>)
+                sum_halves(sums[0][r], sums[1][r], out[r]);
+            else
+                for (int i = 0; i < M; i++) out[r][i] = sum(sums[i][r]);
+            if constexpr (Kind::offsets)
+                for (int i = 0; i < M; i++) out[r][i] += offsets[r][2 * i + 1];
+        }
     }
 };
 

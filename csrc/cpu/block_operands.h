@@ -71,13 +71,13 @@ INLINE void put_units(const uint8_t* line, int64_t k, int64_t first, int64_t cou
         }
     } else {
         over_units<Kind>(line, first, count, [&](int64_t u, const Unit& weight, float d, float m) {
-            const auto words = (__m512i)weight.v[0];
-            const auto floats = [&](__m256i half) {
-                return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(half)) * d + m;
+            typedef int16_t half __attribute__((vector_size(2 * W)));
+            half halves[2];
+            memcpy(halves, &weight, sizeof halves);
+            const auto floats = [&](half words) {
+                return __builtin_convertvector(words, vf) * d + m;
             };
-            put_unit<Parts>({floats(_mm512_castsi512_si256(words)),
-                             floats(_mm512_extracti64x4_epi64(words, 1))},
-                            to + (u - first) * step);
+            put_unit<Parts>({floats(halves[0]), floats(halves[1])}, to + (u - first) * step);
         });
     }
 }

@@ -42,6 +42,12 @@ INLINE f8 scales_alone(const uint8_t* const (&blocks)[4]) {
 struct Q4_0 {
     static constexpr bool offsets = false, wide = false;
     static constexpr int units = 1, bytes = 18;
+#if defined(__AVX512BW__)
+    INLINE UnitPair numbers_of_two(const uint8_t* one, const uint8_t* other) {
+        const UnitPair u = nibbles_of_two(one + 2, other + 2);
+        return {u.first - 8, u.others - 8};
+    }
+#endif
     INLINE Unit numbers(const uint8_t* block) {
         Unit u = nibbles(block + 2);
         for (vs& v : u.v) v -= 8;
@@ -52,6 +58,11 @@ struct Q4_0 {
 struct Q4_1 {
     static constexpr bool offsets = true, wide = false;
     static constexpr int units = 1, bytes = 20;
+#if defined(__AVX512BW__)
+    INLINE UnitPair numbers_of_two(const uint8_t* one, const uint8_t* other) {
+        return nibbles_of_two(one + 4, other + 4);
+    }
+#endif
     INLINE Unit numbers(const uint8_t* block) { return nibbles(block + 4); }
 };
 
