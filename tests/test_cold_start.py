@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
+import small_llama
 from minillm import kernels
 from minillm.cli.main import COMMANDS, NUMPY_POOLS
 from minillm.models import _FILES, FAMILIES
+from minillm.models.gguf_export import write_gguf
+from minillm.tokenizers import ByteTokenizer
 
 
 def loaded(code: str) -> set[str]:
@@ -74,6 +77,25 @@ def test_writing_imports_no_constraints_where_none_is_asked_for():
     assert "minillm.generation.engine" in modules
     for name in ("generation.constraints", "training.trainer", "data", "optim"):
         assert f"minillm.{name}" not in modules
+
+
+def test_generating_from_a_gguf_imports_nothing_of_other_formats_and_searches(tmp_path):
+    model = small_llama.small("llama", vocab_size=257)
+    write_gguf(tmp_path / "a.gguf", model, ByteTokenizer(), "f32")
+    code = command("generate", str(tmp_path / "a.gguf"), "--prompt", "a", "--max-tokens", "1")
+    modules = loaded(f"{code}\nprint()")
+    assert {"minillm.models.gguf_names", "minillm.generation.engine"} <= modules
+    for name in ("formats.ctranslate2", "formats.hub", "tokenizers.sentencepiece",
+                 "tokenizers.char", "tokenizers.source_target", "generation.beams",
+                 "generation.constraints", "generation.decoding"):  # fmt: skip
+        assert f"minillm.{name}" not in modules
+
+
+def test_the_process_of_a_command_ends_with_the_code_of_main():
+    for words, code in ((["--version"], 0), (["generate", "missing"], 2)):
+        line = [sys.executable, "-m", "minillm", *words]
+        done = subprocess.run(line, check=False, capture_output=True)
+        assert done.returncode == code
 
 
 def test_each_command_begins_with_its_summary():

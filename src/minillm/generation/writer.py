@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minillm.arrays import new_generator
-from minillm.generation.beams import Hypothesis, beam_search
 from minillm.generation.completions import Piece, likelihood
-from minillm.generation.contrastive import contrastive_search
-from minillm.generation.drafting import draft_parts, require_same_vocabulary
 from minillm.generation.options import Options
 from minillm.generation.prefixes import Prefixes
 from minillm.generation.prompts import prepare
 from minillm.generation.reading import Reader, Reading
 from minillm.generation.sampling import Seen
-from minillm.generation.speculative import speculate
 from minillm.generation.tickets import Echo, Line, Ticket
 from minillm.generation.writing import Drawn, Row, Scribe, end_ids
 from minillm.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from minillm.generation.beams import Hypothesis
 
 
 class Writer:
@@ -63,6 +62,8 @@ class Writer:
         if state is not None and not state.finished:
             state.allowed(prepared.limit)  # a ValueError if it cannot be met
         if options.draft is not None:
+            from minillm.generation.drafting import draft_parts, require_same_vocabulary
+
             _, tokenizer = draft_parts(options.draft)
             if tokenizer is not None:
                 require_same_vocabulary(self.tokenizer, tokenizer)
@@ -142,6 +143,10 @@ class Writer:
             yield Line(ticket, index, row, self._scribe(ticket))
 
     def _ids(self, ticket: Ticket, index: int) -> Iterator[int]:
+        from minillm.generation.contrastive import contrastive_search
+        from minillm.generation.drafting import draft_parts
+        from minillm.generation.speculative import speculate
+
         o, reader = ticket.options, self.reader(ticket.options)
         prompt = ticket.prompt.ids[len(reader.start_ids) :]
         common: dict[str, Any] = {
@@ -167,6 +172,8 @@ class Writer:
 
     def searched(self, ticket: Ticket) -> Iterator[Piece]:
         """All pieces of the texts of a beam search, best first."""
+        from minillm.generation.beams import beam_search
+
         o, reader, prompt = ticket.options, self.reader(ticket.options), ticket.prompt.ids
         found = beam_search(
             reader,

@@ -13,12 +13,13 @@ import numpy
 
 from minillm import nn, tokenizers
 from minillm.arrays import xp_of
-from minillm.formats import ctranslate2, gguf, hf, safetensors, shards
+from minillm.formats import gguf, hf, safetensors, shards
 from minillm.models import FAMILIES
 from minillm.models.opening import (
     VOCABULARIES,
     Model,
     find,
+    is_ctranslate2,
     open_config,
     open_model,
     require_memory,
@@ -212,7 +213,7 @@ def require_fit(tokenizer: Tokenizer, size: int, path: str | os.PathLike[str]) -
 
 def load_tokenizer(path: Path, metadata: dict[str, Any] | None = None) -> Tokenizer:
     """The tokenizer of what `find` gave; `metadata` of a GGUF file if it was read already."""
-    if ctranslate2.is_folder(path):
+    if is_ctranslate2(path):
         vocabularies = (metadata or open_model(path).metadata)[VOCABULARIES]
         return tokenizers.SourceTargetTokenizer(**vocabularies._asdict())
     if not path.is_file():

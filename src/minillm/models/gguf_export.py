@@ -16,7 +16,7 @@ from minillm.models import FAMILIES
 from minillm.models.gguf_keys import Metadata
 from minillm.models.gguf_metadata import to_metadata
 from minillm.models.gguf_names import EMBEDDING, HEAD, NAMES, POSITIONS, ROTARY_FACTORS, to_gguf
-from minillm.tokenizers.gguf_vocabulary import UNUSED
+from minillm.tokenizers.gguf_roles import UNUSED
 from minillm.tokenizers.gguf_vocabulary import to_gguf as vocabulary_to_gguf
 
 FILE_TYPES = {  # general.file_type, by which llama.cpp names a file

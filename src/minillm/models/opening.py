@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm import kernels, machine
-from minillm.formats import ctranslate2, hf, hub, shards
+from minillm.formats import hf, shards
 from minillm.formats.deferred import kind_of
 from minillm.models import FAMILIES, Family
 from minillm.quantities import count, size
@@ -76,6 +76,8 @@ def find(path: str | os.PathLike[str], *, pull: bool = False) -> Path:
         return _in_folder(place)
     if place.exists():
         return _file(place)
+    from minillm.formats import hub
+
     name = os.fspath(path)
     found = hub.cached(name)
     if found is None and pull and hub.is_name(name):
@@ -90,7 +92,7 @@ def find(path: str | os.PathLike[str], *, pull: bool = False) -> Path:
 
 
 def _in_folder(folder: Path) -> Path:
-    if (folder / "config.json").is_file() or ctranslate2.is_folder(folder):
+    if (folder / "config.json").is_file() or is_ctranslate2(folder):
         return folder
     ggufs = sorted(folder.glob("*.gguf"))
     if len(ggufs) == 1:
@@ -102,6 +104,15 @@ def _in_folder(folder: Path) -> Path:
         f"load: {folder} is no model folder (no config.json), a folder in Hugging Face layout is "
         "needed"
     )
+
+
+def is_ctranslate2(path: Path) -> bool:
+    """Whether `path` is a folder that holds a CTranslate2 model."""
+    if not path.is_dir():
+        return False
+    from minillm.formats import ctranslate2
+
+    return ctranslate2.is_folder(path)
 
 
 def _file(path: Path) -> Path:
@@ -160,7 +171,7 @@ def _is_huge(value: Any) -> bool:
 
 def open_config(path: Path, changes: dict[str, Any] | None = None) -> tuple[Family, Any]:
     """Family and configuration of what `find` gave; `changes` go before what config.json says."""
-    if path.is_file() or ctranslate2.is_folder(path):
+    if path.is_file() or is_ctranslate2(path):
         found = open_model(path, changes)
         return found.family, found.config
     source = path / "config.json"
@@ -180,7 +191,9 @@ def open_model(path: Path, changes: dict[str, Any] | None = None, *, verify: boo
         content, arrays, metadata = open_gguf(path)
         family, config = configure(content | (changes or {}), path)
         files = [path]
-    elif ctranslate2.is_folder(path):
+    elif is_ctranslate2(path):
+        from minillm.formats import ctranslate2
+
         content, arrays, vocabularies = ctranslate2.open(path)
         family, config = configure(content | (changes or {}), path)
         metadata, files = {VOCABULARIES: vocabularies}, [path / ctranslate2.MODEL_FILE]

@@ -9,29 +9,24 @@ import numpy as np
 
 from ..formats.gguf_strings import Strings
 from .added_tokens import AddedToken
-from .char import CharTokenizer
 from .description import ROLES, Description
-from .gguf_vocabulary import (
-    BYTE,
+from .gguf_roles import (
     CONTROL,
     NORMAL,
-    ROLE_KEYS,
     SPACE,
     UNKNOWN,
-    UNUSED,
     USER_DEFINED,
+    Metadata,
+    around_text,
+    chat_template,
+    roles_of,
 )
 from .loading import from_document
 from .merging import spaced
-from .post_processors import Template, around
 from .reading import Document, short
 from .resolved_merges import resolved
-from .sentencepiece import SentencePieceTokenizer
-from .sentencepiece_model import BPE, UNIGRAM, PieceModel
 from .split_patterns import BEGIN_NAMES, NFC_NAMES, STEPS_BY_NAME, WHOLE_TOKEN_NAMES
 from .tokenizer import Tokenizer
-
-Metadata = Mapping[str, Any]
 
 
 def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
@@ -90,7 +85,7 @@ def _gpt2(
             "merges": merges,
         },
     )
-    roles = _roles(metadata, len(tokens), {})
+    roles = roles_of(metadata, len(tokens), {})
     begins = bool(metadata.get("tokenizer.ggml.add_bos_token", name in BEGIN_NAMES))
     ends = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
     return _made(metadata, document, tokens, types, roles, (begins, ends), backend)
@@ -99,7 +94,7 @@ def _gpt2(
 def _bert(
     metadata: Metadata, tokens: Sequence[str], types: list[int], backend: str | None
 ) -> Tokenizer:
-    roles = _roles(metadata, len(tokens), {"unk": 100, "sep": 102, "pad": 0, "mask": 103})
+    roles = roles_of(metadata, len(tokens), {"unk": 100, "sep": 102, "pad": 0, "mask": 103})
     roles["cls"] = roles.get("cls", roles.get("bos", 101))
     names = [
         token[len(SPACE) :]
@@ -135,50 +130,11 @@ def _bert(
 
 
 def _pieces(
-    metadata: Metadata, stored: Sequence[str], types: list[int], backend: str | None
+    metadata: Metadata, tokens: Sequence[str], types: list[int], backend: str | None
 ) -> Tokenizer:
-    """SentencePiece, BPE ("llama") or Unigram ("t5"); Python alone encodes."""
-    tokens = list(stored)
-    bpe = metadata["tokenizer.ggml.model"] == "llama"
-    scores = [float(one) for one in metadata.get("tokenizer.ggml.scores", ())]
-    if len(scores) != len(tokens):
-        raise ValueError(f"{len(tokens)} tokens and {len(scores)} scores, as many are needed")
-    if bpe and not any(scores) and all(len(t) == 1 for t, k in zip(tokens, types) if k == NORMAL):
-        return _characters(metadata, tokens, types)
-    defaults = {"unk": 0, "bos": 1, "eos": 2} if bpe else {"unk": 2, "eos": 1, "pad": 0}
-    roles = _roles(metadata, len(tokens), defaults)
-    for role in ("bos", "eos", "unk"):
-        if role in roles and types[roles[role]] == NORMAL and ROLE_KEYS[role] not in metadata:
-            del roles[role]
-    for role in {"bos", "eos"} & roles.keys():
-        types[roles[role]] = CONTROL
-    charsmap = np.asarray(metadata.get("tokenizer.ggml.precompiled_charsmap", ()), np.uint8)
-    model = PieceModel(
-        BPE if bpe else UNIGRAM,
-        tokens,
-        scores,
-        types,
-        roles,
-        charsmap.tobytes(),
-        bool(metadata.get("tokenizer.ggml.add_space_prefix", bpe)),
-        bool(metadata.get("tokenizer.ggml.remove_extra_whitespaces", False)),
-        bpe or BYTE in types,
-    )
-    usual = {"bos": bpe, "eos": not bpe}
-    flags = [metadata.get(f"tokenizer.ggml.add_{role}_token", flag) for role, flag in usual.items()]
-    tokenizer = SentencePieceTokenizer(model, _around(roles, flags))
-    tokenizer.chat_template = _chat_template(metadata)
-    return tokenizer
+    from .gguf_pieces import pieces
 
-
-def _characters(metadata: Metadata, tokens: list[str], types: list[int]) -> CharTokenizer:
-    """Pieces of one character each, which nothing merges: `to_gguf` writes them for characters."""
-    while types and types[-1] == UNUSED:
-        types = types[:-1]
-    names = [" " if token == SPACE else token for token in tokens[: len(types)]]
-    specials = {names[id]: id for id, type in enumerate(types) if type not in (NORMAL, BYTE)}
-    eos = _roles(metadata, len(names), {}).get("eos")
-    return CharTokenizer(names, specials, None if eos is None else names[eos])
+    return pieces(metadata, tokens, types)
 
 
 _KINDS = {"gpt2": _gpt2, "bert": _bert, "llama": _pieces, "t5": _pieces}
@@ -201,7 +157,7 @@ def _made(
     tokens: Sequence[str],
     types: list[int],
     roles: dict[str, int],
-    around_text: tuple[bool, bool] | None,
+    flags: tuple[bool, bool] | None,
     backend: str | None,
 ) -> Tokenizer:
     """The tokenizer, with its added tokens, roles and template."""
@@ -209,39 +165,12 @@ def _made(
         AddedToken(tokens[id], id, special=types[id] != USER_DEFINED).entry()
         for id in np.flatnonzero(np.isin(types, (CONTROL, UNKNOWN, USER_DEFINED))).tolist()
     ]
-    if around_text is not None:
-        document["post_processor"] = _around(roles, around_text).document(tokens)
+    if flags is not None:
+        document["post_processor"] = around_text(roles, flags).document(tokens)
     names = {role: tokens[roles[role]] for role in ROLES if role in roles}
     ends = [names[role] for role in ("bos", "eos") if role in names]
-    about = Description({}, names, ends, _chat_template(metadata))
+    about = Description({}, names, ends, chat_template(metadata))
     return from_document(document, about, backend)
-
-
-def _around(roles: dict[str, int], flags: Sequence[Any]) -> Template:
-    """The template with the bos and the eos token, as far as the flags say so."""
-    wanted = [role for role, flag in zip(("bos", "eos"), flags) if flag]
-    if not set(wanted) <= roles.keys():
-        raise ValueError(f"{wanted[0]} is to stand around a text, but its id is not given")
-    begin, end = ([roles[role]] if role in wanted else [] for role in ("bos", "eos"))
-    return around(begin, end)
-
-
-def _chat_template(metadata: Metadata) -> str | None:
-    template = metadata.get("tokenizer.chat_template")
-    if template is not None and not isinstance(template, str):
-        raise ValueError(f"tokenizer.chat_template is {short(template)}, a string is needed")
-    return template
-
-
-def _roles(metadata: Metadata, count: int, defaults: dict[str, int]) -> dict[str, int]:
-    roles = dict(defaults)
-    for role, key in ROLE_KEYS.items():
-        if key in metadata:
-            roles[role] = int(metadata[key])
-    for role, id in roles.items():
-        if not 0 <= id < count:
-            raise ValueError(f"the {role} token is {id}, an id from 0 to {count - 1} is needed")
-    return roles
 
 
 def _ids(tokens: Sequence[str]) -> dict[str, int]:

@@ -8,20 +8,13 @@ import numpy as np
 
 from . import models
 from .char import BYTE_TOKENS, CharTokenizer
+from .gguf_roles import BYTE, CONTROL, NORMAL, ROLE_KEYS, SPACE, USER_DEFINED
 from .merging import pairs
 from .reading import Document, short
 from .sentencepiece import SentencePieceTokenizer
 from .sentencepiece_model import BPE, PieceModel
 from .split_patterns import NFC_NAMES, STEPS_BY_NAME, WHOLE_TOKEN_NAMES
 from .tokenizer import Tokenizer
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-ROLE_KEYS = {role: f"tokenizer.ggml.{role}_token_id" for role in ("bos", "eos", "cls", "mask")} | {
-    "unk": "tokenizer.ggml.unknown_token_id",
-    "sep": "tokenizer.ggml.seperator_token_id",  # so spelled in the format
-    "pad": "tokenizer.ggml.padding_token_id",
-}
-SPACE = "\u2581"  # stands for a space in the vocabularies of SentencePiece
 
 
 def to_gguf(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from .library import choose_backend, is_installed
 from .pipeline import PARTS, PipelineTokenizer, all_tokens
 from .reading import Document, Unsupported, an_object, require, require_known
 from .simple_documents import simple
-from .source_target import is_saved_in, load_source_target
 from .tokenizer import TOKENIZER_FILE, Tokenizer
 from .vocabulary_files import MERGES, VOCAB_JSON, VOCAB_TXT, vocabulary_file
 
@@ -41,6 +40,8 @@ def load(path: str | os.PathLike[str], backend: str | None = None) -> Tokenizer:
     Raises FileNotFoundError, and ValueError naming the file and the part of it that is damaged or
     not supported.
     """
+    from .source_target import is_saved_in, load_source_target
+
     path = Path(path)
     if is_saved_in(path):
         return load_source_target(path)

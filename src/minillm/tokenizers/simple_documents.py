@@ -7,10 +7,7 @@ from typing import Any
 
 from . import models
 from .added_tokens import AddedToken
-from .bpe import BPETokenizer
-from .byte import ByteTokenizer
 from .byte_alphabet import ALPHABET
-from .char import FALLBACK_FUSE, FUSE, CharTokenizer
 from .reading import Document
 from .tokenizer import Tokenizer
 from .tokenizer_json import byte_level, check_special_tokens
@@ -51,6 +48,8 @@ def _char(
     specials: dict[str, int],
     eos: str | None,
 ) -> Tokenizer | None:
+    from .char import FALLBACK_FUSE, FUSE, CharTokenizer
+
     fallback = bool(model.get("byte_fallback"))
     if (
         models.merges_of(model)
@@ -82,9 +81,13 @@ def _byte_level(
         spelled = set("".join(token for token in tokens if token not in specials))
         if not set(ALPHABET) <= set(tokens) or not spelled <= set(ALPHABET):
             return None
+        from .bpe import BPETokenizer
+
         return BPETokenizer(tokens, models.merges_of(model), specials, eos)
     if models.merges_of(model) or tokens != [*ALPHABET, *specials]:
         return None
+    from .byte import ByteTokenizer
+
     return ByteTokenizer(list(specials), eos)
 
 
