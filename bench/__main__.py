@@ -89,11 +89,11 @@ def settle(options: argparse.Namespace) -> None:
             del options.provider[:-1]
     if "cpu" in options.provider and kernels.cpu is None:
         raise RuntimeError(
-            "--provider: cpu needs the C++ extension, which is not installed; pip install ."
+            "provider: cpu needs the C++ extension, which is not installed; pip install ."
         )
     for name in ("compile", "best"):
         if getattr(options, name) and not options.against:
-            raise ValueError(f"--{name}: PyTorch does not take part, --against torch is needed")
+            raise ValueError(f"{name}: PyTorch does not take part, --against torch is needed")
     if options.command == "generate":  # the peer has an interpreter of its own
         return
     if options.against == "torch" and importlib.util.find_spec("torch") is None:

@@ -186,9 +186,9 @@ def run(options: argparse.Namespace) -> int:
     settle(options)
     models = [resolve(name, options.cache) for name in options.model]
     if options.against == "torch" and any(model.path.is_file() for model in models):
-        raise ValueError("--model: PyTorch takes XS, S and gpt2-124m, no GGUF files")
+        raise ValueError("model: PyTorch takes XS, S and gpt2-124m, no GGUF files")
     if options.against == "llama.cpp" and any(model.path.is_dir() for model in models):
-        raise ValueError("--model: llama.cpp takes GGUF files; name a type, as in gpt2-124m:q8_0")
+        raise ValueError("model: llama.cpp takes GGUF files; name a type, as in gpt2-124m:q8_0")
     log = report.Report(options, COLUMNS, measure_limits(options.threads))
     wrong, verdicts = [], []
     for model in models:

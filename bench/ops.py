@@ -204,7 +204,7 @@ def run(options: argparse.Namespace) -> int:
     known = cases.GROUPS if fixed else tuple(registry)
     unknown = sorted(set(options.only or ()) - set(known))
     if unknown:
-        raise ValueError(f"--only: no op {unknown[0]!r}, one of {', '.join(known)} is needed")
+        raise ValueError(f"only: no op {unknown[0]!r}, one of {', '.join(known)} is needed")
     limits = measure_limits(options.threads)
     log = report.Report(options, OF_CASES if fixed else COLUMNS, limits)
     failed = False

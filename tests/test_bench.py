@@ -383,9 +383,9 @@ def test_overhead_measures_both_modes_and_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ops", "--only", "nonsense"], "--only: no op 'nonsense', one of "),
-        (["train", "--compile"], "--compile: PyTorch does not take part"),
-        (["train", "--best"], "--best: PyTorch does not take part"),
+        (["ops", "--only", "nonsense"], "bench: only: no op 'nonsense', one of "),
+        (["train", "--compile"], "bench: compile: PyTorch does not take part"),
+        (["train", "--best"], "bench: best: PyTorch does not take part"),
         (["ops", "--rounds", "0"], "bench: rounds: 0, 1 or more is needed"),
         (["ops", "--siz", "S"], "--siz; did you mean --size?"),
     ],
