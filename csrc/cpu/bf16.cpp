@@ -10,20 +10,52 @@ namespace minillm::MINILLM_ISA {
 
 namespace {
 
-constexpr int64_t cached_depth = 512;        // of what passes the first cache
-constexpr int64_t max_depth = 1024;          // of a slice
+constexpr int64_t cached_depth = 1280;       // of what passes the first cache, in pieces
+constexpr int64_t max_depth = 1280;          // of a slice, in pieces
 constexpr int64_t most_lines = 256;          // of a task
 constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
 
 template <int R, int C>
 void multiply(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, const Output& at) {
-    multiply_corner_of<R, C>(a, row, b, col, at, [](int64_t) {});
+    if (a.pieces == 1) return multiply_corner_of<R, C, 1>(a, row, b, col, at, [] {});
+    multiply_corner_of<R, C, 3>(a, row, b, col, at, [] {});
+    if (!all_finite(at.c, R * tile_lines, C * tile_lines)) multiply_whole(a, row, b, col, at.c);
+}
+
+float piece_at(const uint16_t* from) {
+    const uint32_t bits = uint32_t{*from} << 16;
+    float number;
+    memcpy(&number, &bits, sizeof(number));
+    return number;
+}
+
+// A number from its three pieces.
+float whole(const uint16_t* from) {
+    const float middle = piece_at(from + tile_numbers);
+    if (middle == infinity() || middle == -infinity()) return middle;
+    return piece_at(from) + (middle + piece_at(from + 2 * tile_numbers));
+}
+
+// 32 lines of tiles, put together again.
+void widen(const TileBlock& block, int64_t line, bool by_pair, float* to, int64_t line_stride,
+           int64_t depth_stride) {
+    const int64_t lines = smaller(pair, ceil_div(block.lines - line, tile_lines) * tile_lines);
+    for (int64_t i = 0; i < lines; i++)
+        for (int64_t k = 0; k < block.depth; k++) {
+            const int64_t place = by_pair
+                                      ? k % tile_depth / 2 * tile_depth + i % tile_lines * 2 + k % 2
+                                      : i % tile_lines * tile_depth + k % tile_depth;
+            const uint16_t* from = block[(line + i) / tile_lines] +
+                                   k / tile_depth * block.pieces * tile_numbers + place;
+            to[i * line_stride + k * depth_stride] = whole(from);
+        }
 }
 
 struct Product {
     const Matrix &a, &b;
     const Output& out;
-    const int64_t slices = ceil_div(a.cols, max_depth);
+    const int pieces;
+    const int64_t slices = ceil_div(a.cols * pieces, max_depth);
     const int64_t slice = ceil_div(ceil_div(a.cols, slices), tile_depth) * tile_depth;
 
     int64_t depth_from(int64_t k) const { return smaller(slice, a.cols - k); }
@@ -45,9 +77,9 @@ void multiply_sides(const Product& p, int64_t shared_lines, int64_t own_lines,
                     const PackShared& pack_shared, const PackOwn& pack_own, const Add& add) {
     const int64_t padded = p.slices * p.slice;
     const int64_t height =
-        smaller(shared_lines, larger(1, shared_numbers / (padded * pair)) * pair);
+        smaller(shared_lines, larger(1, shared_numbers / (padded * pair * p.pieces)) * pair);
     const int64_t each = share(own_lines, pair), portion = share(height, tile_lines);
-    const Scratch memory(tile_block_floats(height, padded));
+    const Scratch memory(tile_block_floats(height, padded, p.pieces));
     for (int64_t from = 0; from < shared_lines; from += height) {
         const int64_t count = smaller(height, shared_lines - from);
         const int64_t whole = ceil_div(count, tile_lines) * tile_lines;
@@ -55,16 +87,16 @@ void multiply_sides(const Product& p, int64_t shared_lines, int64_t own_lines,
             const int64_t k = task % p.slices * p.slice, first = task / p.slices * portion;
             const int64_t deep = tiles_deep(p.depth_from(k)) * tile_depth;
             pack_shared(from + first, smaller(portion, count - first), k, p.depth_from(k),
-                        as_numbers(memory) + k * whole + first * deep);
+                        as_numbers(memory) + (k * whole + first * deep) * p.pieces);
         });
         parallel_for(ceil_div(own_lines, each), [&](int64_t task) {
             const TileScope scope;
             const int64_t first = task * each, lines = smaller(each, own_lines - first);
-            const Scratch own(tile_block_floats(each, p.slice));
+            const Scratch own(tile_block_floats(each, p.slice, p.pieces));
             for (int64_t k = 0; k < p.a.cols; k += p.slice)
                 add(pack_own(first, lines, k, p.depth_from(k), as_numbers(own)), first,
-                    TileBlock{as_numbers(memory) + k * whole, count, p.depth_from(k),
-                              tiles_deep(p.depth_from(k)) * tile_numbers},
+                    TileBlock{as_numbers(memory) + k * whole * p.pieces, count, p.depth_from(k),
+                              tiles_deep(p.depth_from(k)) * tile_numbers * p.pieces, p.pieces},
                     from, k);
         });
     }
@@ -80,6 +112,22 @@ void multiply_corner(const TileBlock& a, int64_t row, const TileBlock& b, int64_
             : multiply<1, 1>)(a, row, b, col, at);
 }
 
+void multiply_whole(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, float* sums) {
+    const int64_t depth = a.depth;
+    const int64_t rows = smaller(pair, ceil_div(a.lines - row, tile_lines) * tile_lines);
+    const int64_t cols = smaller(pair, ceil_div(b.lines - col, tile_lines) * tile_lines);
+    const Scratch left(pair * depth), right(pair * depth);
+    static_assert(NR == pair);
+    memset(right, 0, sizeof(float) * pair * depth);
+    widen(a, row, false, left, depth, 1);
+    widen(b, col, true, right, 1, NR);
+    alignas(64) float whole[pair * pair];
+    multiply_block({left, rows, depth, depth, depth, true}, {right, depth, cols}, 0, 1,
+                   {whole, pair, {}});
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(sums + i * pair, whole + i * pair, sizeof(float) * cols);
+}
+
 namespace {
 
 // What is no multiple of whole tiles, or is to be finished, goes through other memory.
@@ -88,7 +136,7 @@ void multiply_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
         for (int64_t i = 0; i < a.lines; i += pair) {
             const int64_t rows = smaller(pair, a.lines - i), cols = smaller(pair, b.lines - j);
             const Output at = part(out, i, j);
-            if (rows % tile_lines == 0 && cols % tile_lines == 0 &&
+            if (a.pieces == 1 && rows % tile_lines == 0 && cols % tile_lines == 0 &&
                 out.finish == Output::Finish::none) {
                 multiply_corner(a, i, b, j, at);
             } else {
@@ -145,7 +193,7 @@ void deliver_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
 template <class Multiply>
 void in_slices(const TileBlock& a, const TileBlock& b, const Output& out,
                const Multiply& multiply) {
-    const int64_t slices = ceil_div(a.depth, cached_depth);
+    const int64_t slices = ceil_div(a.depth * a.pieces, cached_depth);
     const int64_t slice = ceil_div(ceil_div(a.depth, slices), tile_depth) * tile_depth;
     for (int64_t k = 0; k < a.depth; k += slice) {
         const int64_t depth = smaller(slice, a.depth - k);
@@ -165,13 +213,13 @@ void multiply_tiles_far(const TileBlock& a, const TileBlock& b, const Output& ou
     in_slices(a, b, out, deliver_slice);
 }
 
-void gemm_bf16(const Matrix& a, const Matrix& b, const Output& out) {
-    const Product p{a, b, out};
+void gemm_tiles(const Matrix& a, const Matrix& b, const Output& out, int pieces) {
+    const Product p{a, b, out, pieces};
     const auto rows = [&](int64_t line, int64_t count, int64_t k, int64_t depth, uint16_t* memory) {
-        return pack_tile_rows(part(a, line, count, k, depth), memory);
+        return pack_tile_rows(part(a, line, count, k, depth), memory, 0, pieces);
     };
     const auto cols = [&](int64_t line, int64_t count, int64_t k, int64_t depth, uint16_t* memory) {
-        return pack_tile_columns(part(b, k, depth, line, count), memory);
+        return pack_tile_columns(part(b, k, depth, line, count), memory, 0, pieces);
     };
     if (a.rows >= b.cols)
         multiply_sides(p, b.cols, a.rows, cols, rows,

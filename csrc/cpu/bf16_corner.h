@@ -34,33 +34,76 @@ INLINE void store_corner(const Output& at) {
     if constexpr (R > 1 && C > 1) MINILLM_TILE_STORE(3, below + tile_lines, stride);
 }
 
-// 16 R x 16 C elements; meanwhile(step) runs between the steps of depth, which leave the vector
+template <int R>
+INLINE void load_left(const uint16_t* above, int64_t stride) {
+    MINILLM_TILE_STREAM(4, above, 64);
+    if constexpr (R > 1) MINILLM_TILE_STREAM(5, above + stride, 64);
+}
+template <int C>
+INLINE void load_right(const uint16_t* left, int64_t stride) {
+    MINILLM_TILE_LOAD(6, left, 64);
+    if constexpr (C > 1) MINILLM_TILE_LOAD(7, left + stride, 64);
+}
+template <int R, int C>
+INLINE void add_products() {
+    MINILLM_TILE_PRODUCT(0, 4, 6);
+    if constexpr (C > 1) MINILLM_TILE_PRODUCT(1, 4, 7);
+    if constexpr (R > 1) MINILLM_TILE_PRODUCT(2, 5, 6);
+    if constexpr (R > 1 && C > 1) MINILLM_TILE_PRODUCT(3, 5, 7);
+}
+
+// 16 R x 16 C elements; meanwhile() runs after every product of pieces, which leave the vector
 // units idle.
-template <int R, int C, class Meanwhile>
+template <int R, int C, int pieces, class Meanwhile>
 INLINE void multiply_corner_of(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col,
                                const Output& at, const Meanwhile& meanwhile) {
     const uint16_t *above = a[row / tile_lines], *left = b[col / tile_lines];
     load_corner<R, C>(at);
     const int64_t deep = tiles_deep(a.depth);
     for (int64_t step = 0; step < deep; step++) {
-        MINILLM_TILE_LOAD(6, left, 64);
-        MINILLM_TILE_STREAM(4, above, 64);
-        MINILLM_TILE_PRODUCT(0, 4, 6);
-        if constexpr (C > 1) {
-            MINILLM_TILE_LOAD(7, left + b.stride, 64);
-            MINILLM_TILE_PRODUCT(1, 4, 7);
+        if constexpr (pieces == 1) {
+            load_right<C>(left, b.stride);
+            load_left<R>(above, a.stride);
+            add_products<R, C>();
+        } else {  // from the smallest to the largest, one side changes at a time
+            constexpr int64_t middle = tile_numbers, low = 2 * tile_numbers;
+            load_left<R>(above + low, a.stride);
+            load_right<C>(left, b.stride);
+            add_products<R, C>();
+            meanwhile();
+            load_left<R>(above + middle, a.stride);
+            add_products<R, C>();
+            meanwhile();
+            load_right<C>(left + middle, b.stride);
+            add_products<R, C>();
+            meanwhile();
+            load_left<R>(above, a.stride);
+            add_products<R, C>();
+            meanwhile();
+            load_right<C>(left + low, b.stride);
+            add_products<R, C>();
+            meanwhile();
+            load_right<C>(left, b.stride);
+            add_products<R, C>();
         }
-        if constexpr (R > 1) {
-            MINILLM_TILE_STREAM(5, above + a.stride, 64);
-            MINILLM_TILE_PRODUCT(2, 5, 6);
-        }
-        if constexpr (R > 1 && C > 1) MINILLM_TILE_PRODUCT(3, 5, 7);
-        above += tile_numbers;
-        left += tile_numbers;
-        meanwhile(step);
+        above += pieces * tile_numbers;
+        left += pieces * tile_numbers;
+        meanwhile();
     }
     store_corner<R, C>(at);
 }
+
+// Whether no sum of a corner that came of pieces is infinite or NaN: 0 times a piece that is would
+// be NaN, where 0 or infinity times the whole is not.
+INLINE bool all_finite(const float* sums, int64_t rows, int64_t cols) {
+    vf bad{};
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j += W) bad += load(sums + i * pair + j) * 0.0f;
+    return _mm512_cmp_ps_mask(bad, bad, _CMP_UNORD_Q) == 0;
+}
+
+// The same sums of the whole numbers, by multiply_block.
+void multiply_whole(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, float* sums);
 
 // Products of corners in turn. While one is multiplied, the one before is finished:
 // finish.expect(row, col, i), then finish.rows(sums, row, col, i), each for i = 0, 2, ..., 30, and
@@ -74,14 +117,20 @@ class Corners {
     void multiply(int64_t row, int64_t col) {
         float* const sums = sums_[place_];
         if (a_.lines - row > tile_lines && b_.lines - col > tile_lines) {
-            const int64_t deep = tiles_deep(a_.depth);
+            const int64_t breaks = tiles_deep(a_.depth) * (a_.pieces == 1 ? 1 : 6);
             int64_t due = 0, expected = 0;
-            multiply_corner_of<2, 2>(a_, row, b_, col, {sums, pair, {}}, [&](int64_t) {
+            const auto meanwhile = [&] {
                 due += pair;
-                for (; expected * deep < due; expected += 2) finish_.expect(row, col, expected);
-                for (; done_ * deep < due; done_ += 2)
+                for (; expected * breaks < due; expected += 2) finish_.expect(row, col, expected);
+                for (; done_ * breaks < due; done_ += 2)
                     finish_.rows(sums_[1 - place_], row_, col_, done_);
-            });
+            };
+            if (a_.pieces == 1) {
+                multiply_corner_of<2, 2, 1>(a_, row, b_, col, {sums, pair, {}}, meanwhile);
+            } else {
+                multiply_corner_of<2, 2, 3>(a_, row, b_, col, {sums, pair, {}}, meanwhile);
+                if (!all_finite(sums, pair, pair)) multiply_whole(a_, row, b_, col, sums);
+            }
         } else {
             multiply_corner(a_, row, b_, col, {sums, pair, {}});
         }

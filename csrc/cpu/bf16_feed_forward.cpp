@@ -1,4 +1,4 @@
-// What lies between the two layers is rounded into tiles as it is made, and stays in the second
+// What lies between the two layers is cut into tiles as it is made, and stays in the second
 // cache until the second layer has read it, a block of rows at a time. Backward, a task has
 // some hidden features: corners of their gradient and of their activations, found again, become
 // tiles that stay in the second cache until the weights' gradients have been made of them.
@@ -16,8 +16,9 @@ namespace {
 
 constexpr int64_t many_rows = 2048;           // enough for blocks of twice the height, forward
 constexpr int64_t block_rows = 128;           // of a task
-constexpr int64_t slab_lines = 256;           // hidden features of a task, backward
+constexpr int64_t slab_lines = 256;           // hidden features of a task, backward, in pieces
 constexpr int64_t chunk_rows = 1024;          // of backward, whose tiles stay in the third cache
+constexpr int64_t strip = 256;                // of a chunk, those of a slab in the second
 constexpr int64_t streamed_floats = 2 << 20;  // hidden rows from this size on bypass the cache
 
 // Which lanes of the two vectors of a corner's row have columns.
@@ -33,12 +34,13 @@ INLINE vf load_some(const float* from, __mmask16 lanes) {
 }
 INLINE void store_some(float* to, vf v, __mmask16 lanes) { _mm512_mask_storeu_ps(to, lanes, v); }
 
+template <int pieces>
 struct Forward {
     const FeedForward& f;
     const float *x, *bias1;
     float* hidden;
     const Output out;
-    const Tiles first{f.hidden, f.inputs}, second{f.outputs, f.hidden};
+    const Tiles first{f.hidden, f.inputs, pieces}, second{f.outputs, f.hidden, pieces};
     const int64_t block = f.rows >= many_rows ? 2 * block_rows : block_rows;
 
     // Of a block from `row` on: hidden = sums + bias, and its activations, rounded, in tiles.
@@ -68,7 +70,10 @@ struct Forward {
                 values[half] = _mm512_maskz_mov_ps(lanes, Function::value(sum));
             }
             uint16_t* to = activated.at(i, j) + i % tile_lines * tile_depth;
-            _mm512_store_si512(to, round_pair(values[0], values[1]));
+            for (int piece = 0; piece < pieces; piece++, to += tile_numbers) {
+                const vf low = take_piece<pieces>(piece, values[0]);
+                _mm512_store_si512(to, round_pair(low, take_piece<pieces>(piece, values[1])));
+            }
         }
         void expect(int64_t, int64_t, int64_t) const {}
         void end(int64_t, int64_t) const {}
@@ -78,9 +83,10 @@ struct Forward {
     void run(int64_t row) const {
         const TileScope scope;
         const int64_t rows = smaller(block, f.rows - row);
-        const Tiles own(rows, f.inputs), activated(ceil_div(rows, pair) * pair, f.hidden);
+        const Tiles own(rows, f.inputs, pieces);
+        const Tiles activated(ceil_div(rows, pair) * pair, f.hidden, pieces);
         const TileBlock inputs = pack_tile_rows(
-            part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.at(0, 0));
+            part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.at(0, 0), 0, pieces);
         const Activate<Function, streamed> activate{*this, row, rows, activated};
         Corners corners(inputs, first.block(), activate);
         for (int64_t j = 0; j < f.hidden; j += pair)
@@ -101,14 +107,18 @@ struct Forward {
     }
 };
 
+template <int pieces>
 struct Backward {
     const FeedForward& f;
     const float *grad, *x, *hidden;
     const Gradient dx, dweight1, dweight2;
-    const Tiles first{f.inputs, f.hidden}, second{f.hidden, f.outputs};  // weights
+    static constexpr int64_t slab = slab_lines;
+    const Tiles first{f.inputs, f.hidden, pieces}, second{f.hidden, f.outputs, pieces};  // weights
     const int64_t tall = smaller(chunk_rows, f.rows);
-    const Tiles inputs{f.inputs, tall}, grads{f.outputs, tall}, grads_by_row{tall, f.outputs};
-    const Tiles by_row{ceil_div(tall, pair) * pair, f.hidden};  // the hidden gradient, for dx
+    const Tiles inputs{f.inputs, tall, pieces}, grads{f.outputs, tall, pieces};
+    const Tiles grads_by_row{tall, f.outputs, pieces};
+    const Tiles by_row{ceil_div(tall, pair) * pair, f.hidden,
+                       pieces};  // the hidden gradient, for dx
     const Scratch dbias{ceil_div(f.rows, chunk_rows) * f.hidden};
 
     // From the gradient of the activations to that of the hidden rows, dhidden. Both it and the
@@ -116,7 +126,8 @@ struct Backward {
     template <class Function>
     struct Turn {
         const Backward& backward;
-        const int64_t row, count, line, lines;  // of a chunk and of a slab
+        const int64_t row, from, count;  // of a strip: in all, and in the chunk
+        const int64_t line, lines;       // of a slab
         const Tiles &dhidden, &activated;
 
         const float* hidden_at(int64_t i, int64_t j) const {
@@ -148,24 +159,39 @@ struct Backward {
                 store_some(bias + half * W,
                            load_some(bias + half * W, lanes) + (slopes[0][half] + slopes[1][half]),
                            lanes);
-                put(dhidden, i, j + half * W, first, slopes[0][half], slopes[1][half]);
-                put(activated, i, j + half * W, first, values[0][half], values[1][half]);
             }
             uint16_t* to =
-                backward.by_row.at(i + first, line + j) + first % tile_lines * tile_depth;
-            _mm512_store_si512(to, round_pair(slopes[0][0], slopes[0][1]));
-            _mm512_store_si512(to + tile_depth, round_pair(slopes[1][0], slopes[1][1]));
+                backward.by_row.at(from + i + first, line + j) + first % tile_lines * tile_depth;
+            for (int piece = 0; piece < pieces; piece++, to += tile_numbers) {
+                vf taken[2][2];
+                for (int odd = 0; odd < 2; odd++) {
+                    for (int half = 0; half < 2; half++)
+                        taken[odd][half] = take_piece<pieces>(piece, slopes[odd][half]);
+                    _mm512_store_si512(to + odd * tile_depth,
+                                       round_pair(taken[odd][0], taken[odd][1]));
+                }
+                for (int half = 0; half < 2; half++) {
+                    put(dhidden, i, j + half * W, first, piece, taken[0][half], taken[1][half]);
+                    const vf even = take_piece<pieces>(piece, values[0][half]);
+                    put(activated, i, j + half * W, first, piece, even,
+                        take_piece<pieces>(piece, values[1][half]));
+                }
+            }
         }
-        static void put(const Tiles& to, int64_t i, int64_t j, int64_t first, vf even, vf odd) {
-            store(reinterpret_cast<float*>(to.at(j, i)) + first / 2 * W, round_and_pair(even, odd));
+        static void put(const Tiles& to, int64_t i, int64_t j, int64_t first, int piece, vf even,
+                        vf odd) {
+            store(reinterpret_cast<float*>(to.at(j, i) + piece * tile_numbers) + first / 2 * W,
+                  pair_pieces<pieces>(piece, even, odd));
         }
         void end(int64_t i, int64_t j) const {
             for (int half = 0; half < 2; half++) {
                 auto* tile = reinterpret_cast<float*>(dhidden.at(j + half * W, i));
-                vf pairs[W];
-                for (int k = 0; k < W; k++) pairs[k] = load(tile + k * W);
-                transpose(pairs);
-                for (int k = 0; k < W; k++) store(tile + k * W, pairs[k]);
+                for (int piece = 0; piece < pieces; piece++, tile += tile_numbers / 2) {
+                    vf pairs[W];
+                    for (int k = 0; k < W; k++) pairs[k] = load(tile + k * W);
+                    transpose(pairs);
+                    for (int k = 0; k < W; k++) store(tile + k * W, pairs[k]);
+                }
             }
         }
     };
@@ -173,24 +199,28 @@ struct Backward {
     template <class Function>
     void run(int64_t row, int64_t rows, int64_t line) const {
         const TileScope scope;
-        const int64_t lines = smaller(slab_lines, f.hidden - line);
+        const int64_t lines = smaller(slab, f.hidden - line);
         const int64_t padded = ceil_div(lines, pair) * pair;  // corners are written whole
-        const Tiles dhidden(padded, rows), activated(padded, rows);
+        const Tiles dhidden(padded, strip, pieces), activated(padded, strip, pieces);
         memset(dbias + row / chunk_rows * f.hidden + line, 0, sizeof(float) * lines);
-        const Turn<Function> turn{*this, row, rows, line, lines, dhidden, activated};
-        Corners corners(part(grads_by_row.block(), 0, rows, 0, f.outputs),
-                        part(second.block(), line, lines, 0, f.outputs), turn);
-        for (int64_t i = 0; i < rows; i += pair)
-            for (int64_t j = 0; j < lines; j += pair) corners.multiply(i, j);
-        corners.end();
-        if (dweight1.data)
-            multiply_tiles_far(part(dhidden.block(), 0, lines, 0, rows),
-                               part(inputs.block(), 0, f.inputs, 0, rows),
-                               to(dweight1, line * f.inputs, f.inputs, row > 0));
-        if (dweight2.data)
-            multiply_tiles_far(part(grads.block(), 0, f.outputs, 0, rows),
-                               part(activated.block(), 0, lines, 0, rows),
-                               to(dweight2, line, f.hidden, row > 0));
+        for (int64_t from = 0; from < rows; from += strip) {
+            const int64_t count = smaller(strip, rows - from);
+            const Turn<Function> turn{*this, row + from, from,    count,
+                                      line,  lines,      dhidden, activated};
+            Corners corners(part(grads_by_row.block(), from, count, 0, f.outputs),
+                            part(second.block(), line, lines, 0, f.outputs), turn);
+            for (int64_t i = 0; i < count; i += pair)
+                for (int64_t j = 0; j < lines; j += pair) corners.multiply(i, j);
+            corners.end();
+            if (dweight1.data)
+                multiply_tiles_far(part(dhidden.block(), 0, lines, 0, count),
+                                   part(inputs.block(), 0, f.inputs, from, count),
+                                   to(dweight1, line * f.inputs, f.inputs, row + from > 0));
+            if (dweight2.data)
+                multiply_tiles_far(part(grads.block(), 0, f.outputs, from, count),
+                                   part(activated.block(), 0, lines, 0, count),
+                                   to(dweight2, line, f.hidden, row + from > 0));
+        }
     }
 
     // Rows from a multiple of chunk_rows on.
@@ -200,8 +230,8 @@ struct Backward {
         pack_columns_together(part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), inputs);
         pack_rows_together(transposed(g), grads);
         pack_rows_together(g, grads_by_row);
-        parallel_for(ceil_div(f.hidden, slab_lines),
-                     [&](int64_t task) { run<Function>(row, rows, task * slab_lines); });
+        parallel_for(ceil_div(f.hidden, slab),
+                     [&](int64_t task) { run<Function>(row, rows, task * slab); });
         if (!dx.data) return;
         parallel_for(ceil_div(rows, block_rows), [&](int64_t task) {
             const TileScope scope;
@@ -231,33 +261,45 @@ void dispatch(Activation activation, const Run& run) {
 
 }  // namespace
 
-void feed_forward_bf16(const FeedForward& f, const float* x, const float* weight1,
-                       const float* bias1, const float* weight2, const float* bias2,
-                       const float* residual, float* hidden, float* out) {
+void feed_forward_tiles(const FeedForward& f, int pieces, const float* x, const float* weight1,
+                        const float* bias1, const float* weight2, const float* bias2,
+                        const float* residual, float* hidden, float* out) {
     Output result{out, f.outputs, residual ? Strided{residual, f.outputs} : Strided{bias2, 0}};
     if (residual && bias2) {
         result.finish = Output::Finish::add_bias;
         result.bias = bias2;
     }
-    const Forward forward{f, x, bias1, hidden, result};
-    pack_columns_together(transposed(row_major(weight1, f.hidden, f.inputs)), forward.first);
-    pack_columns_together(transposed(row_major(weight2, f.outputs, f.hidden)), forward.second);
-    dispatch(f.activation, [&](auto function) { forward.run_all<decltype(function)>(); });
+    const auto run = [&](const auto& forward) {
+        pack_columns_together(transposed(row_major(weight1, f.hidden, f.inputs)), forward.first);
+        pack_columns_together(transposed(row_major(weight2, f.outputs, f.hidden)), forward.second);
+        dispatch(f.activation,
+                 [&](auto function) { forward.template run_all<decltype(function)>(); });
+    };
+    if (pieces == 1)
+        run(Forward<1>{f, x, bias1, hidden, result});
+    else
+        run(Forward<3>{f, x, bias1, hidden, result});
 }
 
-void feed_forward_backward_bf16(const FeedForward& f, const float* grad, const float* x,
-                                const float* weight1, const float* weight2, const float* hidden,
-                                Gradient dx, Gradient dweight1, Gradient dbias1, Gradient dweight2,
-                                Gradient dbias2) {
-    const Backward backward{f, grad, x, hidden, dx, dweight1, dweight2};
-    pack_columns_together(row_major(weight2, f.outputs, f.hidden), backward.second);
-    if (dx.data) pack_columns_together(row_major(weight1, f.hidden, f.inputs), backward.first);
-    for (int64_t row = 0; row < f.rows; row += chunk_rows) {
-        const int64_t rows = smaller(chunk_rows, f.rows - row);
-        dispatch(f.activation,
-                 [&](auto function) { backward.run_chunk<decltype(function)>(row, rows); });
-    }
-    sum_rows(backward.dbias, ceil_div(f.rows, chunk_rows), f.hidden, dbias1);
+void feed_forward_backward_tiles(const FeedForward& f, int pieces, const float* grad,
+                                 const float* x, const float* weight1, const float* weight2,
+                                 const float* hidden, Gradient dx, Gradient dweight1,
+                                 Gradient dbias1, Gradient dweight2, Gradient dbias2) {
+    const auto run = [&](const auto& backward) {
+        pack_columns_together(row_major(weight2, f.outputs, f.hidden), backward.second);
+        if (dx.data) pack_columns_together(row_major(weight1, f.hidden, f.inputs), backward.first);
+        for (int64_t row = 0; row < f.rows; row += chunk_rows) {
+            const int64_t rows = smaller(chunk_rows, f.rows - row);
+            dispatch(f.activation, [&](auto function) {
+                backward.template run_chunk<decltype(function)>(row, rows);
+            });
+        }
+        sum_rows(backward.dbias, ceil_div(f.rows, chunk_rows), f.hidden, dbias1);
+    };
+    if (pieces == 1)
+        run(Backward<1>{f, grad, x, hidden, dx, dweight1, dweight2});
+    else
+        run(Backward<3>{f, grad, x, hidden, dx, dweight1, dweight2});
     sum_rows(grad, f.rows, f.outputs, dbias2);
 }
 

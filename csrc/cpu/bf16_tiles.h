@@ -11,16 +11,22 @@ namespace minillm::MINILLM_ISA {
 
 class Tiles {  // memory for a block
  public:
-    Tiles(int64_t lines, int64_t depth)
-        : lines_(lines), depth_(depth), memory_(tile_block_floats(lines, depth)) {}
-    int64_t stride() const { return tiles_deep(depth_) * tile_numbers; }
-    TileBlock block() const { return {at(0, 0), lines_, depth_, stride()}; }
-    uint16_t* at(int64_t line, int64_t k) const {  // the tile
-        return as_numbers(memory_) + line / tile_lines * stride() + k / tile_depth * tile_numbers;
+    Tiles(int64_t lines, int64_t depth, int pieces = 1)
+        : lines_(lines),
+          depth_(depth),
+          pieces_(pieces),
+          memory_(tile_block_floats(lines, depth, pieces)) {}
+    int64_t stride() const { return tiles_deep(depth_) * tile_numbers * pieces_; }
+    int pieces() const { return pieces_; }
+    TileBlock block() const { return {at(0, 0), lines_, depth_, stride(), pieces_}; }
+    uint16_t* at(int64_t line, int64_t k) const {  // the tile, its first piece
+        return as_numbers(memory_) + line / tile_lines * stride() +
+               k / tile_depth * tile_numbers * pieces_;
     }
 
  private:
     const int64_t lines_, depth_;
+    const int pieces_;
     const Scratch memory_;
 };
 
@@ -35,12 +41,12 @@ INLINE void pack_together(int64_t lines, const Tiles& to, const Pack& pack) {
 }
 INLINE void pack_columns_together(const Matrix& b, const Tiles& to) {
     pack_together(b.cols, to, [&](int64_t line, int64_t lines, uint16_t* memory) {
-        pack_tile_columns(part(b, 0, b.rows, line, lines), memory, to.stride());
+        pack_tile_columns(part(b, 0, b.rows, line, lines), memory, to.stride(), to.pieces());
     });
 }
 INLINE void pack_rows_together(const Matrix& a, const Tiles& to) {
     pack_together(a.rows, to, [&](int64_t line, int64_t lines, uint16_t* memory) {
-        pack_tile_rows(part(a, line, lines, 0, a.cols), memory, to.stride());
+        pack_tile_rows(part(a, line, lines, 0, a.cols), memory, to.stride(), to.pieces());
     });
 }
 

@@ -1,6 +1,5 @@
 // The activation is applied to each block of the first product, and its slope to each block of the
 // second's gradient, while they are in the cache.
-#include "../precision.h"
 #include "../scratch.h"
 #include "bf16.h"
 #include "declare.h"
@@ -11,8 +10,9 @@ void feed_forward_forward(const FeedForward& f, const float* x, const float* wei
                           const float* bias1, const float* weight2, const float* bias2,
                           const float* residual, float* hidden, float* out) {
 #if MINILLM_AMX
-    if (bf16_products() && suits_tiles(f))
-        return feed_forward_bf16(f, x, weight1, bias1, weight2, bias2, residual, hidden, out);
+    if (const int pieces = pieces_for(f))
+        return feed_forward_tiles(f, pieces, x, weight1, bias1, weight2, bias2, residual, hidden,
+                                  out);
 #endif
     const Scratch activated(f.rows * f.hidden);
     Output middle{activated, f.hidden, {}, Output::Finish::activate, f.activation};
@@ -28,9 +28,9 @@ void feed_forward_backward(const FeedForward& f, const float* grad, const float*
                            Gradient dx, Gradient dweight1, Gradient dbias1, Gradient dweight2,
                            Gradient dbias2) {
 #if MINILLM_AMX
-    if (bf16_products() && suits_tiles(f))
-        return feed_forward_backward_bf16(f, grad, x, weight1, weight2, hidden, dx, dweight1,
-                                          dbias1, dweight2, dbias2);
+    if (const int pieces = pieces_for(f))
+        return feed_forward_backward_tiles(f, pieces, grad, x, weight1, weight2, hidden, dx,
+                                           dweight1, dbias1, dweight2, dbias2);
 #endif
     const Scratch dhidden(f.rows * f.hidden), activated(f.rows * f.hidden);
     Output middle{dhidden, f.hidden, {}, Output::Finish::bend, f.activation};

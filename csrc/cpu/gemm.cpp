@@ -6,7 +6,6 @@
 #include "gemm.h"
 
 #include "../parallel.h"
-#include "../precision.h"
 #include "../scratch.h"
 #include "bf16.h"
 
@@ -168,7 +167,7 @@ void gemm(const Matrix& a, const Matrix& b, const Output& out) {
     if (rows == 1 || cols == 1) return multiply_vector(a, b, out);
 
 #if MINILLM_AMX
-    if (bf16_products() && suits_tiles(rows, cols, depth)) return gemm_bf16(a, b, out);
+    if (const int pieces = pieces_for(rows, cols, depth)) return gemm_tiles(a, b, out, pieces);
 #endif
 
     if (rows <= few_rows && a.col_stride == 1 && b.row_stride == 1 && b.col_stride != 1)
