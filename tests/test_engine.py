@@ -413,6 +413,8 @@ class TestOverflow:
         assert cut.text == same.text
         assert cut.notices == ("the prompt of 12 tokens is too long, its last 5 are read",)
         assert same.notices == ()
+        (one,) = complete(model, tokenizer, "abcdefghijkl", overflow="truncate", max_tokens=9)
+        assert one.notices == ("the prompt of 12 tokens is too long, its last token is read",)
         (fits,) = complete(model, tokenizer, "abc", overflow="truncate", **options)
         assert fits.notices == () and fits.prompt_tokens == 3
         (free,) = complete(model, tokenizer, "abcdefghijkl", overflow="truncate", seed=3)

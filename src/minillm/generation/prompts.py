@@ -99,11 +99,11 @@ def fitted(
     prompt, advice = f"a prompt of {counted(len(ids), 'token')}", _advice(ids, kept, context, o)
     if room <= 0:
         raise ValueError(
-            f"generate: {prompt}, 1 to {holds} (the model's context) are needed{advice}"
+            f"generate: {prompt}, 1 to {holds:,} (the model's context) are needed{advice}"
         )
     raise ValueError(
-        f"generate: max-tokens {most} after {prompt}, at most {room} fit into the model's context "
-        f"of {context}{advice}"
+        f"generate: max-tokens {most:,} after {prompt}, at most {room:,} fit into the model's "
+        f"context of {context:,}{advice}"
     )
 
 
@@ -119,14 +119,17 @@ def _truncated(
     """As `fitted`, without as much of the front of the prompt as has to go."""
     most, keep = _left(ids, context, o)
     if keep <= kept:
+        room = max(0, _holds(context, o) - kept)
         raise ValueError(
-            f"generate: max-tokens {most}, at most {max(0, _holds(context, o) - kept)} fit into "
-            f"the model's context of {context} beside a prompt{_advice(ids, kept, context, o)}"
+            f"generate: max-tokens {most:,}, at most {room:,} fit into the model's context of "
+            f"{context:,} beside a prompt{_advice(ids, kept, context, o)}"
         )
     if keep == len(ids):
         return ids, most, None
-    cut = f"the prompt of {len(ids)} tokens is too long, its last {keep - kept} are read"
-    return ids[:kept] + ids[len(ids) - (keep - kept) :], most, cut
+    last = keep - kept
+    read = "token is read" if last == 1 else f"{last:,} are read"
+    cut = f"the prompt of {counted(len(ids), 'token')} is too long, its last {read}"
+    return ids[:kept] + ids[len(ids) - last :], most, cut
 
 
 def _left(ids: list[int], context: int, o: Options) -> tuple[int, int]:
