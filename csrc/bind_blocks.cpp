@@ -49,8 +49,9 @@ void block_linear_forward(int kind, const Array& blocks, const Array& x, const A
     const auto* residual_data = args.optional_input(residual, "residual", {n, m});
     auto* out_data = args.output(out, "out", {n, m});
     const Unlocked unlocked;
-    kernels().block_linear_forward(kind, blocks_data, x_data, bias_data, residual_data, n, m, k,
-                                   out_data);
+    const BlockProduct product{kind, blocks_data, x_data, bias_data, residual_data,
+                               n,    m,           k,      out_data};
+    kernels().block_linear_forward(&product, 1);
 }
 
 }  // namespace

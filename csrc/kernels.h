@@ -13,6 +13,16 @@ struct Matrix {
     int64_t rows, cols, row_stride, col_stride;
 };
 
+// out (n, m) = x (n, k) times a weight, transposed, + bias (m) + residual (n, m), which may be
+// null. The weight is m rows of ggml's blocks, `kind` the number of their type.
+struct BlockProduct {
+    int kind;
+    const uint8_t* blocks;
+    const float *x, *bias, *residual;
+    int64_t n, m, k;
+    float* out;
+};
+
 // An array that is only counted through.
 struct Flat {
     const float* data;
@@ -83,10 +93,9 @@ struct Strides {
     /* x (n, k), weight (m, k), out (n, m); bias (m) and residual (n, m) may be null */            \
     X(linear_forward, (const float* x, const float* weight, const float* bias,                     \
                        const float* residual, int64_t n, int64_t m, int64_t k, float* out))        \
-    /* the same with the weight as (m) rows of ggml's blocks, `kind` its number of their type; x   \
-       may be rounded to 16 bits, and below 32 rows none of them changes the bits of another */    \
-    X(block_linear_forward, (int kind, const uint8_t* blocks, const float* x, const float* bias,   \
-                             const float* residual, int64_t n, int64_t m, int64_t k, float* out))  \
+    /* several with the same x, n and k, none's out another's residual; x may be rounded to 16     \
+       bits, and below 32 rows none of them changes the bits of another */                         \
+    X(block_linear_forward, (const BlockProduct* products, int64_t count))                         \
     X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,         \
                         int64_t m, int64_t k, Gradient dx, Gradient dweight, Gradient dbias))      \
     /* biases and residual may be null; hidden is what the activation gets */                      \

@@ -52,10 +52,30 @@ Plan::Step& Plan::append(Kind kind, View out, View a) {
 }
 
 void Plan::linear(View out, View x, const View* residual, const Linear& layer) {
+    const int64_t place = residual ? 0 : place_beside(out, x);
     Step& step = append(Kind::linear, out, x);
     step.has_b = residual;
     if (residual) step.b = *residual;
     step.layer = layer;
+    step.joins = place > 0;
+    if (place) std::rotate(steps_.begin() + place, steps_.end() - 1, steps_.end());
+}
+
+// Where a product may run together with an earlier one of the same x, 0 if nowhere: nothing on the
+// way up there writes x, or reads or writes what is to hold the result.
+int64_t Plan::place_beside(View out, View x) const {
+    int64_t together = 1;
+    for (int64_t i = static_cast<int64_t>(steps_.size()) - 1; i >= 0; i--) {
+        const Step& step = steps_[i];
+        const View views[] = {step.out, step.a, step.b, step.c};
+        for (const View& view : views)
+            if (view.slot == out.slot) return 0;
+        if (step.out.slot == x.slot || step.kind == Kind::select) return 0;
+        if (step.kind != Kind::linear || step.has_b || step.a != x) continue;
+        for (int64_t j = i; steps_[j].joins; j--) together++;
+        return together < most_together ? i + 1 : 0;
+    }
+    return 0;
 }
 
 void Plan::rms_norm(View out, View x, const float* weight, double eps, int64_t width) {
@@ -111,7 +131,14 @@ void Plan::run(const std::vector<const float*>& inputs, const Tokens& tokens, fl
     for (size_t i = 0; i < inputs.size(); i++)
         std::memcpy(data_[i], inputs[i], sizeof(float) * tokens.count * widths_[i]);
     int64_t rows = tokens.count;
-    for (const Step& step : steps_) {
+    for (size_t i = 0; i < steps_.size();) {
+        const Step& step = steps_[i++];
+        if (step.kind == Kind::linear) {
+            int64_t count = 1;
+            for (; i < steps_.size() && steps_[i].joins; i++) count++;
+            run_linears(&step, count, rows);
+            continue;
+        }
         run_step(step, rows, tokens);
         if (step.kind == Kind::select) rows = static_cast<int64_t>(tokens.wanted.size());
     }
@@ -121,7 +148,7 @@ void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
     const int64_t width = step.out.width;
     switch (step.kind) {
         case Kind::linear:
-            return run_linear(step, rows);
+            return run_linears(&step, 1, rows);
         case Kind::rms_norm:
         case Kind::layer_norm:
             return run_norm(step, rows);
@@ -135,13 +162,12 @@ void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
         case Kind::attend:
             return run_attention(step, tokens);
         case Kind::activate:
-            for (int64_t i = 0; i < rows; i++)
-                (step.activation == Activation::silu
-                     ? kernels().silu_forward(at(step.a, i), width, at(step.out, i))
-                     : kernels().gelu_forward(at(step.a, i), width,
-                                              step.activation == Activation::gelu_tanh,
-                                              at(step.out, i)));
-            return;
+            return over_rows(rows, [&](int64_t i) {
+                if (step.activation == Activation::silu)
+                    return kernels().silu_forward(at(step.a, i), width, at(step.out, i));
+                kernels().gelu_forward(at(step.a, i), width,
+                                       step.activation == Activation::gelu_tanh, at(step.out, i));
+            });
         case Kind::add:
         case Kind::multiply:
             return over_rows(rows, [&](int64_t i) {
@@ -163,17 +189,20 @@ void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
     }
 }
 
-void Plan::run_linear(const Step& step, int64_t rows) const {
-    const Linear& layer = step.layer;
-    const Rows x(at(step.a, 0), rows, layer.inputs, widths_[step.a.slot]);
-    if (step.has_b) {
-        const Rows residual(at(step.b, 0), rows, layer.outputs, widths_[step.b.slot]);
-        kernels().block_linear_forward(layer.kind, layer.weight, x, layer.bias, residual, rows,
-                                       layer.outputs, layer.inputs, at(step.out, 0));
-        return;
+void Plan::run_linears(const Step* steps, int64_t count, int64_t rows) const {
+    const View b = steps->b;  // a product with a residual is alone
+    const Linear& first = steps->layer;
+    const Rows x(at(steps->a, 0), rows, first.inputs, widths_[steps->a.slot]);
+    const Rows residual(at(b, 0), steps->has_b ? rows : 0, first.outputs, widths_[b.slot]);
+    BlockProduct products[most_together];
+    for (int64_t i = 0; i < count; i++) {
+        const Linear& layer = steps[i].layer;
+        products[i] = {layer.kind,    layer.weight, x,
+                       layer.bias,    nullptr,      rows,
+                       layer.outputs, layer.inputs, at(steps[i].out, 0)};
     }
-    kernels().block_linear_forward(layer.kind, layer.weight, x, layer.bias, nullptr, rows,
-                                   layer.outputs, layer.inputs, at(step.out, 0));
+    if (steps->has_b) products[0].residual = residual;
+    kernels().block_linear_forward(products, count);
 }
 
 void Plan::run_norm(const Step& step, int64_t rows) {
@@ -191,7 +220,7 @@ void Plan::run_norm(const Step& step, int64_t rows) {
 // All keys and values are stored before anything attends; a text's own tokens see each other.
 void Plan::run_attention(const Step& step, const Tokens& tokens) const {
     const CachedAttention& a = step.attention;
-    for (int64_t i = 0; i < tokens.count; i++) {
+    over_rows(tokens.count, [&](int64_t i) {
         const LayerKeys& keys = (*tokens.keys[tokens.texts[i]])[a.layer];
         for (int64_t head = 0; head < a.kv_heads; head++) {
             const int64_t row = head * keys.capacity + tokens.positions[i];
@@ -199,7 +228,7 @@ void Plan::run_attention(const Step& step, const Tokens& tokens) const {
             std::memcpy(keys.v + row * a.value_d, at(step.c, i) + head * a.value_d,
                         sizeof(float) * a.value_d);
         }
-    }
+    });
     if (tokens.count >= many_rows && !a.window) return attend_once(step, tokens, 0, tokens.count);
     parallel_for(tokens.count, [&](int64_t i) { attend_once(step, tokens, i, 1); });
 }

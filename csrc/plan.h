@@ -14,6 +14,10 @@ namespace minillm {
 struct View {
     int slot;
     int64_t offset, width;
+
+    bool operator!=(const View& other) const {
+        return slot != other.slot || offset != other.offset || width != other.width;
+    }
 };
 
 // Keys and values of a text: for each layer (heads, capacity, d), contiguous.
@@ -49,7 +53,8 @@ struct CachedAttention {
 
 class Plan {
  public:
-    static constexpr int64_t many_rows = 32;  // tokens from which on one text attends at once
+    static constexpr int64_t many_rows = 32;     // tokens from which on one text attends at once
+    static constexpr int64_t most_together = 4;  // products of the same rows
 
     // Floats of a row of each slot. The result is written to the last slot.
     explicit Plan(std::vector<int64_t> widths);
@@ -88,6 +93,7 @@ class Plan {
         View out, a, b, c;
         bool has_b;
         Linear layer;
+        bool joins;  // the products before, with the same x
         const float *weight, *bias;
         double eps;
         int64_t width;
@@ -97,9 +103,10 @@ class Plan {
     };
 
     Step& append(Kind kind, View out, View a);
+    int64_t place_beside(View out, View x) const;
     float* at(View view, int64_t row) const;
     void run_step(const Step& step, int64_t rows, const Tokens& tokens);
-    void run_linear(const Step& step, int64_t rows) const;
+    void run_linears(const Step* steps, int64_t count, int64_t rows) const;
     void run_norm(const Step& step, int64_t rows);
     void run_attention(const Step& step, const Tokens& tokens) const;
     void attend_once(const Step& step, const Tokens& tokens, int64_t first, int64_t rows) const;

@@ -7,12 +7,13 @@ import pytest
 
 import small_gpt2
 import small_llama
-from minillm import kernels, no_grad
+from minillm import blocks, kernels, no_grad, testing
 from minillm.generation import Reader
 from minillm.generation.recording import Recorder, Unplanned
 from minillm.generation.token_step import TokenStep
 from minillm.models.folder import load_model
 from minillm.models.gguf_export import write_gguf
+from minillm.ops.block_linear import random_blocks
 
 pytestmark = pytest.mark.skipif(kernels.cpu is None, reason="needs the C++ extension")
 
@@ -227,6 +228,35 @@ class TestPlan:
 
     def test_it_runs(self):
         np.testing.assert_array_equal(self.run(self.plan()), np.full((2, 4), 2))
+
+    @pytest.mark.parametrize("rows", [1, 40])
+    @pytest.mark.parametrize("between", [None, (0, 0), (1, 2), (2, 0)])
+    def test_products_of_the_same_rows_are_moved_past_nothing_that_matters(self, rows, between):
+        """`between`: what a sum after the first product is written to, and what else it reads."""
+        kinds = ["Q8_0", "Q4_1", "F32", "Q8_0", "BF16", "Q4_0"]
+        draw, end = testing.Draw(0), len(kinds) + 1
+        x = draw.normal(rows, 32).astype(np.float32)
+        plan, slots = kernels.cpu.runtime.Plan([32] * (end + 1)), {0: x}
+
+        def add(out, a, b):
+            plan.add((out, 0, 32), (a, 0, 32), (b, 0, 32))
+            slots[out] = slots[a] + slots[b]
+
+        add(2, 0, 0)
+        for place, kind in enumerate(kinds, 1):
+            raw = random_blocks(draw, kind, 32, 32)
+            id = blocks.KINDS[kind].id
+            plan.linear((place, 0, 32), (0, 0, 32), None, id, raw, None, 32, 32)
+            slots[place] = slots[0] @ blocks.decode_rows(kind, raw).T
+            if place == 1 and between:
+                add(between[0], between[0], between[1])
+        add(end, 1, 2)
+        for place in range(3, end):
+            add(end, end, place)
+        given = {"positions": np.arange(rows), "texts": np.zeros(rows, np.int64)}
+        out = np.empty((rows, 32), np.float32)
+        self.run(plan, inputs=[x], wanted=list(range(rows)), out=out, **given)
+        assert np.abs(out - slots[end]).max() <= 1e-4 * np.abs(slots[end]).max()
 
     @pytest.mark.parametrize(
         "changes",

@@ -152,8 +152,9 @@ void check_blocks(const Kernels& kernels) {
     }
     for (const int64_t n : {int64_t{3}, most}) {
         out.assign(n * m, 0);
-        kernels.block_linear_forward(8, blocks.data(), x.data(), bias.data(), nullptr, n, m, k,
-                                     out.data());
+        const BlockProduct product{8, blocks.data(), x.data(), bias.data(), nullptr, n, m,
+                                   k, out.data()};
+        kernels.block_linear_forward(&product, 1);
         compare(n == 3 ? "blocks" : "blocks, many rows", out, [&](int64_t i) {
             double sum = bias[i % m];
             for (int64_t j = 0; j < k; j++) {

@@ -4,7 +4,7 @@
 // in an order of its own, so its bits depend neither on the other rows nor on threads.
 #include "block_linear.h"
 
-#include "../parallel.h"
+#include "amx.h"
 #include "declare.h"
 #include "rounded.h"
 
@@ -70,10 +70,10 @@ constexpr bool by_two = false;
 template <class Kind>
 struct Small {
     const int64_t blocks, ahead;
-    const RoundedRows x;
+    const RoundedRows& x;
 
-    Small(const float* x, int64_t n, int64_t k)
-        : blocks(k / unit), ahead(bytes_ahead(line_bytes<Kind>(k))), x(x, n, k) {}
+    Small(const BlockProduct& p, const RoundedRows& x)
+        : blocks(p.k / unit), ahead(bytes_ahead(line_bytes<Kind>(p.k))), x(x) {}
 
     // Products of M lines of the weight with R rows.
     template <int R>
@@ -128,9 +128,9 @@ struct Small {
 template <class Kind>
 struct Large {
     const int64_t blocks;
-    const RoundedRows x;
+    const RoundedRows& x;
 
-    Large(const float* x, int64_t n, int64_t k) : blocks(k / (8 * unit)), x(x, n, k) {}
+    Large(const BlockProduct& p, const RoundedRows& x) : blocks(p.k / (8 * unit)), x(x) {}
 
     template <int R>
     ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
@@ -172,8 +172,8 @@ struct Plain {
     const int64_t k, ahead;
     const float* const x;
 
-    Plain(const float* x, int64_t, int64_t k)
-        : k(k), ahead(bytes_ahead(line_bytes<Number>(k))), x(x) {}
+    Plain(const BlockProduct& p, const RoundedRows&)
+        : k(p.k), ahead(bytes_ahead(line_bytes<Number>(p.k))), x(p.x) {}
 
     template <int R>
     ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
@@ -233,24 +233,42 @@ INLINE void run_rows(const BlockProduct& p, const Weight<Kind>& weight, int64_t 
     if constexpr (R > 1) run_rows<Kind, R / 2>(p, weight, line, end, row);
 }
 
-template <class Kind>
-void multiply(const BlockProduct& p) {
-    const Weight<Kind> weight(p.x, p.n, p.k);
-    const int64_t each = larger(1, chunk_bytes / larger(1, line_bytes<Kind>(p.k)) / M) * M;
-    parallel_for(ceil_div(p.m, each), [&](int64_t chunk) {
-        const int64_t first = chunk * each, end = smaller(p.m, first + each);
-        for (int64_t line = first; line < end; line += M)
-            run_rows<Kind, most_rows>(p, weight, line, end, 0);
+// Lines of a portion.
+int64_t lines_together(const BlockProduct& p) {
+    int64_t bytes = 1;
+    with_kind(p.kind, [&](auto type) {
+        bytes = larger(1, line_bytes<typename decltype(type)::type>(p.k));
+    });
+    return larger(1, chunk_bytes / bytes / M) * M;
+}
+
+void multiply_few_rows(const BlockProduct* products, int64_t count) {
+    bool rounds = false;
+    for (int64_t i = 0; i < count; i++)
+        with_kind(products[i].kind, [&](auto type) { rounds |= decltype(type)::type::units > 0; });
+    const RoundedRows rounded(products->x, rounds ? products->n : 0, products->k);
+    const auto portions = [](const BlockProduct& p) { return ceil_div(p.m, lines_together(p)); };
+    over_portions(products, count, portions, [&](const BlockProduct& p, int64_t portion) {
+        const int64_t each = lines_together(p), end = smaller(p.m, (portion + 1) * each);
+        with_kind(p.kind, [&](auto type) {
+            using Kind = typename decltype(type)::type;
+            const Weight<Kind> weight(p, rounded);
+            for (int64_t line = portion * each; line < end; line += M)
+                run_rows<Kind, most_rows>(p, weight, line, end, 0);
+        });
     });
 }
 
 }  // namespace
 
-void block_linear_forward(int kind, const uint8_t* blocks, const float* x, const float* bias,
-                          const float* residual, int64_t n, int64_t m, int64_t k, float* out) {
-    const BlockProduct p{kind, blocks, x, bias, residual, n, m, k, out};
-    if (n >= many_rows) return multiply_many_rows(p);
-    with_kind(kind, [&](auto type) { multiply<typename decltype(type)::type>(p); });
+void block_linear_forward(const BlockProduct* products, int64_t count) {
+    if (products->n < many_rows) return multiply_few_rows(products, count);
+#if MINILLM_AMX
+    bool floats = false;
+    for (int64_t i = 0; i < count; i++) floats |= products[i].kind == 0;
+    if (!floats) return multiply_by_tiles(products, count);
+#endif
+    multiply_many_rows(products, count);
 }
 
 }  // namespace minillm::MINILLM_ISA

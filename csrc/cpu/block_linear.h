@@ -1,25 +1,19 @@
-// A product with a weight that stays as blocks, and the part of it that takes many rows.
+// Products with weights that stay as blocks, and the parts of them that take many rows.
 #pragma once
 
 #include <type_traits>
 
+#include "../kernels.h"
+#include "../parallel.h"
 #include "blocks.h"
 
 namespace minillm::MINILLM_ISA {
 
-// out (n, m) = x (n, k) times m lines of blocks, transposed, + bias + residual, which may be null.
-struct BlockProduct {
-    int kind;
-    const uint8_t* blocks;
-    const float *x, *bias, *residual;
-    int64_t n, m, k;
-    float* out;
-};
-
 constexpr int64_t many_rows = 32;
 
-void multiply_many_rows(const BlockProduct& p);
-void multiply_by_tiles(const BlockProduct& p);  // of blocks or 16-bit floats, where there are tiles
+void multiply_many_rows(const BlockProduct* products, int64_t count);
+// Of blocks or 16-bit floats, where there are tiles.
+void multiply_by_tiles(const BlockProduct* products, int64_t count);
 
 template <class T>
 struct Type {
@@ -53,6 +47,19 @@ INLINE void with_kind(int kind, const F& f) {
         case 30:
             return f(Type<BF16>{});
     }
+}
+
+// Calls f(product, i) for each i below portions(product), for all products in one go.
+template <class Portions, class F>
+INLINE void over_portions(const BlockProduct* products, int64_t count, const Portions& portions,
+                          const F& f) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < count; i++) total += portions(products[i]);
+    parallel_for(total, [&](int64_t i) {
+        const BlockProduct* p = products;
+        for (; i >= portions(*p); p++) i -= portions(*p);
+        f(*p, i);
+    });
 }
 
 // Calls f(unit, numbers, d, m) for `count` units of a line; large blocks whole.

@@ -5,7 +5,6 @@
 // all where that product is to round to bfloat16.
 #include "../parallel.h"
 #include "../precision.h"
-#include "amx.h"
 #include "block_linear.h"
 #include "gemm.h"
 #include "rounded.h"
@@ -175,17 +174,16 @@ void multiply_rounded(const BlockProduct& p) {
 
 }  // namespace
 
-void multiply_many_rows(const BlockProduct& p) {
-#if MINILLM_AMX
-    if (p.kind != 0) return multiply_by_tiles(p);
-#endif
-    with_kind(p.kind, [&](auto type) {
-        using Kind = typename decltype(type)::type;
-        if constexpr (Kind::units > 0) {
-            if (!bf16_products()) return multiply_rounded<Kind>(p);
-        }
-        multiply_widened<Kind>(p);
-    });
+void multiply_many_rows(const BlockProduct* products, int64_t count) {
+    for (const BlockProduct* p = products; p < products + count; p++) {
+        with_kind(p->kind, [&](auto type) {
+            using Kind = typename decltype(type)::type;
+            if constexpr (Kind::units > 0) {
+                if (!bf16_products()) return multiply_rounded<Kind>(*p);
+            }
+            multiply_widened<Kind>(*p);
+        });
+    }
 }
 
 }  // namespace minillm::MINILLM_ISA

@@ -166,33 +166,43 @@ class Task {
 };
 
 template <class Kind, int WeightParts, int RowParts>
-void multiply(const BlockProduct& p) {
+void multiply_panels(const BlockProduct& p, const Operand<RowParts>& x, int64_t first,
+                     int64_t panels) {
     constexpr int64_t piece = Unpacking<Kind, WeightParts>::piece;
-    const int64_t units = ceil_div(p.k, unit), slices = ceil_div(units, deepest);
-    const int64_t slice = ceil_div(ceil_div(units, slices), piece) * piece;
-    const Scratch packed(Operand<RowParts>::floats(p.n, units));
+    const int64_t slices = ceil_div(x.units, deepest);
+    const int64_t slice = ceil_div(ceil_div(x.units, slices), piece) * piece;
+    Task<Kind, WeightParts, RowParts>(p, x, first * side, panels, slice).run();
+}
+
+int64_t panels_of(const BlockProduct& p) { return ceil_div(p.m, side); }
+
+template <int RowParts>
+void multiply(const BlockProduct* products, int64_t count) {
+    const int64_t n = products->n, units = ceil_div(products->k, unit);
+    const Scratch packed(Operand<RowParts>::floats(n, units));
     const Operand<RowParts> x{as_numbers(packed), units};
-    parallel_for(ceil_div(p.n, tile_lines),
-                 [&](int64_t group) { put_columns(p, group * tile_lines, x); });
-    const int64_t panels = ceil_div(p.m, side);
+    parallel_for(ceil_div(n, tile_lines),
+                 [&](int64_t group) { put_columns(*products, group * tile_lines, x); });
+    int64_t panels = 0;
+    for (int64_t i = 0; i < count; i++) panels += panels_of(products[i]);
     const int64_t each = smaller(most_panels, ceil_div(panels, 4 * thread_count()));
-    parallel_for(ceil_div(panels, each), [&](int64_t task) {
-        const int64_t first = task * each;
-        Task<Kind, WeightParts, RowParts>(p, x, first * side, smaller(each, panels - first), slice)
-            .run();
+    const auto portions = [=](const BlockProduct& p) { return ceil_div(panels_of(p), each); };
+    over_portions(products, count, portions, [&](const BlockProduct& p, int64_t portion) {
+        const int64_t first = portion * each, own = smaller(each, panels_of(p) - first);
+        with_kind(p.kind, [&](auto type) {
+            using Kind = typename decltype(type)::type;
+            constexpr int parts = std::is_same_v<Kind, BF16> ? 1 : RowParts;
+            if constexpr (!std::is_same_v<Kind, F32>)
+                multiply_panels<Kind, parts, RowParts>(p, x, first, own);
+        });
     });
 }
 
 }  // namespace
 
-void multiply_by_tiles(const BlockProduct& p) {
-    with_kind(p.kind, [&](auto type) {
-        using Kind = typename decltype(type)::type;
-        if constexpr (!std::is_same_v<Kind, F32>) {
-            if (bf16_products()) return multiply<Kind, 1, 1>(p);
-            multiply<Kind, std::is_same_v<Kind, BF16> ? 1 : 2, 2>(p);
-        }
-    });
+void multiply_by_tiles(const BlockProduct* products, int64_t count) {
+    if (bf16_products()) return multiply<1>(products, count);
+    multiply<2>(products, count);
 }
 
 #endif
