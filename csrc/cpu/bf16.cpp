@@ -14,6 +14,7 @@ constexpr int64_t cached_depth = 1280;       // of what passes the first cache, 
 constexpr int64_t max_depth = 1280;          // of a slice, in pieces
 constexpr int64_t most_lines = 256;          // of a task
 constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
+constexpr int64_t enough_lines = 1024;       // of them, for how often the others are packed again
 
 template <int R, int C>
 void multiply(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, const Output& at) {
@@ -70,35 +71,46 @@ int64_t share(int64_t lines, int64_t unit) {
     return unit * smaller(most_lines / unit, ceil_div(lines, 4 * thread_count() * unit));
 }
 
-// One side, `lines` of it, is packed in common, the other in tasks. Written for both sides at once:
-// pack_shared(line, count, k, depth, memory), pack_own likewise, add(own, line, shared, line, k).
+// One side, the shorter, is packed in common, the other in tasks; of deep ones some slices at a
+// time. Written for both sides at once: pack_shared(line, count, k, depth, memory), pack_own
+// likewise, add(own, line, shared, line, k).
 template <class PackShared, class PackOwn, class Add>
 void multiply_sides(const Product& p, int64_t shared_lines, int64_t own_lines,
                     const PackShared& pack_shared, const PackOwn& pack_own, const Add& add) {
-    const int64_t padded = p.slices * p.slice;
+    const int64_t line_numbers = p.slice * p.pieces;
+    const int64_t wanted = ceil_div(smaller(shared_lines, enough_lines), pair) * pair;
+    const int64_t together = smaller(p.slices, larger(1, shared_numbers / (wanted * line_numbers)));
     const int64_t height =
-        smaller(shared_lines, larger(1, shared_numbers / (padded * pair * p.pieces)) * pair);
+        smaller(shared_lines, larger(1, shared_numbers / (together * line_numbers * pair)) * pair);
     const int64_t each = share(own_lines, pair), portion = share(height, tile_lines);
-    const Scratch memory(tile_block_floats(height, padded, p.pieces));
+    const Scratch memory(tile_block_floats(height, together * p.slice, p.pieces));
     for (int64_t from = 0; from < shared_lines; from += height) {
         const int64_t count = smaller(height, shared_lines - from);
         const int64_t whole = ceil_div(count, tile_lines) * tile_lines;
-        parallel_for(p.slices * ceil_div(count, portion), [&](int64_t task) {
-            const int64_t k = task % p.slices * p.slice, first = task / p.slices * portion;
-            const int64_t deep = tiles_deep(p.depth_from(k)) * tile_depth;
-            pack_shared(from + first, smaller(portion, count - first), k, p.depth_from(k),
-                        as_numbers(memory) + (k * whole + first * deep) * p.pieces);
-        });
-        parallel_for(ceil_div(own_lines, each), [&](int64_t task) {
-            const TileScope scope;
-            const int64_t first = task * each, lines = smaller(each, own_lines - first);
-            const Scratch own(tile_block_floats(each, p.slice, p.pieces));
-            for (int64_t k = 0; k < p.a.cols; k += p.slice)
-                add(pack_own(first, lines, k, p.depth_from(k), as_numbers(own)), first,
-                    TileBlock{as_numbers(memory) + k * whole * p.pieces, count, p.depth_from(k),
-                              tiles_deep(p.depth_from(k)) * tile_numbers * p.pieces, p.pieces},
-                    from, k);
-        });
+        for (int64_t start = 0; start < p.a.cols; start += together * p.slice) {
+            const int64_t end = smaller(p.a.cols, start + together * p.slice);
+            const auto slice_at = [&](int64_t k) {
+                return as_numbers(memory) + (k - start) * whole * p.pieces;
+            };
+            parallel_for(ceil_div(end - start, p.slice) * ceil_div(count, portion),
+                         [&](int64_t task) {
+                             const int64_t first = task % ceil_div(count, portion) * portion;
+                             const int64_t k = start + task / ceil_div(count, portion) * p.slice;
+                             const int64_t deep = tiles_deep(p.depth_from(k)) * tile_depth;
+                             pack_shared(from + first, smaller(portion, count - first), k,
+                                         p.depth_from(k), slice_at(k) + first * deep * p.pieces);
+                         });
+            parallel_for(ceil_div(own_lines, each), [&](int64_t task) {
+                const TileScope scope;
+                const int64_t first = task * each, lines = smaller(each, own_lines - first);
+                const Scratch own(tile_block_floats(each, p.slice, p.pieces));
+                for (int64_t k = start; k < end; k += p.slice)
+                    add(pack_own(first, lines, k, p.depth_from(k), as_numbers(own)), first,
+                        TileBlock{slice_at(k), count, p.depth_from(k),
+                                  tiles_deep(p.depth_from(k)) * tile_numbers * p.pieces, p.pieces},
+                        from, k);
+            });
+        }
     }
 }
 
