@@ -2,7 +2,7 @@
 // to 16 bits in the order in which the innermost product reads them, by pairs of depth; multiplied
 // with rows that are rounded to 16 bits, they do twice the work of float32 in an instruction.
 // Floats of other formats are widened, some lines at a time, for the product of float32, and so is
-// all where that product is to round to bfloat16.
+// all where that product is to round to bfloat16; those of float32 are multiplied where they lie.
 #include "../parallel.h"
 #include "../precision.h"
 #include "block_linear.h"
@@ -35,8 +35,22 @@ void widen_line(const uint8_t* line, int64_t k, float* out) {
     }
 }
 
+// Lines of the weight that are floats.
+void multiply_floats(const BlockProduct& p, const float* weight, int64_t first, int64_t lines) {
+    const float* bias = p.bias ? p.bias + first : nullptr;
+    Output result{p.out + first, p.m, {bias, 0}};
+    if (p.residual) {
+        result.start = {p.residual + first, p.m};
+        if (bias) result.finish = Output::Finish::add_bias;
+        result.bias = bias;
+    }
+    gemm(row_major(p.x, p.n, p.k), transposed(row_major(weight, lines, p.k)), result);
+}
+
 template <class Kind>
 void multiply_widened(const BlockProduct& p) {
+    if (std::is_same_v<Kind, F32> && reinterpret_cast<uintptr_t>(p.blocks) % sizeof(float) == 0)
+        return multiply_floats(p, reinterpret_cast<const float*>(p.blocks), 0, p.m);
     const int64_t height = larger(lines_together, widened_floats / larger(1, p.k));
     const Scratch widened(smaller(height, p.m) * p.k);
     for (int64_t first = 0; first < p.m; first += height) {
@@ -47,14 +61,7 @@ void multiply_widened(const BlockProduct& p) {
                 widen_line<Kind>(p.blocks + (first + i) * line_bytes<Kind>(p.k), p.k,
                                  widened + i * p.k);
         });
-        const float* bias = p.bias ? p.bias + first : nullptr;
-        Output result{p.out + first, p.m, {bias, 0}};
-        if (p.residual) {
-            result.start = {p.residual + first, p.m};
-            if (bias) result.finish = Output::Finish::add_bias;
-            result.bias = bias;
-        }
-        gemm(row_major(p.x, p.n, p.k), transposed(row_major(widened, lines, p.k)), result);
+        multiply_floats(p, widened, first, lines);
     }
 }
 
