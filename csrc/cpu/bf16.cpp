@@ -10,7 +10,6 @@ namespace minillm::MINILLM_ISA {
 
 namespace {
 
-constexpr int64_t cached_depth = 1280;       // of what passes the first cache, in pieces
 constexpr int64_t max_depth = 1280;          // of a slice, in pieces
 constexpr int64_t most_lines = 256;          // of a task
 constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
@@ -202,10 +201,14 @@ void deliver_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
     corners.end();
 }
 
+// Depth of the columns that wait in the first cache, or for pieces, which are multiplied more often
+// once loaded, in the second.
+INLINE int64_t cached_depth(int pieces) { return pieces == 1 ? 512 : 416; }
+
 template <class Multiply>
 void in_slices(const TileBlock& a, const TileBlock& b, const Output& out,
                const Multiply& multiply) {
-    const int64_t slices = ceil_div(a.depth * a.pieces, cached_depth);
+    const int64_t slices = ceil_div(a.depth, cached_depth(a.pieces));
     const int64_t slice = ceil_div(ceil_div(a.depth, slices), tile_depth) * tile_depth;
     for (int64_t k = 0; k < a.depth; k += slice) {
         const int64_t depth = smaller(slice, a.depth - k);
@@ -216,8 +219,7 @@ void in_slices(const TileBlock& a, const TileBlock& b, const Output& out,
 
 }  // namespace
 
-// In slices of depth, so that the tiles of two groups of columns stay in the first cache while all
-// rows pass.
+// In slices of depth, so that the tiles of two groups of columns stay near while all rows pass.
 void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
     in_slices(a, b, out, multiply_slice);
 }
