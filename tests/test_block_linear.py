@@ -90,6 +90,18 @@ def test_the_product_is_that_of_the_decoded_weight(kind):
         assert np.abs(product(x, raw, kind) - exact).max() < 1e-4 * np.abs(exact).max()
 
 
+@needs_extension
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_K"])
+@pytest.mark.parametrize("rows, lines, width", [(40, 0, 256), (40, 3, 0), (3, 0, 256), (3, 3, 0)])
+def test_nothing_times_something_is_bias_and_residual(kind, rows, lines, width):
+    size = blocks.KINDS[kind]
+    raw = np.zeros((lines, width // size.elements * size.block_bytes), np.uint8)
+    bias, residual = normal(lines), normal(rows, lines)
+    out = np.empty((rows, lines), np.float32)
+    kernels.cpu.block_linear_forward(size.id, raw, normal(rows, width), bias, residual, out)
+    assert np.array_equal(out, residual + bias)
+
+
 @pytest.mark.parametrize("rows, lines", [(1, 3), (5, 70), (33, 70), (63, 2), (40, 64)])
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])
 def test_bias_and_residual_are_added_once_however_deep_the_product(kind, rows, lines):

@@ -264,9 +264,9 @@ void multiply_few_rows(const BlockProduct* products, int64_t count) {
 void block_linear_forward(const BlockProduct* products, int64_t count) {
     if (products->n < many_rows) return multiply_few_rows(products, count);
 #if MINILLM_AMX
-    bool floats = false;
-    for (int64_t i = 0; i < count; i++) floats |= products[i].kind == 0;
-    if (!floats) return multiply_by_tiles(products, count);
+    bool suits = products->k > 0;
+    for (int64_t i = 0; i < count; i++) suits &= products[i].kind != 0;
+    if (suits) return multiply_by_tiles(products, count);
 #endif
     multiply_many_rows(products, count);
 }

@@ -185,7 +185,7 @@ void multiply(const BlockProduct* products, int64_t count) {
                  [&](int64_t group) { put_columns(*products, group * tile_lines, x); });
     int64_t panels = 0;
     for (int64_t i = 0; i < count; i++) panels += panels_of(products[i]);
-    const int64_t each = smaller(most_panels, ceil_div(panels, 4 * thread_count()));
+    const int64_t each = larger(1, smaller(most_panels, ceil_div(panels, 4 * thread_count())));
     const auto portions = [=](const BlockProduct& p) { return ceil_div(panels_of(p), each); };
     over_portions(products, count, portions, [&](const BlockProduct& p, int64_t portion) {
         const int64_t first = portion * each, own = smaller(each, panels_of(p) - first);
