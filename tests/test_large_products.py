@@ -124,3 +124,14 @@ def test_wild_values_of_a_feed_forward_layer_stay_where_they_belong():
         grads = [p.backward(upstream, saved, {"activation": "silu"}) for p in (reference, provider)]
     for theirs, ours in zip(*grads):
         np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
+
+
+@pytest.mark.parametrize("rows", [97, 111])
+def test_a_feed_forward_layer_has_the_same_bits_whatever_was_computed_before(rows):
+    """Its last tile has lines that are none, in memory that another call has used."""
+    rng = new_generator(6)
+    weights = [normal(rng, *shape) for shape in ((512, 70), (512,), (66, 512), (66,))]
+    x, op = normal(rng, rows, 70), registry["feed_forward"]
+    first = op.compute(x, *weights)[0]
+    op.compute(np.full((112, 70), np.nan, np.float32), *weights)
+    np.testing.assert_array_equal(op.compute(x, *weights)[0], first)

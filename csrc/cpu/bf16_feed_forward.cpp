@@ -85,6 +85,8 @@ struct Forward {
         const int64_t rows = smaller(block, f.rows - row);
         const Tiles own(rows, f.inputs, pieces);
         const Tiles activated(ceil_div(rows, pair) * pair, f.hidden, pieces);
+        if (rows % tile_lines)  // what is left there of before might not be finite
+            memset(activated.at(rows, 0), 0, sizeof(uint16_t) * activated.stride());
         const TileBlock inputs = pack_tile_rows(
             part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), own.at(0, 0), 0, pieces);
         const Activate<Function, streamed> activate{*this, row, rows, activated};
