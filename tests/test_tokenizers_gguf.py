@@ -1,5 +1,7 @@
 """Vocabularies of GGUF files: the kinds that are opened, and what is refused."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -181,12 +183,26 @@ def test_bert_ids_on_frozen_vectors(bert, shared_data, backend):
         ({"tokenizer.ggml.eos_token_id": 10**6}, "the eos token is 1000000, an id from 0 to"),
         ({"tokenizer.ggml.tokens": ["a"] * 2, "tokenizer.ggml.token_type": [1, 1]}, "occurs twice"),
         ({"tokenizer.chat_template": 5}, "tokenizer.chat_template is 5, a string is needed"),
+        ({"tokenizer.ggml.pre": ["gpt-2"]}, "tokenizer.ggml.pre is a list, a string is needed"),
+        ({"tokenizer.ggml.token_type": 5}, "token_type is 5, a list of nothing but numbers"),
+        ({"tokenizer.ggml.token_type": [[1], [1, 1]]}, "a list of nothing but numbers is needed"),
+        ({"tokenizer.ggml.token_type": [1.0]}, "token_type is a list, a list of nothing but num"),
+        ({"tokenizer.ggml.bos_token_id": math.inf}, "bos_token_id is Infinity, an id is needed"),
+        ({"tokenizer.ggml.bos_token_id": [1]}, "bos_token_id is a list, an id is needed"),
+        ({"tokenizer.ggml.model": "t5", "tokenizer.ggml.scores": 1.5}, "scores is 1.5, a list of"),
     ],
 )  # fmt: skip
 def test_what_is_damaged_or_unknown_is_named(change, message):
     with pytest.raises(ValueError, match=message) as caught:
         from_gguf(gpt2() | change, "python")
     assert "\n" not in str(caught.value)
+
+
+def test_a_usual_id_that_no_token_has_is_named():
+    ids = {f"tokenizer.ggml.{role}_token_id": 0 for role in ("unknown", "seperator", "padding")}
+    words = {"tokenizer.ggml.model": "bert", "tokenizer.ggml.tokens": [*"abcd"]}
+    with pytest.raises(ValueError, match="the cls token is 101, an id from 0 to 3 is needed"):
+        from_gguf(words | ids | {"tokenizer.ggml.mask_token_id": 1})
 
 
 def packed(strings):

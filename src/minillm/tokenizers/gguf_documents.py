@@ -13,12 +13,14 @@ from .description import ROLES, Description
 from .gguf_roles import (
     CONTROL,
     NORMAL,
+    ROLE_KEYS,
     SPACE,
     UNKNOWN,
     USER_DEFINED,
     Metadata,
     around_text,
     chat_template,
+    check_kinds,
     roles_of,
 )
 from .loading import from_document
@@ -37,15 +39,16 @@ def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
     the tokenizer the file was made from: qwen2 normalises to NFC, which llama.cpp leaves out.
     Raises ValueError naming what is missing, damaged or not supported.
     """
-    kind = metadata.get("tokenizer.ggml.model")
-    if kind not in _KINDS:
-        raise ValueError(
-            f"from_gguf: tokenizer.ggml.model {kind!r} is not supported, one of "
-            f"{', '.join(_KINDS)} is needed"
-        )
     try:
+        check_kinds(metadata)
+        kind = metadata.get("tokenizer.ggml.model")
+        if kind not in _KINDS:
+            raise ValueError(
+                f"tokenizer.ggml.model {kind!r} is not supported, one of {', '.join(_KINDS)} is "
+                "needed"
+            )
         tokens = _strings(metadata, "tokens")
-        types = np.asarray(metadata.get("tokenizer.ggml.token_type", ()), np.int64).tolist()
+        types = np.asarray(metadata.get("tokenizer.ggml.token_type", ())).astype(np.int64).tolist()
         if types and len(types) != len(tokens):
             raise ValueError(f"{len(tokens)} tokens and {len(types)} types, as many are needed")
         return _KINDS[kind](metadata, tokens, types or [NORMAL] * len(tokens), backend)
@@ -94,8 +97,9 @@ def _gpt2(
 def _bert(
     metadata: Metadata, tokens: Sequence[str], types: list[int], backend: str | None
 ) -> Tokenizer:
-    roles = roles_of(metadata, len(tokens), {"unk": 100, "sep": 102, "pad": 0, "mask": 103})
-    roles["cls"] = roles.get("cls", roles.get("bos", 101))
+    begin = metadata.get(ROLE_KEYS["bos"], 101)
+    usual = {"unk": 100, "cls": begin, "sep": 102, "pad": 0, "mask": 103}
+    roles = roles_of(metadata, len(tokens), usual)
     names = [
         token[len(SPACE) :]
         if token.startswith(SPACE)

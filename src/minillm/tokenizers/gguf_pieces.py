@@ -40,14 +40,14 @@ def pieces(metadata: Metadata, stored: Sequence[str], types: list[int]) -> Token
             del roles[role]
     for role in {"bos", "eos"} & roles.keys():
         types[roles[role]] = CONTROL
-    charsmap = np.asarray(metadata.get("tokenizer.ggml.precompiled_charsmap", ()), np.uint8)
+    charsmap = np.asarray(metadata.get("tokenizer.ggml.precompiled_charsmap", ()))
     model = PieceModel(
         BPE if bpe else UNIGRAM,
         tokens,
         scores,
         types,
         roles,
-        charsmap.tobytes(),
+        charsmap.astype(np.uint8).tobytes(),
         bool(metadata.get("tokenizer.ggml.add_space_prefix", bpe)),
         bool(metadata.get("tokenizer.ggml.remove_extra_whitespaces", False)),
         bpe or BYTE in types,
