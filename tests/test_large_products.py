@@ -25,8 +25,8 @@ def product(a, b, transposed=(False, False)):
 
 
 def whole_numbers(rng, shape):
-    """All 24 bits of the significand in use, exponents from 2^-60 to 2^127, the largest too."""
-    exponents = rng.integers(-60 + 127, 255, shape, dtype=np.uint32)
+    """All 24 bits of the significand in use, exponents from 2^-102 to 2^127, the largest too."""
+    exponents = rng.integers(-102 + 127, 255, shape, dtype=np.uint32)
     bits = rng.integers(0, 1 << 23, shape, dtype=np.uint32) | 1
     numbers = (exponents << 23 | bits | rng.integers(0, 2, shape, dtype=np.uint32) << 31).view("f4")
     largest = np.finfo("f4").max
@@ -62,6 +62,14 @@ def test_products_agree_with_the_truth(shape, transposed):
     rng = new_generator(*shape)
     check("matmul", [laid_out(normal(rng, m, k), transposed[0]),
                      laid_out(normal(rng, k, n), transposed[1])])  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(300, 5000, 260), (1330, 1300, 1400)])
+def test_products_too_large_to_be_packed_at_once_are_exact_on_whole_numbers(shape):
+    m, k, n = shape
+    rng = new_generator(7)
+    a, b = (rng.integers(-8, 9, size).astype(np.float32) for size in ((m, k), (k, n)))
+    np.testing.assert_array_equal(product(a, b), a @ b)  # no sum has more than 24 bits
 
 
 @pytest.mark.parametrize("bias, residual", [(True, False), (False, True), (True, True)])

@@ -1,7 +1,8 @@
 // Matrix products by tiles of bfloat16, with sums in float32. A number is cut into pieces, each the
 // bfloat16 nearest to what those before it leave: one where products may round their operands,
-// three for float32, which they hold exactly. Of the nine products of two numbers in three pieces
-// the six largest are added; the rest is below half a unit in the last place.
+// three for float32, which they hold exactly down to 2^-102: pieces, and sums, below 2^-126 count
+// as 0. Of the nine products of two numbers in three pieces the six largest are added; the rest is
+// below half a unit in the last place.
 #pragma once
 
 #include "../precision.h"
