@@ -46,7 +46,7 @@ FOLDERS = {"nothing/.hidden.txt": TEXT, "nothing/image.png": b"\x89PNG\r\n\x1a\n
 
 BAD_FILES = [
     (["empty.txt"], "read: empty.txt holds 0 characters, at least 2 are needed"),
-    (["one.txt"], "read: one.txt holds 1 characters, at least 2 are needed"),
+    (["one.txt"], "read: one.txt holds 1 character, at least 2 are needed"),
     (["mark.txt"], "read: mark.txt holds 0 characters, at least 2 are needed"),
     (["latin.txt"], "latin.txt"),
     (["binary.bin"], "binary.bin"),

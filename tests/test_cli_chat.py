@@ -255,7 +255,7 @@ def test_without_jinja2_the_extra_is_named(models, chat, monkeypatch):
     written(models.parent / "own.jinja", CHATML + "{# its own, compiled by nobody yet #}")
     code, out, err = chat(models / "hello", "hi", words=("--template", models.parent / "own.jinja"))
     assert (code, out) == (2, "")
-    assert "install minillm[chat]" in err
+    assert "install the extra chat, in the checkout: pip install '.[chat]'" in err
 
 
 @posix

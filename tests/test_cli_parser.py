@@ -18,6 +18,10 @@ from small_runs import minillm
         (["generate", "m", "--top-k", "1.5"], "top-k: '1.5', a whole number is needed"),
         (["generate", "m", "--top-p", "much"], "top-p: 'much', a number is needed"),
         (["generate", "m", "--seed"], "seed: no value given, one is needed"),
+        (["generate", "m", "--presence-penalty", "-1e3"], "presence-penalty: -1000.0, a number "
+         "from -2 to 2 is needed"),
+        (["generate", "m", "--temperature", "-.5"], "temperature: -0.5, a finite number of 0 or "
+         "more is needed"),
         (["generate", "m", "--json=yes"], "json: 'yes' given, no value is needed"),
         (["generate", "m", "more"], "generate: unexpected argument more, none is needed"),
         (["generate", "m", "--temp=1"], "generate: unknown option --temp=1; did you mean "

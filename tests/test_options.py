@@ -48,6 +48,8 @@ from small_gpt2 import small
         ({"beams": 2, "repetition_penalty": 1.1}, "beams and penalties of tokens"),
         ({"length_penalty": 2.0}, "length-penalty: 2.0 without beams, beams above 1 is needed"),
         ({"length_penalty": math.nan, "beams": 2}, "length-penalty: nan, a finite number"),
+        ({"lookup": 65}, "lookup: 65, 0 to 64 is needed"),
+        ({"contrastive": 0.6, "top_k": 4, "n": 2}, "contrastive and n 2: they contra"),
         ({"contrastive": 1.5}, "contrastive: 1.5, 0 <= alpha <= 1 is needed"),
         ({"contrastive": 0.6}, "contrastive: among the top-k 0, top-k 2 or more is needed"),
         ({"contrastive": 0.6, "top_k": 4, "beams": 2}, "beams and contrastive"),

@@ -70,6 +70,11 @@ def test_the_end_is_told_as_a_time_of_day():
     assert speed.finish(36 * 3600.0, noon) == "done in about 1d12h, at 00:00 on 2026-03-03"
 
 
+@pytest.mark.parametrize("days", [366_000, 10**12])
+def test_an_end_beyond_all_calendars_has_no_time_of_day(days):
+    assert speed.finish(days * 86400.0, 1.8e9) == f"done in about {days}d00h"
+
+
 def test_measuring_changes_no_weight_moment_or_counter(tmp_path):
     run = trainer(tmp_path, dropout=0.1)
     before = arrays_of(run)

@@ -174,7 +174,7 @@ def test_without_a_template_or_the_extra(monkeypatch):
     chat._compiled.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2.sandbox", None)
     monkeypatch.setitem(sys.modules, "jinja2.exceptions", None)
-    with pytest.raises(RuntimeError, match=r"install minillm\[chat\]$"):
+    with pytest.raises(RuntimeError, match=r"install the extra chat, in the checkout: "):
         bpe().apply_chat_template([HI])
 
 

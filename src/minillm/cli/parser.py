@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **options)
         self.register("type", int, whole)
         self.register("type", float, real)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # also -1e3, as from Python 3.14 on
 
     def fill(self) -> None:
         if self.command:

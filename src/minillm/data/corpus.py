@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from minillm.quantities import counted
+
 from .facts import Facts, Scan
 from .records import looks_like_records, records
 from .sources import CHUNK_BYTES, PathLike, Source, Sources, find
@@ -77,8 +79,8 @@ class Corpus:
         if self.facts.characters < _LEAST_CHARACTERS:
             names = ", ".join(source.name for source in sources.files[:3])
             raise ValueError(
-                f"read: {names} holds {self.facts.characters} characters, at least "
-                f"{_LEAST_CHARACTERS} are needed"
+                f"read: {names} holds {counted(self.facts.characters, 'character')}, at "
+                f"least {_LEAST_CHARACTERS} are needed"
             )
 
     def documents(self) -> Iterator[Document]:

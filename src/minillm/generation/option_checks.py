@@ -15,6 +15,7 @@ from minillm.generation.compact_cache import DTYPES
 OVERFLOWS = ("error", "truncate", "slide")
 CONSTRAINTS = ("json_schema", "regex", "choices", "grammar")
 MOST_LOGPROBS = 1000
+MOST_LOOKUP = 64  # each place of the text is kept under so many keys
 AHEAD = 4  # tokens of a draft where nothing is asked for
 LEAST = {"max_tokens": 0, "seed": 0, "n": 1, "best_of": 1, "beams": 1, "lookup": 0, "ahead": 1,
          "logprobs": 0}  # fmt: skip
@@ -86,6 +87,8 @@ def check_values(o: Any) -> None:
         raise ValueError(f"length-penalty: {o.length_penalty}, a finite number is needed")
     if not 0 <= o.contrastive <= 1:
         raise ValueError(f"contrastive: {o.contrastive}, 0 <= alpha <= 1 is needed")
+    if o.lookup > MOST_LOOKUP:
+        raise ValueError(f"lookup: {o.lookup}, 0 to {MOST_LOOKUP} is needed")
     if o.logprobs is not None and o.logprobs > MOST_LOGPROBS:
         raise ValueError(f"logprobs: {o.logprobs}, 0 to {MOST_LOGPROBS} is needed")
     if "" in o.stop:
@@ -142,6 +145,8 @@ def _ways(o: Any) -> Iterator[tuple[str, str]]:
         yield _both(way, filters), "one of them"
     if way == "contrastive" and o.top_k < 2:
         yield f"contrastive: among the top-k {o.top_k}", "top-k 2 or more"
+    if way == "contrastive" and o.n > 1:
+        yield _both("contrastive", f"n {o.n}"), "one of them"
     if way == "contrastive" and o.constraint:
         yield _both("contrastive", flag(o.constraint)), "one of them"
 

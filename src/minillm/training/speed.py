@@ -10,6 +10,7 @@ from minillm.quantities import DAY, duration
 
 Candidate = tuple[int, str]  # threads, precision
 CLEARLY_FASTER = 1.15  # what bfloat16 must gain: it changes results slightly
+CENTURY = 36_525 * DAY
 LONG_STEP = 0.2  # seconds beyond which fewer threads cannot be as fast
 
 
@@ -91,7 +92,12 @@ def whole_run(
 
 
 def finish(seconds: float, now: float) -> str:
-    """`done in about 4m10s, at 14:32`; `now` in seconds since the epoch, local time."""
+    """`done in about 4m10s, at 14:32`; `now` in seconds since the epoch, local time.
+
+    Beyond a century there is no clock: the system's calendar ends somewhere.
+    """
+    if seconds > CENTURY:
+        return f"done in about {duration(seconds)}"
     form = "%H:%M" if seconds < DAY / 2 else "%H:%M on %Y-%m-%d"
     clock = time.strftime(form, time.localtime(now + seconds))
     return f"done in about {duration(seconds)}, at {clock}"

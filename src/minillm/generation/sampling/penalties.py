@@ -46,8 +46,9 @@ class RepetitionPenalty(Penalty):
     penalty: float
 
     def __post_init__(self) -> None:
-        needed = "a number above 0"
-        number("repetition-penalty", self.penalty, sys.float_info.min, MOST, needed)
+        least = sys.float_info.min
+        needed = f"a finite number of {least:.1e} or more"
+        number("repetition-penalty", self.penalty, least, MOST, needed)
 
     @property
     def active(self) -> bool:

@@ -66,7 +66,7 @@ class Sampler:
     steps: tuple[Step, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        number("temperature", self.temperature, 0, MOST, "a number of 0 or more")
+        number("temperature", self.temperature, 0, MOST, "a finite number of 0 or more")
         penalties = (
             RepetitionPenalty(self.repetition_penalty),
             FrequencyPenalty(self.frequency_penalty),
