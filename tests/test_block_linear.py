@@ -91,6 +91,17 @@ def test_the_product_is_that_of_the_decoded_weight(kind):
 
 
 @needs_extension
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q4_0", "Q6_K"])
+def test_the_largest_number_makes_no_nan_in_many_rows(kind):
+    raw, x = random_blocks(testing.Draw(1), kind, 40, 256), normal(40, 256)
+    x[11, 2] = np.finfo(np.float32).max
+    exact = x[11].astype(np.float64) @ blocks.decode_rows(kind, raw).T.astype(np.float64)
+    found, fits = product(x, raw, kind)[11], np.abs(exact) < 3.4e38
+    np.testing.assert_allclose(found[fits], exact[fits], rtol=1e-4, atol=1e34)
+    assert not np.isnan(found).any()
+
+
+@needs_extension
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_K"])
 @pytest.mark.parametrize("rows, lines, width", [(40, 0, 256), (40, 3, 0), (3, 0, 256), (3, 3, 0)])
 def test_nothing_times_something_is_bias_and_residual(kind, rows, lines, width):

@@ -90,18 +90,21 @@ INLINE vf round_and_pair(vf even, vf odd) {
     return (vf)_mm512_permutexvar_epi16(interleave, round_pair(even, odd));
 }
 
+// No further from 0 than the largest bfloat16 number, also infinity and NaN.
+INLINE vf bounded(vf numbers) {
+    constexpr int lesser_magnitude = 0b0010;  // with the sign of the first
+    const vf largest = (vf)(vi{} + 0x7f7f0000);
+    return (vf)_mm512_maskz_range_ps(all_lanes, numbers, largest, lesser_magnitude);
+}
+
 // A piece of some numbers, which are left with the rest. But for the last it is a bfloat16 number
 // already; the last gets rounded. A large first one stays finite, so that the others make up for
 // it: that way infinity is in the second, and NaN in the second or third.
 template <int pieces>
 INLINE vf take_piece(int piece, vf& numbers) {
     if (piece == pieces - 1) return numbers;
-    constexpr int lesser_magnitude = 0b0010;  // with the sign of the first
-    const vf largest = (vf)(vi{} + 0x7f7f0000);
-    const vf bounded =
-        piece > 0 ? numbers
-                  : (vf)_mm512_maskz_range_ps(all_lanes, numbers, largest, lesser_magnitude);
-    const vf taken = (vf)(((vu)bounded + 0x8000u) & 0xffff0000u);
+    const vf from = piece > 0 ? numbers : bounded(numbers);
+    const vf taken = (vf)(((vu)from + 0x8000u) & 0xffff0000u);
     numbers -= taken;
     return taken;
 }

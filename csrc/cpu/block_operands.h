@@ -11,14 +11,15 @@ namespace minillm::MINILLM_ISA {
 constexpr int64_t side = 2 * tile_lines;  // lines and rows that are multiplied at once
 
 // 32 numbers, each of the first 16 beside one of the others, rounded to bfloat16; and with a second
-// part what that leaves of them.
-template <int Parts>
+// part what that leaves of them: infinity and NaN, if they are `wild`.
+template <int Parts, bool wild>
 INLINE void split(const vf (&numbers)[2], vi (&parts)[Parts]) {
     if constexpr (Parts == 1) {
         parts[0] = (vi)round_and_pair(numbers[0], numbers[1]);
     } else {
         constexpr int32_t upper = static_cast<int32_t>(0xffff0000), half = 0x8000;
-        const vi bits[2] = {(vi)numbers[0] + half, (vi)numbers[1] + half};
+        const auto near = [](vf v) { return (vi)(wild ? bounded(v) : v) + half; };
+        const vi bits[2] = {near(numbers[0]), near(numbers[1])};
         const vi rounded[2] = {bits[0] & upper, bits[1] & upper};
         parts[0] = (vi)((vu)bits[0] >> 16) | rounded[1];
         const vi first = (vi)(numbers[0] - (vf)rounded[0]),
@@ -43,10 +44,10 @@ struct Operand {
 };
 
 // The numbers of some units as rows of their tiles, of which `to` is the first.
-template <int Parts>
+template <int Parts, bool wild = false>
 INLINE void put_unit(const vf (&numbers)[2], uint16_t* to) {
     vi parts[Parts];
-    split(numbers, parts);
+    split<Parts, wild>(numbers, parts);
     for (int part = 0; part < Parts; part++)
         store(reinterpret_cast<float*>(to + part * tile_numbers), (vf)parts[part]);
 }
@@ -65,9 +66,9 @@ INLINE void put_units(const uint8_t* line, int64_t k, int64_t first, int64_t cou
         for (int64_t i = 0; i < count; i++) {
             const int64_t j = (first + i) * unit;
             const uint8_t* from = line + j * Kind::bytes;
-            put_unit<Parts>({some_numbers<Kind>(from, k - j),
-                             some_numbers<Kind>(from + W * Kind::bytes, k - j - W)},
-                            to + i * step);
+            put_unit<Parts, true>({some_numbers<Kind>(from, k - j),
+                                   some_numbers<Kind>(from + W * Kind::bytes, k - j - W)},
+                                  to + i * step);
         }
     } else {
         over_units<Kind>(line, first, count, [&](int64_t u, const Unit& weight, float d, float m) {
