@@ -178,7 +178,7 @@ def test_a_message_of_a_pipe_may_have_several_lines(models, chat):
         ("/retry", "/retry: nothing was said yet, a message is needed"),
         ("/set warmth 1", "/set: unknown setting warmth, one of max_tokens, temperature, "),
         ("/set top-k many", "/set: top_k is 'many', a number is needed"),
-        ("/set temperature -1", "temperature: -1.0, a number of 0 or more is needed"),
+        ("/set temperature -1", "temperature: -1.0, a finite number of 0 or more is needed"),
         ("/set max_tokens 0", "max-tokens: 0, 1 or more is needed"),
         ("/set stop_ids 1", "/set: unknown setting stop_ids"),
         ("/set seed -1", "seed: -1, 0 or more is needed"),
@@ -199,7 +199,7 @@ def test_a_mistake_in_a_pipe_ends_it_in_one_line(models, chat, line, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--temperature", -1), "temperature: -1.0, a number of 0 or more is needed"),
+        (("--temperature", -1), "temperature: -1.0, a finite number of 0 or more is needed"),
         (("--max-tokens", 0), "max-tokens: 0, 1 or more is needed"),
         (("--seed", -1), "seed: -1, 0 or more is needed"),
         (("--context", 0), "context: 0, 1 or more is needed"),
@@ -244,6 +244,10 @@ def test_a_model_without_a_template_is_refused_unless_one_is_given(models, chat,
     code, out, err = chat(models / "plain", "hi", words=("--template", path))
     assert (code, out) == (2, "")
     assert "the template is damaged" in err
+    written(path, "")
+    assert chat(models / "plain", "hi", words=("--template", path)) == (
+        2, "", "minillm: chat: the template makes 0 tokens of the message, 1 or more are needed\n"
+    )  # fmt: skip
 
 
 def test_without_jinja2_the_extra_is_named(models, chat, monkeypatch):
@@ -422,6 +426,13 @@ def test_help_names_every_command(models, chat):
     assert [line.split()[0] for line in out.splitlines()[:10]] == [
         "/help", "/reset", "/system", "/retry", "/undo", "/save", "/load", "/set", "/stats", "/exit"
     ]  # fmt: skip
+
+
+def test_nothing_is_not_saved(models, chat, tmp_path):
+    code, out, err = chat(models / "hello", f"/save {tmp_path / 'talk.json'}")
+    assert (code, out) == (2, "")
+    assert err == "minillm: /save: nothing was said yet, a message is needed\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_conversation_is_saved_and_loaded(models, chat, tmp_path):

@@ -129,6 +129,10 @@ class TestThreads:
         with pytest.raises(ValueError, match=f"threads: {count} asked for, at least 1"):
             kernels.set_threads(count)
 
+    def test_more_than_a_machine_has_is_refused(self):
+        with pytest.raises(ValueError, match=r"threads: 10{20} asked for, at most 4096"):
+            kernels.set_threads(10**20)
+
     def test_several_python_threads_may_compute_at_once(self):
         rng = np.random.default_rng(0)
         a, b = (rng.standard_normal((150, 150)).astype(np.float32) for _ in range(2))

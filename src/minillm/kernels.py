@@ -21,6 +21,7 @@ Provider = Literal["auto", "reference"]
 Precision = Literal["f32", "bf16"]
 
 MODES = ("auto", "off", "require")
+MOST_THREADS = 4096  # as in bindings_cpu.cpp
 
 
 def _load(name: str, mode: str) -> ModuleType | None:
@@ -109,9 +110,11 @@ def has_bf16() -> bool:
 
 
 def set_threads(count: int) -> None:
-    """Size of the extension's thread pool, 1 or more. Results do not depend on it."""
+    """Size of the extension's thread pool, 1 to 4,096. Results do not depend on it."""
     if count < 1:
         raise ValueError(f"threads: {count} asked for, at least 1 is needed")
+    if count > MOST_THREADS:
+        raise ValueError(f"threads: {count} asked for, at most {MOST_THREADS} are possible")
     if cpu is not None:
         cpu.runtime.set_threads(count)
 

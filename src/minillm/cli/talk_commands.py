@@ -74,6 +74,8 @@ def save(talk: Talk, rest: str) -> None:
         raise ValueError("/save: no name given, that of a file is needed")
     if Path(rest).exists() and rest != talk.file:
         raise ValueError(f"/save: {rest} is there already, another name is needed")
+    if not talk.conversation.to_list():
+        raise ValueError("/save: nothing was said yet, a message is needed")
     text = json.dumps(talk.conversation.to_list(), ensure_ascii=False, indent=1)
     atomic_write_text(Path(rest), text + "\n")
     talk.file = rest

@@ -120,7 +120,12 @@ class Conversation:
 
     def _ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         talk = [*self._head(), *messages]
-        return self.tokenizer.apply_chat_template(talk, add_generation_prompt=True)
+        ids = self.tokenizer.apply_chat_template(talk, add_generation_prompt=True)
+        if not ids:
+            raise ValueError(
+                "chat: the template makes 0 tokens of the message, 1 or more are needed"
+            )
+        return ids
 
     def _head(self) -> list[dict[str, str]]:
         return [] if self.system is None else [{"role": "system", "content": self.system}]
