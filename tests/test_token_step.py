@@ -258,6 +258,19 @@ class TestPlan:
         self.run(plan, inputs=[x], wanted=list(range(rows)), out=out, **given)
         assert np.abs(out - slots[end]).max() <= 1e-4 * np.abs(slots[end]).max()
 
+    def test_products_of_the_same_rows_are_not_moved_past_a_choice_of_rows(self):
+        plan, x = kernels.cpu.runtime.Plan([4] * 5), np.arange(12, dtype=np.float32).reshape(3, 4)
+        id, one = blocks.KINDS["F32"].id, np.eye(4, dtype=np.float32).view(np.uint8)
+        plan.add((1, 0, 4), (0, 0, 4), (0, 0, 4))
+        plan.linear((2, 0, 4), (1, 0, 4), None, id, one, None, 4, 4)
+        plan.select([1])
+        plan.linear((3, 0, 4), (1, 0, 4), None, id, one, None, 4, 4)
+        plan.add((4, 0, 4), (3, 0, 4), (1, 0, 4))
+        given = {"positions": np.arange(3), "texts": np.zeros(3, np.int64)}
+        out = np.empty((2, 4), np.float32)
+        self.run(plan, inputs=[x], wanted=[1, 2], out=out, **given)
+        np.testing.assert_array_equal(out, 4 * x[1:])
+
     @pytest.mark.parametrize(
         "changes",
         [
