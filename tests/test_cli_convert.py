@@ -56,6 +56,15 @@ class TestFormats:
         metadata = gguf.read(tmp_path / "a.gguf")[0]
         assert metadata["tokenizer.ggml.tokens"][:12] == list("abcdefghijkl")
 
+    def test_numbers_of_blocks_become_a_folder_of_the_same_logits(self, capsys, tmp_path):
+        model = small(n_embd=64, n_head=4)
+        for parameter in model.parameters():
+            parameter.data *= 30  # blocks round activations: here that is more than is tolerated
+        save_model(tmp_path / "hf", model, TOKENIZER)
+        converted(capsys, tmp_path / "hf", tmp_path / "a.gguf", "--dtype", "q8_0")
+        found, _ = converted(capsys, tmp_path / "a.gguf", tmp_path / "wide")
+        assert found["largest_logit_difference"] == 0
+
     def test_without_a_tokenizer_it_is_said_and_all_else_is_written(self, capsys, tmp_path):
         save_model(tmp_path / "hf", small())
         note = "has no tokenizer, none is written"
