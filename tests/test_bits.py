@@ -134,12 +134,15 @@ def bits_of_each_instruction_set(op):
     return found
 
 
+BY_TILES = {"matmul", "linear", "block_linear", "feed_forward", "linear_cross_entropy"}
+
+
 def test_instruction_sets_share_bits_where_the_readme_says_so():
     shared = []
     for op in registry.values():
         if any(op.kernels(kernels.cpu)):
             found = bits_of_each_instruction_set(op)
-            if "amx" in found:
+            if "amx" in found and op.name not in BY_TILES:
                 assert found["amx"] == found["avx512"], op.name
             if len(set(found.values())) == 1:
                 shared.append(op.name)
