@@ -91,7 +91,7 @@ def test_missing_empty_and_textless_inputs_are_one_line_errors(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"a", b"\xef\xbb\xbfa"])
 def test_less_than_two_characters_are_refused(tmp_path, content):
     path = written(tmp_path / "a.txt", content)
-    with pytest.raises(ValueError, match=r"a\.txt holds [01] characters, at least 2 are needed"):
+    with pytest.raises(ValueError, match=r"a\.txt holds [01] characters?, at least 2 are needed"):
         read(path)
 
 
