@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t many_rows = 2048;           // enough for blocks of twice the height, forward
 constexpr int64_t block_rows = 128;           // of a task
-constexpr int64_t slab_lines = 256;           // hidden features of a task, backward, in pieces
+constexpr int64_t slab_lines = 256;           // hidden features of a task, backward
 constexpr int64_t chunk_rows = 1024;          // of backward, whose tiles stay in the third cache
 constexpr int64_t strip = 256;                // of a chunk, those of a slab in the second
 constexpr int64_t streamed_floats = 2 << 20;  // hidden rows from this size on bypass the cache
@@ -114,7 +114,6 @@ struct Backward {
     const FeedForward& f;
     const float *grad, *x, *hidden;
     const Gradient dx, dweight1, dweight2;
-    static constexpr int64_t slab = slab_lines;
     const Tiles first{f.inputs, f.hidden, pieces}, second{f.hidden, f.outputs, pieces};  // weights
     const int64_t tall = smaller(chunk_rows, f.rows);
     const Tiles inputs{f.inputs, tall, pieces}, grads{f.outputs, tall, pieces};
@@ -201,7 +200,7 @@ struct Backward {
     template <class Function>
     void run(int64_t row, int64_t rows, int64_t line) const {
         const TileScope scope;
-        const int64_t lines = smaller(slab, f.hidden - line);
+        const int64_t lines = smaller(slab_lines, f.hidden - line);
         const int64_t padded = ceil_div(lines, pair) * pair;  // corners are written whole
         const Tiles dhidden(padded, strip, pieces), activated(padded, strip, pieces);
         memset(dbias + row / chunk_rows * f.hidden + line, 0, sizeof(float) * lines);
@@ -232,8 +231,8 @@ struct Backward {
         pack_columns_together(part(row_major(x, f.rows, f.inputs), row, rows, 0, f.inputs), inputs);
         pack_rows_together(transposed(g), grads);
         pack_rows_together(g, grads_by_row);
-        parallel_for(ceil_div(f.hidden, slab),
-                     [&](int64_t task) { run<Function>(row, rows, task * slab); });
+        parallel_for(ceil_div(f.hidden, slab_lines),
+                     [&](int64_t task) { run<Function>(row, rows, task * slab_lines); });
         if (!dx.data) return;
         parallel_for(ceil_div(rows, block_rows), [&](int64_t task) {
             const TileScope scope;

@@ -8,8 +8,6 @@ namespace minillm::MINILLM_ISA {
 
 #if MINILLM_AMX
 
-constexpr int64_t side = 2 * tile_lines;  // lines and rows that are multiplied at once
-
 // 32 numbers, each of the first 16 beside one of the others, rounded to bfloat16; and with a second
 // part what that leaves of them: infinity and NaN, if they are `wild`.
 template <int Parts, bool wild>
@@ -35,7 +33,7 @@ struct Operand {
     int64_t units;  // of depth
 
     static int64_t floats(int64_t lines, int64_t units) {
-        return ceil_div(lines, side) * side * units * unit * Parts / 2;
+        return ceil_div(lines, pair) * pair * units * unit * Parts / 2;
     }
     uint16_t* at(int64_t line, int64_t u) const {
         return memory + (line / tile_lines * units + u) * Parts * tile_numbers;
@@ -109,7 +107,7 @@ class Unpacking {
         : p_(p),
           first_(first),
           to_{to, units},
-          lines_(smaller(side, p.m - line)),
+          lines_(smaller(pair, p.m - line)),
           blocks_(p.blocks + line * line_bytes<Kind>(p.k)) {}
 
     int64_t pieces() const { return lines_ * (to_.units / piece); }

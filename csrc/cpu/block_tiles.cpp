@@ -5,6 +5,7 @@
 #include "../parallel.h"
 #include "../precision.h"
 #include "../scratch.h"
+#include "bf16_corner.h"
 #include "block_operands.h"
 
 namespace minillm::MINILLM_ISA {
@@ -16,7 +17,7 @@ namespace {
 constexpr int64_t deepest = 9;          // units of a slice: its tiles stay in the first cache
 constexpr int64_t most_panels = 12;     // of a task, 32 lines each
 constexpr int64_t rows_together = 512;  // whose sums a task holds
-constexpr int64_t corner = side * side;
+constexpr int64_t corner = pair * pair;
 
 // Adds the product of 32 lines and 32 rows, `units` deep, to sums (32, 32). meanwhile() runs after
 // every other product of tiles.
@@ -24,18 +25,8 @@ template <int WeightParts, int RowParts, class Meanwhile>
 INLINE void multiply_corner(const uint16_t* above, int64_t below, const uint16_t* left,
                             int64_t right, int64_t units, bool first, float* sums,
                             const Meanwhile& meanwhile) {
-    constexpr int64_t stride = 4 * side, half = tile_lines * side;
-    if (first) {
-        MINILLM_TILE_ZERO(0);
-        MINILLM_TILE_ZERO(1);
-        MINILLM_TILE_ZERO(2);
-        MINILLM_TILE_ZERO(3);
-    } else {
-        MINILLM_TILE_LOAD(0, sums, stride);
-        MINILLM_TILE_LOAD(1, sums + tile_lines, stride);
-        MINILLM_TILE_LOAD(2, sums + half, stride);
-        MINILLM_TILE_LOAD(3, sums + half + tile_lines, stride);
-    }
+    const Output at{sums, pair, first ? Strided{} : Strided{sums, pair}};
+    load_corner<2, 2>(at);
     const auto multiply = [&] {
         MINILLM_TILE_PRODUCT(0, 4, 6);
         MINILLM_TILE_PRODUCT(1, 4, 7);
@@ -63,10 +54,7 @@ INLINE void multiply_corner(const uint16_t* above, int64_t below, const uint16_t
         above += WeightParts * tile_numbers;
         left += RowParts * tile_numbers;
     }
-    MINILLM_TILE_STORE(0, sums, stride);
-    MINILLM_TILE_STORE(1, sums + tile_lines, stride);
-    MINILLM_TILE_STORE(2, sums + half, stride);
-    MINILLM_TILE_STORE(3, sums + half + tile_lines, stride);
+    store_corner<2, 2>(at);
 }
 
 // Sums (32 lines, 32 rows) on their way to the result, a quarter at a time.
@@ -80,7 +68,7 @@ struct Sums {
         const int64_t i = quarters / 2 * W, j = quarters % 2 * W;
         if (line + i >= p.m || row + j >= p.n) return;
         vf block[W];
-        for (int k = 0; k < W; k++) block[k] = load(data + (i + k) * side + j);
+        for (int k = 0; k < W; k++) block[k] = load(data + (i + k) * pair + j);
         transpose(block);
         for (int64_t k = 0; k < smaller(W, p.n - row - j); k++)
             over_vectors(line + i, smaller(p.m, line + i + W), [&](int64_t l, auto lanes) {
@@ -105,14 +93,14 @@ class Task {
           panels_(panels),
           slice_(slice),
           slices_(ceil_div(x.units, slice)),
-          weight_(2 * Operand<WeightParts>::floats(side, slice)),
+          weight_(2 * Operand<WeightParts>::floats(pair, slice)),
           sums_(slices_ == 1 ? 2 * corner
-                             : panels * ceil_div(smaller(p.n, rows_together), side) * corner) {}
+                             : panels * ceil_div(smaller(p.n, rows_together), pair) * corner) {}
 
     void run() {
         const TileScope scope;
         for (int64_t top = 0; top < p_.n; top += rows_together) {
-            const int64_t corners = ceil_div(smaller(p_.n - top, rows_together), side);
+            const int64_t corners = ceil_div(smaller(p_.n - top, rows_together), pair);
             Unpacking<Kind, WeightParts> first = unpacking(0);
             for (int64_t i = first.pieces(); i > 0; i--) first.next();
             for (int64_t i = 0; i < slices_ * panels_; i++) multiply_panel(i, top, corners);
@@ -125,10 +113,10 @@ class Task {
 
     int64_t depth_of(int64_t i) const { return smaller(slice_, x_.units - i / panels_ * slice_); }
     uint16_t* memory_of(int64_t i) const {
-        return as_numbers(weight_ + i % 2 * Operand<WeightParts>::floats(side, slice_));
+        return as_numbers(weight_ + i % 2 * Operand<WeightParts>::floats(pair, slice_));
     }
     Unpacking<Kind, WeightParts> unpacking(int64_t i) const {
-        return {p_, line_ + i % panels_ * side, i / panels_ * slice_, depth_of(i), memory_of(i)};
+        return {p_, line_ + i % panels_ * pair, i / panels_ * slice_, depth_of(i), memory_of(i)};
     }
 
     // Slice i / panels of panel i % panels with rows from `top` on; the next is unpacked meanwhile.
@@ -141,7 +129,7 @@ class Task {
         int64_t due = 0;
         for (int64_t c = 0; c < corners; c++) {
             const int64_t place = slices_ == 1 ? turn_++ % 2 : panel * corners + c;
-            const int64_t row = top + c * side;
+            const int64_t row = top + c * pair;
             float* at = sums_ + place * corner;
             int64_t wait = quarter;
             multiply_corner<WeightParts, RowParts>(weight.at(0, 0), weight.stride(), x_.at(row, u),
@@ -153,7 +141,7 @@ class Task {
                                                        if (before_.quarters > 0) before_.write(p_);
                                                    });
             while (before_.quarters > 0) before_.write(p_);
-            if (u + deep == x_.units) before_ = {at, line_ + panel * side, row, 4};
+            if (u + deep == x_.units) before_ = {at, line_ + panel * pair, row, 4};
         }
     }
 
@@ -171,10 +159,10 @@ void multiply_panels(const BlockProduct& p, const Operand<RowParts>& x, int64_t 
     constexpr int64_t piece = Unpacking<Kind, WeightParts>::piece;
     const int64_t slices = ceil_div(x.units, deepest);
     const int64_t slice = ceil_div(ceil_div(x.units, slices), piece) * piece;
-    Task<Kind, WeightParts, RowParts>(p, x, first * side, panels, slice).run();
+    Task<Kind, WeightParts, RowParts>(p, x, first * pair, panels, slice).run();
 }
 
-int64_t panels_of(const BlockProduct& p) { return ceil_div(p.m, side); }
+int64_t panels_of(const BlockProduct& p) { return ceil_div(p.m, pair); }
 
 template <int RowParts>
 void multiply(const BlockProduct* products, int64_t count) {
