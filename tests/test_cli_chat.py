@@ -283,6 +283,7 @@ def test_a_reader_that_has_enough(models):
 def test_ctrl_c_ends_a_talk_with_a_pipe(models):
     with subprocess.Popen(
         command("chat", models / "endless", "--max-tokens", 10**9),
+        bufsize=0,  # else communicate() misses what read() took beyond its four bytes
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
