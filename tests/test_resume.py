@@ -40,7 +40,7 @@ def start(tmp_path, monkeypatch):
 
 def test_an_epoch_is_seven_steps(tmp_path):
     run = trainer(tmp_path, story()[:500], **CUT_RUN)
-    assert run.windows.per_epoch == EPOCH * CUT_RUN["batch"] * CUT_RUN["accumulate"]
+    assert run.objective.windows.per_epoch == EPOCH * CUT_RUN["batch"] * CUT_RUN["accumulate"]
 
 
 @pytest.mark.parametrize("provider", ["auto", "reference"])

@@ -5,14 +5,9 @@ import json
 import pytest
 
 from minillm.cli.main import build_parser
-from minillm.training.settings import (
-    Settings,
-    flag,
-    nearest,
-    option_fields,
-    read_toml,
-    seconds,
-)
+from minillm.training.options import flag, read_toml, seconds
+from minillm.training.settings import Settings, option_fields
+from minillm.words import nearest
 from small_runs import flags, minillm, trainer, written
 
 NEEDED = {"byte_fallback": {"tokenizer": "char"}}  # options that go with others only
@@ -50,9 +45,9 @@ def test_an_option_is_the_same_on_the_command_line_and_in_toml(tmp_path, name):
     lines = [f"{flag(key)} = {json.dumps(value)}\n" for key, value in chosen.items()]
     path = written(tmp_path / "run.toml", "".join(lines))
     words = [word for key, value in chosen.items() for word in words_of(key, value)]
-    assert read_toml(path) == from_command_line(words) == chosen
+    assert read_toml(path, Settings) == from_command_line(words) == chosen
     settings = Settings(**chosen)
-    assert settings == Settings(**read_toml(path))
+    assert settings == Settings(**read_toml(path, Settings))
     assert settings.to_dict()[flag(name)] == chosen[name]
 
 
@@ -125,13 +120,14 @@ def test_a_toml_file_is_refused_in_one_line_that_names_it(
 
 
 def test_a_toml_file_may_begin_with_a_byte_order_mark(tmp_path):
-    assert read_toml(written(tmp_path / "r.toml", b"\xef\xbb\xbfseed = 5\r\n")) == {"seed": 5}
+    path = written(tmp_path / "r.toml", b"\xef\xbb\xbfseed = 5\r\n")
+    assert read_toml(path, Settings) == {"seed": 5}
 
 
 @pytest.mark.parametrize("content", [b"seed = 1 # caf\xe9", b"\xff\xfes\x00"])
 def test_a_toml_file_in_another_encoding_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match="not valid TOML"):
-        read_toml(written(tmp_path / "r.toml", content))
+        read_toml(written(tmp_path / "r.toml", content), Settings)
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,10 @@ def test_the_figures_are_told_where_there_was_a_choice():
 
 
 def test_a_forecast_is_the_sum_of_steps_validations_samples_and_saves():
-    lengths = {"steps": 100, "eval_every": 30, "save_every": 50, "eval_tokens": 40}
-    whole = lengths | {"val_tokens": 1000}
+    lengths = {"steps": 100, "eval_every": 30, "save_every": 50, "evaluated": 40}
+    whole = lengths | {"validated": 1000}
     assert speed.whole_run(Costs(0.5), **whole) == 50
-    assert speed.whole_run(Costs(0.0, validated_token=0.01), **whole) == 4 * 0.4 + 10
+    assert speed.whole_run(Costs(0.0, validated=0.01), **whole) == 4 * 0.4 + 10
     assert speed.whole_run(Costs(0.0, sample=2.0), **whole) == 8
     assert speed.whole_run(Costs(0.0, save=3.0), **whole) == 2 * 3 + 4 * 1
 

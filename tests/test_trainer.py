@@ -32,7 +32,8 @@ class Rows:
 
 
 def with_rows(run, **options):
-    run.windows = Rows(run.tokenizer.vocab_size, run.model.config.context, **options)
+    task = run.objective
+    task.windows = Rows(task.tokenizer.vocab_size, task.context, **options)
     return run
 
 
@@ -72,7 +73,7 @@ def test_accumulation_changes_neither_loss_nor_gradient(tmp_path, ignored):
         step, found = step_and_gradients(run)
         steps.append(step)
         gradients.append(np.concatenate([grad.ravel() for grad in found.values()]))
-    expected = losses_of_targets(run, *run.windows.batch(0, 8))
+    expected = losses_of_targets(run, *run.objective.windows.batch(0, 8))
     right = np.mean([nats for row in expected for nats in row])
     for step, gradient in zip(steps, gradients):
         assert step.loss == pytest.approx(right, rel=1e-6)
@@ -82,14 +83,14 @@ def test_accumulation_changes_neither_loss_nor_gradient(tmp_path, ignored):
 
 def test_a_mean_of_means_would_be_another_loss(tmp_path):
     run = with_rows(trainer(tmp_path, batch=1, accumulate=8), ignored=lambda row: 2 * row + 1)
-    rows = losses_of_targets(run, *run.windows.batch(0, 8))
+    rows = losses_of_targets(run, *run.objective.windows.batch(0, 8))
     means = np.mean([np.mean(row) for row in rows])
     assert abs(run.step(0.5).loss / means - 1) > 1e-4
 
 
 def test_a_step_without_any_target_is_refused(tmp_path):
     run = with_rows(trainer(tmp_path), ignored=lambda row: 16)
-    with pytest.raises(ValueError, match="no target in 4 windows of a step, at least 1 is needed"):
+    with pytest.raises(ValueError, match="no target in 4 samples of a step, at least 1 is needed"):
         run.step(0.5)
 
 
@@ -100,7 +101,7 @@ def test_it_learns_a_text_that_repeats(tmp_path):
         last = run.step(0.1)
     assert first == pytest.approx(math.log(8), rel=0.05)
     assert last.loss < 0.1
-    assert run.evaluate()[0] < 0.1
+    assert run.evaluate()["val_loss"] < 0.1
 
 
 def test_rehearsal_leaves_no_trace(tmp_path):
@@ -191,16 +192,17 @@ def test_evaluation_and_samples_change_no_bit_of_the_training(tmp_path, monkeypa
 
 def test_evaluation_is_the_mean_over_all_targets_and_bits_over_their_bytes(tmp_path):
     run = trainer(tmp_path, "мир и хлеб, сад и дом\n" * 40, dropout=0.5, val_fraction=0.3)
-    ids = np.asarray(run.dataset.val.ids, np.int64)
+    ids = np.asarray(run.objective.dataset.val.ids, np.int64)
     nats = []
     for start in range(0, len(ids) - 1, 16):
         window = ids[start : start + 17]
         nats += losses_of_targets(run, window[None, :-1], window[None, 1:])[0]
     assert len(nats) == len(ids) - 1
-    size = len(run.tokenizer.decode(ids[1:]).encode("utf-8"))
+    size = len(run.objective.tokenizer.decode(ids[1:]).encode("utf-8"))
     assert size > 1.5 * len(nats)
     measured = run.evaluate()
-    assert measured == pytest.approx((np.mean(nats), sum(nats) / math.log(2) / size), rel=1e-6)
+    bits = sum(nats) / math.log(2) / size
+    assert measured == pytest.approx({"val_loss": np.mean(nats), "val_bpb": bits}, rel=1e-6)
     assert run.evaluate() == measured
     assert run.evaluate(64) == run.evaluate(64) != measured
 

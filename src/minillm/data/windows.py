@@ -6,60 +6,40 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .order import Order
 from .tokens import TokenFile
 
 Batch = tuple[np.ndarray, np.ndarray]
 
 
-class Windows:
+class Windows(Order):
     """Training windows in an order that depends on the seed and the sample number, nothing else.
 
     W = (n - 1) // context windows make an epoch, each target in one of them at most. Epoch e draws
     a phase in 0 ... n - 1 - W * context and a permutation from (seed, e); window w begins at
-    phase + w * context. Sample s is place s % W of epoch s // W, so a run that is taken up again
-    needs only the number of the next sample. The order rests on the raw stream of Philox (Salmon et
-    al. 2011), which NumPy keeps the same in all versions. One epoch's order is held: 8 W bytes.
+    phase + w * context.
 
     Raises ValueError for fewer than context + 1 tokens, a context below 1 or a negative seed.
     """
 
     def __init__(self, tokens: TokenFile | np.ndarray, context: int, seed: int) -> None:
         self._ids = _ids_of(tokens)
-        self.context, self.seed = context, seed
-        if seed < 0:
-            raise ValueError(f"windows: seed {seed}, 0 or more is needed")
+        self.context = context
         require_context(len(self._ids), context)
-        self.per_epoch = (len(self._ids) - 1) // context
-        self._epoch = -1
-        self._starts = np.empty(0, np.int64)
+        super().__init__((len(self._ids) - 1) // context, seed)
 
     def batch(self, first_sample: int, size: int) -> Batch:
         """Samples first_sample ... first_sample + size - 1: inputs and targets, (B, T) int64 each.
 
-        However samples are sliced into batches, each sample is the same. Raises ValueError for a
-        negative sample or a size below 1.
+        Errors as in `Order.samples`.
         """
-        if first_sample < 0 or size < 1:
-            raise ValueError(
-                f"windows: {size} samples from {first_sample}, at least 1 from 0 or later is needed"
-            )
-        starts: list[np.ndarray] = []
-        sample, end = first_sample, first_sample + size
-        while sample < end:
-            epoch, place = divmod(sample, self.per_epoch)
-            taken = self._epoch_starts(epoch)[place : place + end - sample]
-            starts.append(taken)
-            sample += len(taken)
-        return _gathered(self._ids, np.concatenate(starts), self.context)
+        return _gathered(self._ids, self.samples(first_sample, size), self.context)
 
-    def _epoch_starts(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            stream = np.random.Philox(np.random.SeedSequence((self.seed, epoch)))
-            slack = len(self._ids) - 1 - self.per_epoch * self.context
-            phase = int(stream.random_raw()) % (slack + 1)
-            order = np.argsort(stream.random_raw(self.per_epoch), kind="stable")
-            self._epoch, self._starts = epoch, phase + order * self.context
-        return self._starts
+    def draw(self, stream: np.random.Philox) -> np.ndarray:
+        """Where the windows of an epoch begin."""
+        slack = len(self._ids) - 1 - self.per_epoch * self.context
+        phase = int(stream.random_raw()) % (slack + 1)
+        return phase + super().draw(stream) * self.context
 
 
 def validation(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy
@@ -67,13 +67,19 @@ class Module:
         """Name to array (not copied) of every parameter, tied ones once."""
         return {name: parameter.data for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: dict[str, Array]) -> None:
+    def load_state_dict(self, state: dict[str, Array], only: Collection[str] | None = None) -> None:
         """Copy arrays into the parameters; ValueError lists missing, unknown, misshapen names.
+
+        With `only` into those of these names, the others stay.
 
         Parameters that `skip_init` left without values take those of read-only (mapped) arrays, and
         of such as are still to be decoded, when they are first used.
         """
-        own = dict(self.named_parameters())
+        own = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if only is None or name in only
+        }
         problems = [f"missing {name}" for name in own if name not in state]
         problems += [f"unknown {name}" for name in state if name not in own]
         problems += [

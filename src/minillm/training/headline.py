@@ -7,10 +7,11 @@ from typing import Any
 
 from minillm.quantities import count, decimal, duration, size
 from minillm.training.metrics import Summary
+from minillm.training.objective import BY_LOSS, Best, plain
 from minillm.training.steplog import Row
 
 
-def sentences(summary: Summary) -> str:
+def sentences(summary: Summary, decides: Best = BY_LOSS) -> str:
     """The run in three or four sentences."""
     if not summary.steps:
         return "No training step has been recorded yet."
@@ -20,6 +21,10 @@ def sentences(summary: Summary) -> str:
     final, best = summary.final, summary.best
     if final is None or best is None:
         said.append("No validation was run.")
+    elif decides.metric != "val_loss":
+        name, value = plain(decides.metric), decimal(best[decides.metric])
+        said.append(f"Validation loss ended at {_with_bits(final)}.")
+        said.append(f"The best {name}, {value}, was at step {best['step']:,}.")
     else:
         said.append(f"Validation loss ended at {_with_bits(final)}.")
         if best["val_loss"] < final["val_loss"]:
@@ -32,14 +37,19 @@ def sentences(summary: Summary) -> str:
     return " ".join(said)
 
 
-def headline(summary: Summary, facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def headline(
+    summary: Summary, facts: Mapping[str, Any], decides: Best = BY_LOSS
+) -> list[tuple[str, str, str]]:
     """The figures at the top: name, value, note."""
     found: list[tuple[str, str, str]] = []
     best = summary.best
-    if best is not None:
+    if best is not None and decides.metric != "val_loss":
+        value = decimal(best[decides.metric])
+        found.append((f"Best {plain(decides.metric)}", value, f"at step {best['step']:,}"))
+    if best is not None and "val_loss" in best:
         found.append(("Best validation loss", decimal(best["val_loss"]), "nats per token"))
-        if "val_bpb" in best:
-            found.append(("Bits per byte", decimal(best["val_bpb"]), f"at step {best['step']:,}"))
+    if best is not None and "val_bpb" in best:
+        found.append(("Bits per byte", decimal(best["val_bpb"]), f"at step {best['step']:,}"))
     if summary.loss is not None:
         found.append(("Training loss", decimal(summary.loss), "nats per token, smoothed"))
     model = facts.get("model")

@@ -11,6 +11,7 @@ from numbers import Real
 from pathlib import Path
 
 from minillm.training import steplog
+from minillm.training.objective import BY_LOSS, Best
 from minillm.training.steplog import Row, StepLog
 
 KEYS = (
@@ -27,10 +28,14 @@ KEYS = (
 )
 
 
+VALIDATED = "val_"  # how names begin of what a validation measures
+
+
 class MetricsLog(StepLog):
     """The append-only `metrics.jsonl`: one row a measured step, under the names in `KEYS`.
 
-    A key not measured is absent. `skipped` holds the reason where the numerics guard left the
+    What else a validation measures has a name that begins with "val_". A key not measured is
+    absent. `skipped` holds the reason where the numerics guard left the
     step out. Starting, resuming and damage: see `StepLog`.
     """
 
@@ -43,7 +48,7 @@ class MetricsLog(StepLog):
         reasons = [str(skipped)] if skipped is not None else []
         row: dict[str, object] = {}
         for name, value in values.items():
-            if name not in KEYS:
+            if name not in KEYS and not name.startswith(VALIDATED):
                 raise TypeError(f"metrics: no key {name!r}, the keys are {', '.join(KEYS)}")
             if value is None:
                 continue
@@ -63,8 +68,8 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     """
     rows = steplog.read(path)
     for number, row in enumerate(rows, start=1):
-        for key in KEYS:
-            if key in row and not _is_finite_number(row[key]):
+        for key in row:
+            if (key in KEYS or key.startswith(VALIDATED)) and not _is_finite_number(row[key]):
                 raise ValueError(
                     f"{Path(path).name} line {number}: {key} is {row[key]!r}, needs a finite number"
                 )
@@ -116,14 +121,14 @@ class Summary:
     elapsed_s: float | None = None
     loss: float | None = None  # running average at the end
     final: Row | None = None  # the last row with a validation loss
-    best: Row | None = None  # the earliest row with the lowest validation loss
+    best: Row | None = None  # the earliest row with the best value of the metric that decides
     tokens_per_s: float | None = None  # median
     rss_mb: float | None = None  # highest seen
     skipped: list[Row] = field(default_factory=list)
 
 
-def summarise(rows: Sequence[Row]) -> Summary:
-    """The summary of `rows`, as `read` returns them."""
+def summarise(rows: Sequence[Row], best: Best = BY_LOSS) -> Summary:
+    """The summary of `rows`, as `read` returns them; `best` says which metric decides."""
     if not rows:
         return Summary()
     evaluations = [row for row in rows if "val_loss" in row]
@@ -137,11 +142,17 @@ def summarise(rows: Sequence[Row]) -> Summary:
         elapsed_s=_total_elapsed(_column(rows, "elapsed_s")),
         loss=None if math.isnan(average.value) else average.value,
         final=evaluations[-1] if evaluations else None,
-        best=min(evaluations, key=lambda row: row["val_loss"], default=None),
+        best=_best(rows, best),
         tokens_per_s=statistics.median(speeds) if speeds else None,
         rss_mb=max(_column(rows, "rss_mb"), default=None),
         skipped=[row for row in rows if "skipped" in row],
     )
+
+
+def _best(rows: Sequence[Row], best: Best) -> Row | None:
+    sign = -1 if best.highest else 1
+    measured = [row for row in rows if best.metric in row]
+    return min(measured, key=lambda row: sign * row[best.metric], default=None)
 
 
 def _column(rows: Sequence[Row], key: str) -> list:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minillm import data, kernels, tokenizers
 from minillm.data import Dataset, Facts
@@ -16,13 +16,15 @@ from minillm.quantities import count, counted, size
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan, speed
 from minillm.training.interrupt import terminate_as_interrupt
-from minillm.training.run import sample_text
+from minillm.training.language import LanguageModelling
 from minillm.training.run_folder import INNER, Say, new_folder, write_description
-from minillm.training.settings import Settings
+from minillm.training.settings import LoopSettings, Settings
 from minillm.training.trainer import Trainer
 
 TOKENIZER_SAMPLE = 20_000_000  # characters a tokenizer learns from at most
 SAMPLE_TIMED = 16  # tokens
+
+AnySettings = TypeVar("AnySettings", bound=LoopSettings)
 
 
 def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> Trainer:
@@ -66,11 +68,12 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     check_prompt(settings, tokenizer)
     model = plan.model_of(settings, config)
     rehearsal = replace(settings, steps=settings.steps or plan.LEAST_STEPS, time=None, warmup=0)
-    trainer = Trainer(model, tokenizer, dataset, rehearsal, folder)
-    settings = _settle_machine(trainer, settings, say)
+    objective = LanguageModelling.of(settings, tokenizer, dataset)
+    trainer = Trainer(model, objective, rehearsal, folder)
+    settings = settle_machine(trainer, settings, say)
     trainer.settings, reason = plan.choose_length(settings, dataset, trainer.step_seconds)
-    write_description(trainer, files, facts)
-    say(_forecast(trainer, _costs(trainer), reason, time.time()))
+    write_description(trainer, tokenizer, dataset, files, facts)
+    say(forecast(trainer, costs(trainer), reason, time.time()))
     return trainer
 
 
@@ -145,7 +148,7 @@ def check_prompt(settings: Settings, tokenizer: Tokenizer) -> None:
         )
 
 
-def _settle_machine(trainer: Trainer, settings: Settings, say: Say) -> Settings:
+def settle_machine(trainer: Trainer, settings: AnySettings, say: Say) -> AnySettings:
     """Threads and precision: as given, else by the time that a step of this model takes with each.
 
     The trainer is left as it was but for its settings and the time of a step.
@@ -179,7 +182,7 @@ def _settle_machine(trainer: Trainer, settings: Settings, say: Say) -> Settings:
     return settings
 
 
-def _costs(trainer: Trainer) -> speed.Costs:
+def costs(trainer: Trainer) -> speed.Costs:
     """What validating, sampling and saving take; saves the state before the first step."""
     s = trainer.settings
     begin = time.perf_counter()
@@ -188,12 +191,12 @@ def _costs(trainer: Trainer) -> speed.Costs:
     sampled = min(SAMPLE_TIMED, s.sample_tokens)
     begin = time.perf_counter()
     if sampled:
-        sample_text(trainer, sampled)
+        trainer.objective.sample(trainer.model, sampled)
     sample = (time.perf_counter() - begin) * s.sample_tokens / max(1, sampled)
     return speed.Costs(trainer.step_seconds, trainer.rehearse_evaluation(), sample, save)
 
 
-def _forecast(trainer: Trainer, costs: speed.Costs, reason: str, now: float) -> str:
+def forecast(trainer: Trainer, costs: speed.Costs, reason: str, now: float) -> str:
     s = trainer.settings
     rate = f"{count(trainer.tokens_per_step / costs.step)} tokens/s"
     if s.time is not None:
@@ -203,10 +206,10 @@ def _forecast(trainer: Trainer, costs: speed.Costs, reason: str, now: float) -> 
         steps=s.steps,
         eval_every=s.eval_every,
         save_every=s.save_every,
-        eval_tokens=trainer.evaluation_tokens,
-        val_tokens=0 if trainer.dataset.val is None else len(trainer.dataset.val),
+        evaluated=trainer.evaluation_size,
+        validated=trainer.objective.validation_size,
     )
     return (
-        f"training: {s.steps:,} steps of {trainer.tokens_per_step:,} tokens ({reason}), "
+        f"training: {s.steps:,} steps of {round(trainer.tokens_per_step):,} tokens ({reason}), "
         f"{rate}, {speed.finish(seconds, now)}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -13,6 +13,7 @@ from minillm.machine import memory
 from minillm.quantities import count, decimal, duration, size
 from minillm.training.console import Console, shorten, visible
 from minillm.training.metrics import MovingAverage
+from minillm.training.objective import plain
 
 REDRAW_SECONDS = 0.1
 BAR_COLUMNS = 12  # percentage, frame and the least bar worth drawing
@@ -54,6 +55,7 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._smooth = MovingAverage()
         self._seen: dict[str, float] = {}
+        self._validated: dict[str, float] = {}
         self._step = 0
         self._shown_step: int | None = None
         self._bar: Any = None
@@ -63,14 +65,14 @@ class Progress:
         step: int,
         *,
         loss: float | None = None,
-        val_loss: float | None = None,
-        val_bpb: float | None = None,
         tokens_per_s: float | None = None,
         event: str | None = None,
+        **validated: float | None,
     ) -> None:
         """Take in what step `step` measured, and show it if it is time. Units as in metrics.KEYS.
 
-        An `event` ("saved") is always shown.
+        `validated` are metrics of a validation, by name. They and an `event` ("saved") are always
+        shown.
         """
         now = self._clock()
         self._step = step
@@ -79,14 +81,14 @@ class Progress:
         if loss is not None:
             self._smooth.update(loss)
             self._seen["loss"] = loss
-        if val_loss is not None:
-            self._seen.pop("val_bpb", None)
-        for name, value in (("val_loss", val_loss), ("val_bpb", val_bpb), ("rate", tokens_per_s)):
-            if value is not None:
-                self._seen[name] = value
+        measured = {name: value for name, value in validated.items() if value is not None}
+        if measured:
+            self._validated = measured
+        if tokens_per_s is not None:
+            self._seen["rate"] = tokens_per_s
         if event is not None and self._on_terminal:
             self.message(f"step {step}: {event}")
-        if now >= self._due or val_loss is not None or event is not None:
+        if now >= self._due or measured or event is not None:
             self._show(now, event)
 
     def message(self, text: str) -> None:
@@ -138,9 +140,8 @@ class Progress:
         if "loss" in seen:
             smooth = decimal(self._smooth.value)
             parts.append(Part(f"loss {decimal(seen['loss'])} (smooth {smooth})", 2))
-        if "val_loss" in seen:
-            bits = f" ({decimal(seen['val_bpb'], 2)} bits/byte)" if "val_bpb" in seen else ""
-            parts.append(Part(f"val {decimal(seen['val_loss'])}{bits}", 3))
+        if self._validated:
+            parts.append(Part(_shown(self._validated), 3))
         if math.isfinite(seen.get("rate", math.nan)):
             parts.append(Part(f"{count(seen['rate'])} tok/s", 4))
         held = memory()
@@ -182,6 +183,18 @@ class Progress:
         self._bar.bar_format = "{percentage:3.0f}%|{bar}| {desc}" if with_bar else "{desc}"
         self._bar.set_description_str(line, refresh=False)
         self._bar.refresh()
+
+
+def _shown(validated: Mapping[str, float]) -> str:
+    """`val 2.1021 (2.41 bits/byte)`, and what else was measured."""
+    notes = []
+    for name, value in validated.items():
+        if name == "val_bpb":
+            notes.append(f"{decimal(value, 2)} bits/byte")
+        elif name != "val_loss":
+            notes.append(f"{plain(name)} {decimal(value)}")
+    loss = decimal(validated.get("val_loss", math.nan))
+    return f"val {loss} ({', '.join(notes)})" if notes else f"val {loss}"
 
 
 def _fit(parts: list[Part], columns: int) -> str:

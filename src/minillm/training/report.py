@@ -19,7 +19,8 @@ from minillm.training import metrics, page, steplog
 from minillm.training.console import shorten
 from minillm.training.curves import Chart, Curve, draw
 from minillm.training.headline import headline, sentences
-from minillm.training.metrics import MovingAverage, Summary, summarise
+from minillm.training.metrics import VALIDATED, MovingAverage, Summary, summarise
+from minillm.training.objective import BY_LOSS, Best, heading
 from minillm.training.steplog import Row
 
 SHOWN_SAMPLES, SAMPLE_LIMIT, PROMPT_LIMIT = 12, 1200, 300
@@ -44,17 +45,18 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     samples_path = folder / "training" / "samples.jsonl"
     samples = steplog.read(samples_path) if samples_path.exists() else []
     name = folder.resolve().name
-    summary = summarise(rows)
+    best = _best(facts)
+    summary = summarise(rows, best)
     body = (
         f"<header><p>Training report</p><h1>{page.text(name)}</h1>"
-        f'<p class="lead">{page.text(sentences(summary))}</p></header>\n'
-        + page.figures(headline(summary, facts))
-        + page.section("Curves", loss_chart(rows, summary), _small_charts(rows))
+        f'<p class="lead">{page.text(sentences(summary, best))}</p></header>\n'
+        + page.figures(headline(summary, facts, best))
+        + page.section("Curves", loss_chart(rows, summary), _small_charts(rows, best))
         + page.section("Skipped steps", _skips(summary.skipped))
         + page.section("Samples", _samples(samples))
         + page.section("Evaluations", _evaluations(rows))
         + page.section("Settings and facts", _tables(settings, facts))
-        + page.section("Go on from here", _commands(name))
+        + page.section("Go on from here", _commands(name, facts))
     )
     target = folder / "report.html"
     atomic_write_text(target, page.document(f"{name}: training report", body))
@@ -66,8 +68,9 @@ def loss_chart(rows: Sequence[Row], summary: Summary) -> str:
     curves = _with_smoothed("training", *series(rows, "loss"))
     val_step, val_loss = series(rows, "val_loss")
     best = None
-    if summary.best is not None:
+    if len(val_step):
         curves.append(Curve("validation", "points", val_step, val_loss))
+    if summary.best is not None and "val_loss" in summary.best:
         value = summary.best["val_loss"]
         best = (summary.best["step"], value, f"best {decimal(value)}")
     if not curves:
@@ -102,8 +105,13 @@ def smoothed(values: np.ndarray) -> np.ndarray:
     return run(run(values)[::-1])[::-1]
 
 
-def _small_charts(rows: Sequence[Row]) -> str:
+def _small_charts(rows: Sequence[Row], best: Best) -> str:
     charts = []
+    if best.metric != "val_loss":
+        step, values = series(rows, best.metric)
+        if len(values):
+            points = [Curve(heading(best.metric), "points", step, values)]
+            charts.append(draw(Chart(heading(best.metric), "in validation", points, 120)))
     for key, name, unit in (
         ("lr", "Learning rate", "per step"),
         ("grad_norm", "Gradient norm", "before clipping"),
@@ -149,13 +157,14 @@ def _evaluations(rows: Sequence[Row]) -> str:
         return ""
     shown = spread(found, SHOWN_EVALUATIONS)
     caption = f"{len(shown)} of {len(found):,} evaluations"
-    heads = ("Step", "Tokens", "Validation loss", "Bits per byte")
+    measured = {name: None for row in found for name in row}  # in the order of the file
+    names = [name for name in measured if name.startswith(VALIDATED)]
+    heads = ("Step", "Tokens", *map(heading, names))
     cells = [
         (
             f"{row['step']:,}",
             f"{row['tokens']:,}" if "tokens" in row else "",
-            decimal(row["val_loss"], 4),
-            decimal(row["val_bpb"], 4) if "val_bpb" in row else "",
+            *(decimal(row[name], 4) if name in row else "" for name in names),
         )
         for row in shown
     ]
@@ -170,7 +179,7 @@ def spread(rows: Sequence[Row], most: int) -> list[Row]:
 
 
 def _tables(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    loose = {name: value for name, value in facts.items() if not isinstance(value, dict)}
+    loose = {name: value for name, value in facts.items() if not isinstance(value, dict | list)}
     tables = [page.facts_table("Settings", settings), page.facts_table("Facts", loose)]
     for name, group in facts.items():
         if isinstance(group, dict):
@@ -179,13 +188,17 @@ def _tables(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return f'<div class="tables">{"".join(tables)}</div>' if any(tables) else ""
 
 
-def _commands(name: str) -> str:
+def _commands(name: str, facts: Mapping[str, Any]) -> str:
+    """The commands of the facts, {run} in them being the folder; else those of a language model."""
     shown = name if re.fullmatch(r"[\w.-]+", name) else shlex.quote(name)
-    return (
-        "<p>From the folder that holds this one:</p>"
-        f"<pre><code>minillm generate {page.text(shown)}\n"
-        f"minillm train --resume {page.text(shown)}</code></pre>"
-    )
+    given = facts.get("commands", ["minillm generate {run}", "minillm train --resume {run}"])
+    lines = "\n".join(page.text(line.replace("{run}", shown)) for line in given)
+    return f"<p>From the folder that holds this one:</p><pre><code>{lines}</code></pre>"
+
+
+def _best(facts: Mapping[str, Any]) -> Best:
+    found = facts.get("decides")
+    return Best(*found) if isinstance(found, list) else BY_LOSS
 
 
 def _grouped(value: object) -> object:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from minillm.formats import hf
 from minillm.formats.files import remove_leftovers
-from minillm.generation import generate
 from minillm.machine import memory
 from minillm.training import steplog
 from minillm.training.interrupt import Interrupt
 from minillm.training.lock import Lock
 from minillm.training.metrics import MetricsLog
+from minillm.training.objective import phrase, plain
 from minillm.training.progress import Progress
 from minillm.training.report import write_report
 from minillm.training.run_folder import INNER, Say
@@ -21,7 +22,7 @@ from minillm.training.steplog import StepLog
 from minillm.training.trainer import Interrupted, Step, Trainer
 
 LOGGED_STEPS = 2000
-PROMPT_SEARCHED, PROMPT_LENGTH = 512, 24  # tokens, characters
+Measured = Mapping[str, float]
 
 
 class Run:
@@ -105,43 +106,41 @@ class Run:
         measured = self._evaluate() if due and outcome.skipped is None else None
         if due or outcome.skipped or place.step % self.log_every == 0:
             self._record(outcome, measured)
+        shown: dict[str, Any] = dict(measured or {})
         progress.update(
             place.step,
             loss=outcome.loss if math.isfinite(outcome.loss) else None,
-            val_loss=measured[0] if measured else None,
-            val_bpb=measured[1] if measured else None,
             tokens_per_s=trainer.tokens_per_step / self.step_seconds,
+            **shown,
         )
         if outcome.skipped:
             progress.message(f"step {place.step}: skipped, {outcome.skipped}")
             if s.on_nan == "stop" or place.skipped_in_a_row >= s.max_skips:
                 return "diverged"
         if measured:
-            trainer.keep_if_best(measured[0])
+            trainer.keep_if_best(measured)
         if due and outcome.skipped is None:
             self._sample(progress)
-        sound = measured is None or math.isfinite(measured[0])
+        sound = measured is None or math.isfinite(measured["val_loss"])
         if sound and (place.step % (s.save_every or 1) == 0 or last):
             self._save()
         return None
 
-    def _evaluate(self) -> tuple[float, float] | None:
-        begin = time.perf_counter()
-        measured = self.trainer.evaluate(self.trainer.evaluation_tokens or None)
-        val = self.trainer.dataset.val
-        if measured and val is not None:
-            share = len(val) / max(1, self.trainer.evaluation_tokens)
+    def _evaluate(self) -> Measured | None:
+        begin, trainer = time.perf_counter(), self.trainer
+        measured = trainer.evaluate(trainer.evaluation_size or None)
+        if measured:
+            share = trainer.objective.validation_size / max(1, trainer.evaluation_size)
             self.reserve = (time.perf_counter() - begin) * (1 + share)
         return measured
 
-    def _record(self, outcome: Step, measured: tuple[float, float] | None) -> None:
+    def _record(self, outcome: Step, measured: Measured | None) -> None:
         place = self.trainer.counters
         self.metrics.append(
             step=place.step,
             tokens=place.tokens,
             loss=outcome.loss,
-            val_loss=measured[0] if measured else None,
-            val_bpb=measured[1] if measured else None,
+            **(measured or {}),
             lr=outcome.lr,
             grad_norm=outcome.grad_norm,
             tokens_per_s=round(self.trainer.tokens_per_step / self.step_seconds, 1),
@@ -155,35 +154,35 @@ class Run:
         if not s.sample_tokens:
             return
         try:
-            prompt, text = sample_text(trainer, s.sample_tokens)
+            found = trainer.objective.sample(trainer.model, s.sample_tokens)
         except ValueError as error:  # weights that overflowed give no probabilities
             progress.message(f"step {trainer.counters.step}: no sample ({error})")
             return
-        self.samples.append(step=trainer.counters.step, prompt=prompt, text=text)
-        progress.sample(prompt + text)
+        if found is not None:
+            self.samples.append(step=trainer.counters.step, prompt=found[0], text=found[1])
+            progress.sample("".join(found))
 
     def _save(self) -> None:
         if self.trainer.save() is not None:
             self.saved_step = self.trainer.counters.step
 
-    def _is_sound(self, measured: tuple[float, float] | None) -> bool:
+    def _is_sound(self, measured: Measured | None) -> bool:
         """Whether the trained model can be used: finite weights that give a finite loss."""
-        finite = measured is None or math.isfinite(measured[0])
+        finite = measured is None or math.isfinite(measured["val_loss"])
         return finite and self.trainer.weights_are_finite()
 
-    def _finish(
-        self, progress: Progress, outcome: str, measured: tuple[float, float] | None
-    ) -> None:
+    def _finish(self, progress: Progress, outcome: str, measured: Measured | None) -> None:
         trainer, place = self.trainer, self.trainer.counters
         if outcome != "diverged" and self.saved_step != place.step:
             self._save()
         if place.best_step is None and outcome != "diverged":
             trainer.keep_if_best(None)
         if measured:
-            self._note_result(*measured)
+            self._note_result(measured)
+            objective = trainer.objective
             progress.message(
-                f"validation on all {len(trainer.dataset.val or ()):,} tokens: "
-                f"loss {measured[0]:.4f}, {measured[1]:.4f} bits per byte"
+                f"validation on all {objective.validation_size:,} {objective.unit}: "
+                f"{phrase(measured)}"
             )
         if place.skipped:
             progress.message(
@@ -192,46 +191,19 @@ class Run:
         if self.metrics.path.stat().st_size:
             write_report(trainer.folder)
 
-    def _note_result(self, val_loss: float, val_bpb: float) -> None:
-        path = self.trainer.folder / INNER / "facts.json"
+    def _note_result(self, measured: Measured) -> None:
+        path, place = self.trainer.folder / INNER / "facts.json", self.trainer.counters
         content = hf.read_json(path)
-        content["result"] = {
-            "last step": self.trainer.counters.step,
-            "validation loss on all tokens": _recorded(val_loss),
-            "bits per byte": _recorded(val_bpb),
-            "model kept from step": self.trainer.counters.best_step or self.trainer.counters.step,
+        named = {
+            "val_loss": f"validation loss on all {self.trainer.objective.unit}",
+            "val_bpb": "bits per byte",
         }
+        content["result"] = (
+            {"last step": place.step}
+            | {named.get(name, plain(name)): _recorded(value) for name, value in measured.items()}
+            | {"model kept from step": place.best_step or place.step}
+        )
         hf.write_json(path, content)
-
-
-def sample_text(trainer: Trainer, tokens: int) -> tuple[str, str]:
-    """The prompt, and what the model writes after it; ValueError if its weights overflowed."""
-    prompt = sample_prompt(trainer)
-    text = generate(
-        trainer.model,
-        trainer.tokenizer,
-        prompt,
-        max_tokens=tokens,
-        temperature=0.8,
-        top_k=50,
-        seed=trainer.settings.seed,
-        overflow="slide",
-    )
-    return prompt, text
-
-
-def sample_prompt(trainer: Trainer) -> str:
-    """The prompt of the settings, else the first words of a line of the validation text."""
-    if trainer.settings.prompt is not None:
-        return trainer.settings.prompt
-    tokens, tokenizer = trainer.dataset.val or trainer.dataset.train, trainer.tokenizer
-    text = tokenizer.decode(tokens.ids[:PROMPT_SEARCHED])
-    line = next((line for line in text.split("\n")[1:] if line.strip()), text)
-    start = line[:PROMPT_LENGTH]
-    text = start.rpartition(" ")[0] or start
-    while len(tokenizer.encode(text)) > trainer.model.config.context:
-        text = text[:-1]
-    return text
 
 
 def _rounded(value: float | None) -> float | None:

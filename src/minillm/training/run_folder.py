@@ -8,20 +8,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from minillm import kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.formats import hf
 from minillm.machine import environment
 from minillm.models import folder as model_folder
+from minillm.tokenizers import Tokenizer
 from minillm.training import plan
 from minillm.training import state as states
-from minillm.training.settings import Settings
+from minillm.training.language import LanguageModelling
+from minillm.training.settings import LoopSettings, Settings
 from minillm.training.trainer import Trainer
 
 INNER = "training"
 
 Say = Callable[[str], None]
+AnySettings = TypeVar("AnySettings", bound=LoopSettings)
 
 
 def free_folder(files: Sequence[str]) -> Path:
@@ -56,10 +60,12 @@ def new_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_description(trainer: Trainer, files: Sequence[str], facts: Facts) -> None:
+def write_description(
+    trainer: Trainer, tokenizer: Tokenizer, dataset: Dataset, files: Sequence[str], facts: Facts
+) -> None:
     """Everything about the run that does not change while it trains."""
     folder, model = trainer.folder, trainer.model
-    model_folder.save_description(folder, model, trainer.tokenizer)
+    model_folder.save_description(folder, model, tokenizer)
     settings = trainer.settings.to_dict() | {"files": [str(name) for name in files]}
     hf.write_json(folder / INNER / "settings.json", settings)
     described = {
@@ -72,12 +78,12 @@ def write_description(trainer: Trainer, files: Sequence[str], facts: Facts) -> N
             "characters": facts.characters,
             "duplicate_share": round(facts.duplicate_share, 4),
         }
-        | asdict(trainer.dataset.facts),
+        | asdict(dataset.facts),
         "model": {
             "family": "GPT-2",
             "parameters": model.parameter_count(),
-            "tokenizer": trainer.tokenizer.kind,
-            "vocabulary": trainer.tokenizer.vocab_size,
+            "tokenizer": tokenizer.kind,
+            "vocabulary": tokenizer.vocab_size,
         },
         "environment": environment(),
     }
@@ -89,19 +95,7 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
 
     Raises FileNotFoundError or ValueError in one line where that cannot be.
     """
-    if not (folder / INNER / "settings.json").is_file():
-        raise FileNotFoundError(
-            f"resume: {folder} holds no run (no {INNER}/settings.json), the folder of one is needed"
-        )
-    content = hf.read_json(folder / INNER / "settings.json")
-    content.pop("files", None)
-    try:
-        settings = Settings(**{name.replace("-", "_"): value for name, value in content.items()})
-        settings.require_complete()
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"resume: {folder / INNER / 'settings.json'} is damaged ({error})"
-        ) from error
+    settings = read_settings(folder, Settings)
     tokenizer = tokenizers.load(folder)
     dataset = Dataset.open(folder / INNER, tokenizer)
     saved, notices = states.load_latest(folder / INNER)
@@ -110,8 +104,36 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     config = plan.config_of(settings, tokenizer)
     kernels.set_threads(threads or settings.threads or kernels.threads())
     model = plan.model_of(settings, config)
-    trainer = Trainer(model, tokenizer, dataset, settings, folder)
+    trainer = Trainer(model, LanguageModelling.of(settings, tokenizer, dataset), settings, folder)
     trainer.restore(saved)
-    goal = f" of {settings.steps:,}" if settings.steps else ""
-    say(f"resumed {folder} after step {trainer.counters.step:,}{goal}")
+    say(resumed(trainer))
     return trainer
+
+
+def read_settings(folder: Path, kind: type[AnySettings]) -> AnySettings:
+    """The settings of the run in `folder`; its errors begin with "resume: "."""
+    path = folder / INNER / "settings.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"resume: {folder} holds no run (no {INNER}/settings.json), the folder of one is needed"
+        )
+    content = hf.read_json(path)
+    content.pop("files", None)
+    command = content.pop("command", Settings.command)
+    if command != kind.command:
+        raise ValueError(
+            f"resume: {folder} is a run of minillm {command}, one of minillm {kind.command} is "
+            f"needed; go on with: minillm {command} --resume {folder}"
+        )
+    try:
+        settings = kind(**{name.replace("-", "_"): value for name, value in content.items()})
+        settings.require_complete()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"resume: {path} is damaged ({error})") from error
+    return settings
+
+
+def resumed(trainer: Trainer) -> str:
+    """The line that says where a run goes on."""
+    goal = f" of {trainer.settings.steps:,}" if trainer.settings.steps else ""
+    return f"resumed {trainer.folder} after step {trainer.counters.step:,}{goal}"

@@ -58,10 +58,10 @@ def described(seconds: Mapping[Candidate, float]) -> str:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of what a run does: a step, a validation token, a sample, a save."""
+    """Seconds of what a run does: a step, a unit of validation, a sample, a save."""
 
     step: float
-    validated_token: float = 0.0
+    validated: float = 0.0  # a token or an example
     sample: float = 0.0
     save: float = 0.0
 
@@ -72,22 +72,22 @@ def whole_run(
     steps: int,
     eval_every: int,
     save_every: int,
-    eval_tokens: int,
-    val_tokens: int,
+    evaluated: int,
+    validated: int,
 ) -> float:
     """Seconds of a run: steps; validations, each with a sample and perhaps a better model; saves.
 
-    `eval_tokens` are looked at each time and all `val_tokens` in the end. The weights alone are a
-    third of a save.
+    `evaluated` units are looked at each time and all `validated` in the end. The weights alone are
+    a third of a save.
     """
     evaluations = -(-steps // eval_every)  # the last step has one as well
     saves = -(-steps // save_every)
-    evaluation = eval_tokens * costs.validated_token + costs.sample + costs.save / 3
+    evaluation = evaluated * costs.validated + costs.sample + costs.save / 3
     return (
         steps * costs.step
         + evaluations * evaluation
         + saves * costs.save
-        + val_tokens * costs.validated_token
+        + validated * costs.validated
     )
 
 

@@ -21,7 +21,7 @@ class Counters:
     progress: float = 0.0  # of the run, 0 to 1
     samples: int = 0
     tokens: int = 0
-    best_val_loss: float | None = None
+    best: float | None = None  # of the metric that decides
     best_step: int | None = None
     skipped: int = 0
     skipped_in_a_row: int = 0
@@ -79,8 +79,11 @@ def load_latest(folder: Path) -> tuple[State, list[str]]:
 def _load(path: Path) -> State:
     arrays, metadata = safetensors.verify(path)
     content = json.loads(metadata["minillm"])
+    counters = content["counters"]
+    if "best_val_loss" in counters:  # its name before other metrics could decide
+        counters["best"] = counters.pop("best_val_loss")
     return State(
-        Counters(**content["counters"]),
+        Counters(**counters),
         content["optimizer_steps"],
         content["fingerprint"],
         arrays,

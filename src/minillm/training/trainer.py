@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,14 @@ import numpy
 
 from minillm import kernels
 from minillm.arrays import manual_seed
-from minillm.data import Dataset, Windows, validation
 from minillm.models import folder as model_folder
 from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm, scheduled
 from minillm.tensor import Tensor, no_grad
-from minillm.tokenizers import Tokenizer
 from minillm.training import state as states
-from minillm.training.settings import Settings
+from minillm.training.objective import Objective
+from minillm.training.settings import LoopSettings
 from minillm.training.state import Counters, State
 
-LN2 = math.log(2)
-IGNORED = -100
-TEXT_SHOWN = 80
 REHEARSED, REHEARSED_SECONDS = 3, 0.5  # steps; more of a long run, but not for longer
 TIMED_WARMUP = 0.05  # share of a run with a time budget
 
@@ -45,39 +41,45 @@ class Interrupted(Exception):
 
 
 class Trainer:
-    """Trains `model` on `dataset` under `settings` that leave nothing open.
+    """Trains `model` for `objective` under `settings` that leave nothing open.
 
-    All randomness is a function of (seed, step): the order of windows through `Windows`, dropout
-    through a generator restarted for each batch. So a state holds only weights, moments and
-    counters, and evaluating or sampling in between changes nothing.
+    Parameters that require no gradient stay as they are. `write` puts the best model into the
+    folder. All randomness is a function of (seed, step): the order of samples by the objective,
+    dropout through a generator restarted for each batch. So a state holds only weights, moments
+    and counters, and evaluating or sampling in between changes nothing.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, dataset: Dataset, settings: Settings, folder: Path
+        self,
+        model: Any,
+        objective: Objective,
+        settings: LoopSettings,
+        folder: Path,
+        write: Callable[[Path, Any], None] = model_folder.save_weights,
     ) -> None:
-        self.model, self.tokenizer, self.dataset = model, tokenizer, dataset
+        self.model, self.objective, self.write = model, objective, write
         self.settings: Any = settings  # resolved: of its choices only steps or time is None
         self.folder = folder
         self.counters = Counters()
-        self.windows = Windows(dataset.train, model.config.context, settings.seed)
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer = AdamW(
-            decay_groups(model.parameters(), settings.weight_decay),
+            decay_groups(self.trained.values(), settings.weight_decay),
             betas=(settings.beta1, settings.beta2),
         )
-        self.byte_lengths = tokenizer.byte_lengths()
         self.arena = kernels.Arena()
         self.step_seconds = 0.0  # measured by `rehearse`
 
     @property
-    def tokens_per_step(self) -> int:
+    def tokens_per_step(self) -> float:
+        """Tokens of a step, or their mean."""
         s = self.settings
-        return s.batch * s.accumulate * self.model.config.context
+        return s.batch * s.accumulate * self.objective.sample_tokens
 
     @property
-    def evaluation_tokens(self) -> int:
-        """Validation tokens looked at during the run; all of them are at its end."""
-        val = self.dataset.val
-        return 0 if val is None else min(len(val), self.settings.eval_tokens or len(val))
+    def evaluation_size(self) -> int:
+        """What is validated on during the run, in the objective's unit; at its end all is."""
+        whole = self.objective.validation_size
+        return min(whole, self.settings.evaluated or whole)
 
     def rate(self, progress: float) -> float:
         """Learning rate at `progress` (0 to 1) of the run."""
@@ -96,7 +98,7 @@ class Trainer:
     def _step(self, progress: float, stop: Callable[[], bool]) -> Step:
         s, place = self.settings, self.counters
         batches = [
-            self.windows.batch(place.samples + part * s.batch, s.batch)
+            self.objective.batch(place.samples + part * s.batch, s.batch)
             for part in range(s.accumulate)
         ]
         lr, (losses, norm) = self.rate(progress), self._gradients(batches, stop)
@@ -112,7 +114,7 @@ class Trainer:
         place.step += 1
         place.progress = progress
         place.samples += s.batch * s.accumulate
-        place.tokens += self.tokens_per_step
+        place.tokens += sum(map(self.objective.tokens, batches))
         return outcome
 
     def _gradients(self, batches: list[Any], stop: Callable[[], bool]) -> tuple[list[float], float]:
@@ -120,11 +122,11 @@ class Trainer:
 
         The gradient is left in the model.
         """
-        count = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+        count = sum(map(self.objective.targets, batches))
         if not count:
-            windows = sum(len(targets) for _, targets in batches)
+            samples = len(batches) * self.settings.batch
             raise ValueError(
-                f"train: no target in {windows} windows of a step, at least 1 is needed"
+                f"train: no target in {samples} samples of a step, at least 1 is needed"
             )
         self.model.train()
         self.optimizer.zero_grad()
@@ -133,11 +135,11 @@ class Trainer:
             kernels.precision(self.settings.precision),
             numpy.errstate(over="ignore", invalid="ignore"),  # step() judges the outcome
         ):
-            for part, (inputs, targets) in enumerate(batches):
+            for part, batch in enumerate(batches):
                 if stop():
                     raise Interrupted
                 manual_seed(self.settings.seed, self.counters.step, part)
-                loss = self.model.loss(inputs, targets, reduction="sum")
+                loss = self.objective.loss(self.model, batch)
                 loss.backward(numpy.asarray(1 / count, loss.dtype))
                 losses.append(loss.item() / count)
         return losses, grad_norm(self.optimizer.parameters())
@@ -150,9 +152,8 @@ class Trainer:
     def _explain(self, losses: list[float], batches: list[Any]) -> str:
         """Which parameter first went wrong, and the text of the batch."""
         place = next((n for n, loss in enumerate(losses) if not math.isfinite(loss)), 0)
-        inputs, _ = batches[place]
-        text = self.tokenizer.decode(inputs[0][:TEXT_SHOWN])[:TEXT_SHOWN]
-        named = list(self.model.named_parameters())
+        text = self.objective.excerpt(batches[place])
+        named = self.trained.items()
         spoilt = [f"weight {name} holds a non-finite number" for name, p in named if _wild(p)]
         spoilt += [f"gradient of {name} is not finite" for name, p in named if _wild(p.grad)]
         what = spoilt[0] if spoilt else f"the loss is {sum(losses)}"
@@ -174,11 +175,12 @@ class Trainer:
         """Seconds of a step whose gradients are set to 0 and whose learning rate is 0."""
         s = self.settings
         begin = time.perf_counter()
-        batches = [self.windows.batch(0, s.batch)]
+        batches = [self.objective.batch(0, s.batch)]
         self._gradients(batches, lambda: False)
         gradients = time.perf_counter() - begin
-        for parameter in self.model.parameters():
-            parameter.grad.data[...] = 0
+        for parameter in self.trained.values():
+            if parameter.grad is not None:
+                parameter.grad.data[...] = 0
         begin = time.perf_counter()
         self._update(0.0, 0.0)
         update = time.perf_counter() - begin
@@ -186,8 +188,10 @@ class Trainer:
         return gradients * s.accumulate + update
 
     def rehearse_evaluation(self) -> float:
-        """Seconds for each token of a validation; 0 without one."""
-        limit = min(self.evaluation_tokens, self.settings.batch * self.model.config.context)
+        """Seconds for each unit of a validation; 0 without one."""
+        s, objective = self.settings, self.objective
+        unit = objective.sample_tokens if objective.unit == "tokens" else 1
+        limit = min(self.evaluation_size, int(s.batch * unit))
         if not limit:
             return 0.0
         self.evaluate(limit)
@@ -195,66 +199,58 @@ class Trainer:
         self.evaluate(limit)
         return (time.perf_counter() - begin) / limit
 
-    def evaluate(self, limit_tokens: int | None = None) -> tuple[float, float] | None:
-        """Validation loss in nats per token and in bits per byte; None without validation text."""
-        if self.dataset.val is None:
+    def evaluate(self, limit: int | None = None) -> Mapping[str, float] | None:
+        """The metrics of the objective on `limit` units or all; None without validation data."""
+        if not self.objective.validation_size:
             return None
         self.model.eval()
-        nats, tokens, size = 0.0, 0, 0
-        batches = validation(
-            self.dataset.val, self.model.config.context, self.settings.batch, limit_tokens
-        )
         with self.arena.step(), no_grad(), kernels.precision(self.settings.precision):
-            for inputs, targets in batches:
-                nats += self.model.loss(inputs, targets, reduction="sum").item()
-                tokens += targets.size
-                size += int(self.byte_lengths[targets].sum())
-        return nats / tokens, nats / LN2 / max(1, size)
+            return self.objective.evaluate(self.model, limit)
 
-    def keep_if_best(self, val_loss: float | None) -> bool:
-        """Write model.safetensors if `val_loss` is the lowest so far, or there is none."""
-        place = self.counters
-        if val_loss is not None:
-            best = place.best_val_loss
-            if not math.isfinite(val_loss) or (best is not None and val_loss >= best):
+    def keep_if_best(self, measured: Mapping[str, float] | None) -> bool:
+        """Write the model if it is the best so far by the objective's metric, or there is none."""
+        place, best = self.counters, self.objective.best
+        if measured is not None:
+            value = measured[best.metric]
+            if not best.improves(value, place.best):
                 return False
-            place.best_val_loss, place.best_step = val_loss, place.step
+            place.best, place.best_step = value, place.step
         elif not self.weights_are_finite():
             return False
-        model_folder.save_weights(self.folder, self.model)
+        self.write(self.folder, self.model)
         return True
 
     def weights_are_finite(self) -> bool:
-        return not any(_wild(parameter) for parameter in self.model.parameters())
+        return not any(_wild(parameter) for parameter in self.trained.values())
 
     def save(self) -> Path | None:
         """Write the training state; None, and nothing written, if a weight is not finite."""
         if not self.weights_are_finite():
             return None
-        arrays = {f"model/{name}": array for name, array in self.model.state_dict().items()}
+        arrays = {f"model/{name}": parameter.data for name, parameter in self.trained.items()}
         for name, arrays_of in zip(self._optimizer_names(), self.optimizer.state):
             for kind, array in arrays_of.items():
                 arrays[f"{kind}/{name}"] = array
-        state = State(self.counters, self.optimizer.steps, self.dataset.fingerprint, arrays)
+        state = State(self.counters, self.optimizer.steps, self.objective.fingerprint, arrays)
         return states.save(self.folder / "training", state)
 
     def _optimizer_names(self) -> list[str]:
-        names = {id(p): name for name, p in self.model.named_parameters()}
+        names = {id(p): name for name, p in self.trained.items()}
         return [names[id(p)] for p in self.optimizer.parameters()]
 
     def restore(self, state: State) -> None:
         """Continue from `state`. ValueError if it belongs to other data or another model."""
-        if state.fingerprint != self.dataset.fingerprint:
+        if state.fingerprint != self.objective.fingerprint:
             raise ValueError(
                 f"resume: the state was trained on data {state.fingerprint[:12]}, "
-                f"{self.dataset.fingerprint[:12]} is in the run folder; the same data are needed"
+                f"{self.objective.fingerprint[:12]} is in the run folder; the same data are needed"
             )
         weights = {
             name.removeprefix("model/"): array
             for name, array in state.arrays.items()
             if name.startswith("model/")
         }
-        self.model.load_state_dict(weights)
+        self.model.load_state_dict(weights, only=self.trained)
         saved = [
             {kind: state.arrays[f"{kind}/{name}"] for kind in self.optimizer.state_names}
             for name in self._optimizer_names()

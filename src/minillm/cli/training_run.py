@@ -1,0 +1,126 @@
+"""What the commands that train share: options, driving a run to its end, and what is said then."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from minillm.cli.main import FAILED, INTERRUPTED, OK, one_line, tell
+from minillm.training import options
+from minillm.training.options import fields_of, flag
+from minillm.training.run import Run
+from minillm.training.trainer import Trainer
+
+
+def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
+    """--resume, --out, --stop-after, and a flag for each of the settings."""
+    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of a new run (runs/<name of the file>)"
+    )
+    parser.add_argument("--config", metavar="TOML", help="file with options, under the same names")
+    parser.add_argument(
+        "--stop-after", type=int, metavar="STEP", help="save and stop after this step of the run"
+    )
+    for option in fields_of(settings):
+        limits = option.metadata
+        shown = f"{limits['help']}{_default(option.default)}"
+        name = f"--{flag(option.name)}"
+        if limits["kind"] is bool:
+            parser.add_argument(
+                name, action=argparse.BooleanOptionalAction, default=None, help=shown
+            )
+            continue
+        parser.add_argument(
+            name,
+            type=_duration if limits.get("duration") else limits["kind"],
+            metavar="|".join(limits["choices"]) if "choices" in limits else "N",
+            help=shown,
+        )
+
+
+def _default(value: Any) -> str:
+    return "" if value is None or value is False else f" ({value})"
+
+
+def _duration(text: str) -> float:
+    try:
+        return options.seconds(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, a duration like 90s, 10m or 1.5h is needed"
+        ) from None
+
+
+def given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """The settings that were given, by attribute name; ValueError for an empty path."""
+    for name in ("resume", "out", "config"):
+        if getattr(arguments, name) == "":
+            raise ValueError(f"{name}: an empty name given, a path is needed")
+    if arguments.stop_after is not None and arguments.stop_after < 0:
+        raise ValueError(f"stop-after: {arguments.stop_after}, 0 or more is needed")
+    values = {o.name: getattr(arguments, o.name) for o in fields_of(settings)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse_changes(
+    arguments: argparse.Namespace, given: dict[str, Any], inputs: Sequence[str]
+) -> None:
+    """ValueError for whatever a run that is taken up again cannot change; `inputs` are files."""
+    refused = sorted(set(given) - {"threads"})
+    refused += [name for name in ("out", "config") if getattr(arguments, name) is not None]
+    if refused:
+        raise ValueError(
+            f"resume: --{flag(refused[0])} cannot be changed, a run goes on as it began; "
+            "start a new run for other settings"
+        )
+    if inputs:
+        raise ValueError(
+            "resume: files given, but a run goes on with the data it began with; leave them out"
+        )
+
+
+def require_later(arguments: argparse.Namespace, trainer: Trainer) -> None:
+    """ValueError if --stop-after lies before the step that a resumed run is at."""
+    step = trainer.counters.step
+    if arguments.stop_after is not None and arguments.stop_after < step:
+        raise ValueError(
+            f"stop-after: {arguments.stop_after}, but {arguments.resume} is at step {step} "
+            "already, that or a later step is needed"
+        )
+
+
+def drive(trainer: Trainer, stop_after: int | None, next_command: str) -> int:
+    """Train to the end and say how it went; the exit code. {run} in the command is the folder."""
+    command = trainer.settings.command
+    training = Run(trainer, tell, stop_after)
+    folder = shlex.quote(str(trainer.folder))
+    go_on = f"minillm {command} --resume {folder}"
+    try:
+        outcome = training.train()
+    except OSError as error:
+        raise RuntimeError(
+            f"{command}: {one_line(error)}, stopped after step {trainer.counters.step}; the save "
+            f"of step {training.saved_step} is whole, make room and go on with: {go_on}"
+        ) from error
+    if outcome == "done":
+        tell(f"done: {folder} holds the model and report.html; try it:")
+        tell(f"  {next_command.format(run=folder)}")
+        return OK
+    if outcome == "stopped":
+        tell(f"saved after step {training.saved_step:,}; go on with:")
+        tell(f"  {go_on}")
+        return OK if trainer.counters.step == training.stop_after else INTERRUPTED
+    skips = trainer.counters.skipped_in_a_row
+    what = (
+        f"{skips} step{'s' * (skips > 1)} in a row not finite"
+        if skips
+        else "the validation loss is not finite"
+    )
+    tell(
+        f"stopped: {what}; {folder} keeps the save "
+        f"of step {training.saved_step:,}; try a lower --lr"
+    )
+    return FAILED

@@ -1,0 +1,109 @@
+"""Language modelling as an objective: windows of a text, each token from those before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+from minillm.data import Dataset, Windows, validation
+from minillm.generation import generate
+from minillm.tensor import Tensor
+from minillm.tokenizers import Tokenizer
+from minillm.training.objective import BY_LOSS, IGNORED
+from minillm.training.settings import Settings
+
+LN2 = math.log(2)
+TEXT_SHOWN = 80
+PROMPT_SEARCHED, PROMPT_LENGTH = 512, 24  # tokens, characters
+
+
+class LanguageModelling:
+    """Windows of `context` tokens of a dataset; measured in nats a token and bits a byte.
+
+    Samples continue `prompt`, else the first words of a line of the validation text.
+    """
+
+    unit = "tokens"
+    best = BY_LOSS
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        dataset: Dataset,
+        context: int,
+        *,
+        batch: int,
+        seed: int,
+        prompt: str | None = None,
+    ) -> None:
+        self.tokenizer, self.dataset = tokenizer, dataset
+        self.context, self.rows, self.seed, self.prompt = context, batch, seed, prompt
+        self.fingerprint = dataset.fingerprint
+        self.windows = Windows(dataset.train, context, seed)
+        self.byte_lengths = tokenizer.byte_lengths()
+
+    @classmethod
+    def of(cls, settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> Self:
+        """As the settings of a run have it, which leave nothing open."""
+        s: Any = settings
+        return cls(tokenizer, dataset, s.context, batch=s.batch, seed=s.seed, prompt=s.prompt)
+
+    @property
+    def sample_tokens(self) -> float:
+        return self.context
+
+    @property
+    def validation_size(self) -> int:
+        return len(self.dataset.val or ())
+
+    def batch(self, first_sample: int, size: int) -> Any:
+        return self.windows.batch(first_sample, size)
+
+    def tokens(self, batch: Any) -> int:
+        return int(batch[0].size)
+
+    def targets(self, batch: Any) -> int:
+        return int((batch[1] != IGNORED).sum())
+
+    def loss(self, model: Any, batch: Any) -> Tensor:
+        return model.loss(*batch, reduction="sum")
+
+    def excerpt(self, batch: Any) -> str:
+        return self.tokenizer.decode(batch[0][0][:TEXT_SHOWN])[:TEXT_SHOWN]
+
+    def evaluate(self, model: Any, limit: int | None) -> Mapping[str, float]:
+        assert self.dataset.val is not None
+        nats, tokens, size = 0.0, 0, 0
+        for inputs, targets in validation(self.dataset.val, self.context, self.rows, limit):
+            nats += model.loss(inputs, targets, reduction="sum").item()
+            tokens += targets.size
+            size += int(self.byte_lengths[targets].sum())
+        return {"val_loss": nats / tokens, "val_bpb": nats / LN2 / max(1, size)}
+
+    def sample(self, model: Any, tokens: int) -> tuple[str, str] | None:
+        prompt = self.sample_prompt()
+        text = generate(
+            model,
+            self.tokenizer,
+            prompt,
+            max_tokens=tokens,
+            temperature=0.8,
+            top_k=50,
+            seed=self.seed,
+            overflow="slide",
+        )
+        return prompt, text
+
+    def sample_prompt(self) -> str:
+        """What samples begin with."""
+        if self.prompt is not None:
+            return self.prompt
+        tokens, tokenizer = self.dataset.val or self.dataset.train, self.tokenizer
+        text = tokenizer.decode(tokens.ids[:PROMPT_SEARCHED])
+        line = next((line for line in text.split("\n")[1:] if line.strip()), text)
+        start = line[:PROMPT_LENGTH]
+        text = start.rpartition(" ")[0] or start
+        while len(tokenizer.encode(text)) > self.context:
+            text = text[:-1]
+        return text
