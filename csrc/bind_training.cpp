@@ -1,6 +1,7 @@
-// What only training needs: the embedding's gradient, dropout, the gradient's norm, AdamW.
+// What only training needs: the embedding's gradient, dropout, the gradient's norm, AdamW, Muon.
 #include <pybind11/stl.h>
 
+#include <array>
 #include <vector>
 
 #include "bindings.h"
@@ -72,6 +73,28 @@ void adamw_forward(const std::vector<Array>& arrays, double lr, double beta1, do
                             {lr, beta1, beta2, eps, weight_decay, grad_scale, step});
 }
 
+void muon_forward(const std::vector<Array>& arrays, const std::vector<double>& scales, double lr,
+                  double momentum, bool nesterov, double weight_decay, int64_t steps,
+                  const std::array<double, 3>& quintic, double eps, double grad_scale) {
+    const Arguments args("muon_forward");
+    if (arrays.size() != 3 * scales.size())
+        args.fail(std::to_string(arrays.size()) + " arrays and " + std::to_string(scales.size()) +
+                  " scales, param, grad and momentum_buffer are needed for each scale");
+    std::vector<Momentum> matrices;
+    matrices.reserve(scales.size());
+    for (size_t i = 0; i < scales.size(); i++) {
+        const Array &param = arrays[3 * i], &grad = arrays[3 * i + 1], &buffer = arrays[3 * i + 2];
+        const auto [rows, cols] = args.sizes<2>(param, "param");
+        matrices.push_back(
+            {args.output(param, "param", {rows, cols}), args.input(grad, "grad", {rows, cols}),
+             args.output(buffer, "momentum_buffer", {rows, cols}), rows, cols, scales[i]});
+    }
+    const Unlocked unlocked;
+    kernels().muon_forward(matrices.data(), static_cast<int64_t>(matrices.size()),
+                           {lr, momentum, weight_decay, eps, grad_scale, quintic[0], quintic[1],
+                            quintic[2], steps, nesterov});
+}
+
 }  // namespace
 
 void bind_training(pybind11::module_& module) {
@@ -83,6 +106,9 @@ void bind_training(pybind11::module_& module) {
     module.def("norm_forward", norm_forward, arg("arrays"), arg("out"));
     module.def("adamw_forward", adamw_forward, arg("arrays"), arg("lr"), arg("beta1"), arg("beta2"),
                arg("eps"), arg("weight_decay"), arg("step"), arg("grad_scale"));
+    module.def("muon_forward", muon_forward, arg("arrays"), arg("scales"), arg("lr"),
+               arg("momentum"), arg("nesterov"), arg("weight_decay"), arg("steps"), arg("quintic"),
+               arg("eps"), arg("grad_scale"));
 }
 
 }  // namespace minillm

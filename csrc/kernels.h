@@ -42,6 +42,23 @@ struct AdamW {
     int64_t step;  // the number of this update, from 1
 };
 
+// A matrix with its gradient and the mean of those that Muon keeps; `scale` times its learning
+// rate.
+struct Momentum {
+    float* param;
+    const float* grad;
+    float* buffer;
+    int64_t rows, cols;
+    double scale;
+};
+
+struct Muon {
+    double lr, momentum, weight_decay, eps, grad_scale;
+    double a, b, c;  // of the quintic
+    int64_t steps;   // of the iteration
+    bool nesterov;
+};
+
 // Matrices of heads, T rows of contiguous D elements each; strides count elements.
 template <class T>
 struct Heads {
@@ -162,6 +179,8 @@ struct Strides {
     X(norm_forward, (const Flat* arrays, int64_t count, float* out))                               \
     /* param, m and v of `count` parameters are updated in place */                                \
     X(adamw_forward, (const Moments* parameters, int64_t count, const AdamW& settings))            \
+    /* param and buffer of `count` matrices are updated in place */                                \
+    X(muon_forward, (const Momentum* matrices, int64_t count, const Muon& settings))               \
     X(all_finite, (const Strides& x, bool* out))                                                   \
     /* what one thread can do at most; peak_bf16 does 0 flop without tiles of bfloat16 */          \
     X(peak_f32, (int64_t rounds, float* numbers, double* flop))                                    \

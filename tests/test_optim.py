@@ -9,10 +9,12 @@ from minillm import Tensor, nn, ops, optim
 from minillm.optim import (
     SGD,
     AdamW,
+    Muon,
     clip_grad_norm_,
     clip_scale,
     decay_groups,
     grad_norm,
+    muon_groups,
     scheduled,
 )
 from minillm.tensor import of
@@ -77,6 +79,80 @@ class TestSGD:
             w = parameter([1.0])
             result = run(SGD([w], lr=0.1, **options), w, [[1.0], [2.0]])
             np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+class TestMuon:
+    GRADS = (
+        [[1, -2, 0.5, 3], [0, 1, -1, 2], [0.5, 0.5, 2, -1]],
+        [[-1, 1, 2, 0], [3, -0.5, 1, 1], [1, 0, -2, 0.5]],
+    )
+
+    @pytest.mark.parametrize(
+        "adjust_lr_fn, expected",
+        [  # torch.optim.Muon of PyTorch 2.13, which iterates in bfloat16
+            ("original", [[0.001, 0.101, 0.125, 0.137], [0.261, 0.418, 0.524, 0.525],
+                          [0.687, 0.690, 0.891, 0.962]]),
+            ("match_rms_adamw", [[0.000, 0.095, 0.158, 0.217], [0.321, 0.438, 0.534, 0.589],
+                                 [0.708, 0.763, 0.898, 0.980]]),
+        ],
+    )  # fmt: skip
+    def test_pytorchs_after_two_steps(self, adjust_lr_fn, expected):
+        w = parameter(np.arange(12).reshape(3, 4) / 10)
+        optimizer = Muon([w], lr=0.1, weight_decay=0.5, momentum=0.9, adjust_lr_fn=adjust_lr_fn)
+        np.testing.assert_allclose(run(optimizer, w, self.GRADS), expected, atol=5e-3)
+
+    def test_pytorchs_for_a_matrix_that_is_higher_than_wide(self):
+        w = parameter(np.arange(12).reshape(3, 4).T / 10)
+        optimizer = Muon(
+            [w], lr=0.1, weight_decay=0.5, momentum=0.9, adjust_lr_fn="original"
+        )  # fmt: skip
+        result = run(optimizer, w, [np.transpose(grad) for grad in self.GRADS])
+        expected = [[0.001, 0.246, 0.682], [0.103, 0.413, 0.671], [0.116, 0.521, 0.889],
+                    [0.117, 0.509, 0.957]]  # fmt: skip
+        np.testing.assert_allclose(result, expected, atol=5e-3)
+
+    @pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6)])
+    @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 1e-4)])
+    def test_singular_values_go_through_the_quintic(self, shape, dtype, tolerance):
+        grad = np.random.default_rng(0).standard_normal(shape)
+        left, values, right = np.linalg.svd(grad, full_matrices=False)
+        values /= np.linalg.norm(values)
+        for _ in range(5):
+            values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+        w = parameter(np.zeros(shape), grad, dtype)
+        Muon([w], lr=1.0, nesterov=False, momentum=0.0, adjust_lr_fn="original").step()
+        expected = -(left * values) @ right * max(1, shape[0] / shape[1]) ** 0.5
+        np.testing.assert_allclose(w.data, expected, atol=tolerance)
+
+    def test_a_gradient_of_zeros_moves_nothing(self):
+        w = parameter(np.ones((2, 3)), np.zeros((2, 3)))
+        Muon([w], lr=0.1, weight_decay=0.0).step()
+        assert (w.data == 1).all()
+
+    def test_linear_layers_but_the_head_are_its_own(self):
+        model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 7))
+        model.head = model.parts[3].weight
+        muon, matrices, vectors = groups = muon_groups(model, 0.1)
+        assert [group["use_muon"] for group in groups] == [True, False, False]
+        assert [p.shape for p in muon["params"]] == [(3, 4)]
+        assert sorted(p.shape for p in matrices["params"]) == [(7, 3), (7, 4)]
+        assert [p.shape for p in vectors["params"]] == [(3,), (3,), (3,), (7,)]
+
+    def test_the_rest_is_updated_by_adamw(self):
+        w, other = parameter([1.0]), parameter([1.0])
+        muon = Muon([{"params": [w], "use_muon": False}], lr=0.1, betas=(0.8, 0.9))
+        grads = [[1.0], [0.5], [-2.0]]
+        same = run(AdamW([other], lr=0.1, betas=(0.8, 0.9), weight_decay=0.1), other, grads)
+        assert np.array_equal(run(muon, w, grads), same)
+
+    def test_only_matrices_are_taken_and_only_known_adjustments(self):
+        with pytest.raises(
+            ValueError, match=r"muon: a parameter of shape \(2,\), 2 axes are needed"
+        ):
+            Muon([parameter(np.ones(2), np.ones(2))]).step()
+        w = parameter(np.ones((2, 2)), np.ones((2, 2)))
+        with pytest.raises(ValueError, match="'none', original or match_rms_adamw is needed"):
+            Muon([w], adjust_lr_fn="none").step()
 
 
 @pytest.mark.parametrize("kind", [AdamW, SGD])
@@ -176,10 +252,16 @@ def test_an_update_wants_whole_groups_of_arrays(op, options, message):
         op.compute(lr=0.1, **options)
 
 
-@pytest.mark.parametrize("kind", [AdamW, SGD])
-def test_all_parameters_at_once_are_updated_as_each_alone(kind):
+@pytest.mark.parametrize(
+    "kind, shapes",
+    [
+        (AdamW, [(3, 5), (), (0, 4), (40_000,), (7,)]),
+        (SGD, [(3, 5), (), (0, 4), (40_000,), (7,)]),
+        (Muon, [(3, 5), (0, 4), (150, 300), (300, 150), (1, 7)]),
+    ],
+)
+def test_all_parameters_at_once_are_updated_as_each_alone(kind, shapes):
     rng = np.random.default_rng(0)
-    shapes = [(3, 5), (), (0, 4), (40_000,), (7,)]
     together = [nn.Parameter(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
     apart = [nn.Parameter(param.data.copy()) for param in together]
     optimizers = kind(together, lr=0.1), [kind([param], lr=0.1) for param in apart]

@@ -57,6 +57,15 @@ def test_any_cut_gives_the_bits_of_the_straight_run(start, tmp_path, provider):
         assert result(tmp_path / "often") == result(tmp_path / "straight")
 
 
+def test_a_cut_under_muon_gives_the_bits_of_the_straight_run(start, tmp_path):
+    assert start("straight", "--optimizer", "muon") == 0
+    assert start("cut", "--optimizer", "muon", "--stop-after", 5) == 0
+    assert minillm("train", "--resume", "cut") == 0
+    assert result(tmp_path / "cut") == result(tmp_path / "straight")
+    assert start("adamw") == 0
+    assert result(tmp_path / "adamw") != result(tmp_path / "straight")
+
+
 def test_a_cut_at_another_step_would_be_seen(start, tmp_path):
     assert start("one") == start("other", seed=1) == 0
     assert result(tmp_path / "one")[0]["state"] != result(tmp_path / "other")[0]["state"]

@@ -10,9 +10,11 @@ import numpy
 
 from minillm import ops
 from minillm.arrays import Array
+from minillm.nn import Linear
 from minillm.nn.module import Parameter
 from minillm.tensor import Tensor
 
+MUON_EPS = 1e-7  # least norm that the gradient's mean is divided by
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant", "wsd")
 
@@ -52,12 +54,17 @@ class Optimizer:
                 seen.add(id(param))
             self.param_groups.append(merged)
         self.state: list[dict[str, Array]] = [
-            {name: numpy.zeros_like(param.data) for name in self.state_names}
-            for param in self.parameters()
+            {name: numpy.zeros_like(param.data) for name in self.names_of(group)}
+            for group in self.param_groups
+            for param in group["params"]
         ]
 
     def parameters(self) -> list[Parameter]:
         return [param for group in self.param_groups for param in group["params"]]
+
+    def names_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """The names of what is kept for each parameter of a group."""
+        return self.state_names
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -69,13 +76,14 @@ class Optimizer:
         self.steps += 1
         states = iter(self.state)
         for group in self.param_groups:
+            names = self.names_of(group)
             arrays: list[Array] = []
             updated: list[Parameter] = []
             for param in group["params"]:
                 state = next(states)
                 if param.grad is not None:
                     arrays += (param.data, param.grad.data)
-                    arrays += [state[name] for name in self.state_names]
+                    arrays += [state[name] for name in names]
                     updated.append(param)
             if updated:
                 self._update(arrays, group, grad_scale)
@@ -137,6 +145,50 @@ class AdamW(Optimizer):
         )
 
 
+class Muon(AdamW):
+    """Muon (Jordan et al. 2024), and AdamW for groups with use_muon=False.
+
+    As torch.optim.Muon but for `adjust_lr_fn`: here one learning rate and one weight decay serve
+    both kinds of groups. Embeddings, the head and vectors belong to AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        adjust_lr_fn: str = "match_rms_adamw",
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+    ) -> None:
+        self._of_muon = {
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_steps": ns_steps,
+            "adjust_lr_fn": adjust_lr_fn,
+        }
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        Optimizer.__init__(self, params, defaults | {"use_muon": True})
+
+    def names_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["use_muon"] else self.state_names
+
+    def _update(self, arrays: list[Array], group: dict[str, Any], grad_scale: float) -> None:
+        if not group["use_muon"]:
+            return super()._update(arrays, group, grad_scale)
+        ops.muon.compute(
+            *arrays,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=MUON_EPS,
+            grad_scale=grad_scale,
+            **self._of_muon,
+        )
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum and L2 weight decay."""
 
@@ -169,6 +221,18 @@ def decay_groups(params: Iterable[Parameter], weight_decay: float) -> list[dict[
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def muon_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """What is trained: weights of Linear layers but the head for Muon, the rest for AdamW."""
+    head = getattr(model, "head", None)
+    layers = (layer.weight for layer in model.modules() if isinstance(layer, Linear))
+    hidden = {id(weight) for weight in layers if weight is not head}
+    trained = [param for param in model.parameters() if param.requires_grad]
+    muon = [param for param in trained if id(param) in hidden]
+    rest = decay_groups((p for p in trained if id(p) not in hidden), weight_decay)
+    groups = [{"params": muon, "weight_decay": weight_decay, "use_muon": True}] if muon else []
+    return groups + [group | {"use_muon": False} for group in rest]
 
 
 def grad_norm(params: Iterable[Parameter]) -> float:

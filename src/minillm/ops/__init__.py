@@ -30,6 +30,7 @@ from minillm.ops.dropout import dropout
 from minillm.ops.feed_forward import feed_forward
 from minillm.ops.linear import embedding, linear, matmul
 from minillm.ops.loss import cross_entropy, linear_cross_entropy
+from minillm.ops.muon import muon
 from minillm.ops.norm import layer_norm, rms_norm
 from minillm.ops.packed_attention import packed_attention
 from minillm.ops.reduce import max, mean, norm, sum

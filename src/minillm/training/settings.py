@@ -10,6 +10,7 @@ from minillm.tokenizers.training import KINDS
 from minillm.training.options import check, fields_of, flag, option
 
 PRECISIONS = ("f32", "bf16")
+OPTIMIZERS = ("adamw", "muon")
 ON_NAN = ("skip", "stop")
 
 
@@ -32,6 +33,9 @@ class LoopSettings:
     schedule: str = option("cosine", "learning rate after warm-up", str, choices=SCHEDULES)
     final_lr: float = option(
         0.1, "last learning rate as a share of the peak", float, low=0.0, high=1.0
+    )
+    optimizer: str = option(
+        "adamw", "muon: AdamW but for the matrices of blocks", str, choices=OPTIMIZERS
     )
     weight_decay: float = option(0.1, "decoupled weight decay of matrices", float, low=0.0)
     beta1: float = option(0.9, "AdamW's decay of the mean gradient", float, low=0.0, high=0.9999)

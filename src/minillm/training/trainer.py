@@ -15,7 +15,16 @@ import numpy
 from minillm import kernels
 from minillm.arrays import manual_seed
 from minillm.models import folder as model_folder
-from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm, scheduled
+from minillm.optim import (
+    AdamW,
+    Muon,
+    Optimizer,
+    clip_scale,
+    decay_groups,
+    grad_norm,
+    muon_groups,
+    scheduled,
+)
 from minillm.tensor import Tensor, no_grad
 from minillm.training import state as states
 from minillm.training.objective import Objective
@@ -62,9 +71,11 @@ class Trainer:
         self.folder = folder
         self.counters = Counters()
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = AdamW(
-            decay_groups(self.trained.values(), settings.weight_decay),
-            betas=(settings.beta1, settings.beta2),
+        betas = settings.beta1, settings.beta2
+        self.optimizer: Optimizer = (
+            AdamW(decay_groups(self.trained.values(), settings.weight_decay), betas=betas)
+            if settings.optimizer == "adamw"
+            else Muon(muon_groups(model, settings.weight_decay), betas=betas)
         )
         self.arena = kernels.Arena()
         self.step_seconds = 0.0  # measured by `rehearse`
@@ -147,7 +158,8 @@ class Trainer:
     def _update(self, lr: float, norm: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step(clip_scale(norm, self.settings.clip))
+        with kernels.precision(self.settings.precision):
+            self.optimizer.step(clip_scale(norm, self.settings.clip))
 
     def _explain(self, losses: list[float], batches: list[Any]) -> str:
         """Which parameter first went wrong, and the text of the batch."""
@@ -252,8 +264,8 @@ class Trainer:
         }
         self.model.load_state_dict(weights, only=self.trained)
         saved = [
-            {kind: state.arrays[f"{kind}/{name}"] for kind in self.optimizer.state_names}
-            for name in self._optimizer_names()
+            {kind: state.arrays[f"{kind}/{name}"] for kind in kept}
+            for name, kept in zip(self._optimizer_names(), self.optimizer.state)
         ]
         self.optimizer.load_state_dict({"steps": state.optimizer_steps, "state": saved})
         self.counters = state.counters
