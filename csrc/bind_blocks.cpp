@@ -1,35 +1,14 @@
 #include <string>
 
 #include "bindings.h"
-#include "block_size.h"
 
 namespace minillm {
 
 BlockSize block_size(const Arguments& args, int kind) {
-    switch (kind) {
-        case 0:
-            return {1, 4};
-        case 1:
-        case 30:
-            return {1, 2};
-        case 2:
-            return {32, 18};
-        case 3:
-            return {32, 20};
-        case 6:
-            return {32, 22};
-        case 7:
-            return {32, 24};
-        case 8:
-            return {32, 34};
-        case 12:
-            return {256, 144};
-        case 13:
-            return {256, 176};
-        case 14:
-            return {256, 210};
-    }
-    args.fail("blocks of type " + std::to_string(kind) + ", one that has a kernel is needed");
+    const BlockSize size = size_of_kind(kind);
+    if (!size.numbers)
+        args.fail("blocks of type " + std::to_string(kind) + ", one that has a kernel is needed");
+    return size;
 }
 
 namespace {

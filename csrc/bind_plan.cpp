@@ -5,7 +5,6 @@
 #include <string>
 
 #include "bindings.h"
-#include "block_size.h"
 #include "plan.h"
 
 namespace minillm {
@@ -137,7 +136,7 @@ class BoundPlan {
             for (const LayerKeys& layer : keys[i]->layers)
                 room[i] = std::min(room[i], layer.capacity);
         }
-        for (int64_t i = 1; i < count && count >= Plan::many_rows; i++)
+        for (int64_t i = 1; i < count && count >= many_rows; i++)
             if (text[i] != text[0]) args_.fail("so many tokens must belong to one text");
         for (int64_t i = 0; i < count; i++)
             args_.require_ids(position + i, 1, "positions", room[text[i]]);

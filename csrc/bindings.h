@@ -5,12 +5,16 @@
 #include <pybind11/pybind11.h>
 
 #include "arguments.h"
+#include "block_size.h"
 #include "kernels.h"
 #include "platform.h"
 
 namespace minillm {
 
 const Kernels& kernels();
+
+// Fails for a type that has no kernel.
+BlockSize block_size(const Arguments& args, int kind);
 
 // While a kernel runs: other Python threads may go on, and denormals are 0.
 struct Unlocked {

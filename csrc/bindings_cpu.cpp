@@ -80,6 +80,7 @@ void bind_runtime(pybind11::module_ runtime) {
         "Whether this instruction set multiplies bfloat16.");
     runtime.def("bf16", bf16_products, "Whether matrix products use bfloat16 where they can.");
     runtime.def("set_bf16", set_bf16_products, arg("wanted"));
+    runtime.attr("many_rows") = many_rows;
     runtime.def("all_finite", all_finite, arg("x"), "No infinity and no NaN in x.");
     bind_arena(runtime);
     bind_peaks(runtime);

@@ -7,6 +7,10 @@
 
 namespace minillm {
 
+// From so many rows on a product with blocks takes other kernels, whose bits differ, and the tokens
+// of one text attend at once.
+constexpr int64_t many_rows = 32;
+
 // A matrix in the caller's memory; strides count elements and may be 0 or negative.
 struct Matrix {
     const float* data;
@@ -111,7 +115,7 @@ struct Strides {
     X(linear_forward, (const float* x, const float* weight, const float* bias,                     \
                        const float* residual, int64_t n, int64_t m, int64_t k, float* out))        \
     /* several with the same x, n and k, none's out another's residual; x may be rounded to 16     \
-       bits, and below 32 rows none of them changes the bits of another */                         \
+       bits, and below many_rows none of them changes the bits of another */                       \
     X(block_linear_forward, (const BlockProduct* products, int64_t count))                         \
     X(linear_backward, (const float* grad, const float* x, const float* weight, int64_t n,         \
                         int64_t m, int64_t k, Gradient dx, Gradient dweight, Gradient dbias))      \

@@ -53,7 +53,6 @@ struct CachedAttention {
 
 class Plan {
  public:
-    static constexpr int64_t many_rows = 32;     // tokens from which on one text attends at once
     static constexpr int64_t most_together = 4;  // products of the same rows
 
     // Floats of a row of each slot. The result is written to the last slot.

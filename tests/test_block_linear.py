@@ -102,6 +102,25 @@ def test_the_largest_number_makes_no_nan_in_many_rows(kind):
 
 
 @needs_extension
+@each_kind
+@pytest.mark.parametrize("rows", [1, 3, 31, 32, 40])
+@pytest.mark.parametrize("wild", [(np.inf,), (-np.inf,), (np.nan,), (np.inf, np.inf)])
+def test_infinity_and_nan_go_where_the_reference_has_them(kind, rows, wild):
+    raw, x = random_blocks(testing.Draw(1), kind, 40, 256), normal(rows, 256)
+    x[rows // 2, 2 : 2 + 68 * len(wild) : 68] = wild
+    with kernels.use("reference"), np.errstate(invalid="ignore"):
+        right = product(x, raw, kind)
+    for isa in kernels.cpu.runtime.available_isas():
+        before = kernels.cpu.runtime.isa()
+        kernels.cpu.runtime.set_isa(isa)
+        try:
+            most = 1e-4 * np.abs(right[np.isfinite(right)]).max(initial=1)
+            np.testing.assert_allclose(product(x, raw, kind), right, 0, most, err_msg=isa)
+        finally:
+            kernels.cpu.runtime.set_isa(before)
+
+
+@needs_extension
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_K"])
 @pytest.mark.parametrize("rows, lines, width", [(40, 0, 256), (40, 3, 0), (3, 0, 256), (3, 3, 0)])
 def test_nothing_times_something_is_bias_and_residual(kind, rows, lines, width):

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../block_size.h"
 #include "../cpu/isa.h"
 #include "../parallel.h"
 
@@ -139,7 +140,7 @@ void check_attention(const Kernels& kernels) {
 // Q8_0: a scale in float16, then 32 bytes. The numbers of x are whole multiples of what rounding to
 // 16 bits makes of them.
 void check_blocks(const Kernels& kernels) {
-    constexpr int64_t most = 40, m = 37, k = 96, block_bytes = 34;
+    constexpr int64_t most = 40, m = 37, k = 96, block_bytes = size_of_kind(8).bytes;
     Values x(most * k), out, bias = random_values(m);
     for (int64_t i = 0; i < most * k; i++)
         x[i] = i % 32 ? static_cast<float>(i * 7919 % 65535 - 32767) / 32767 : 1;

@@ -6,7 +6,6 @@
 
 #include "amx.h"
 #include "declare.h"
-#include "rounded.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
@@ -257,6 +256,7 @@ void multiply_few_rows(const BlockProduct* products, int64_t count) {
                 run_rows<Kind, most_rows>(p, weight, line, end, 0);
         });
     });
+    for (int64_t i = 0; i < count; i++) multiply_wild_rows(products[i], rounded);
 }
 
 }  // namespace

@@ -5,13 +5,13 @@
 
 #include "../kernels.h"
 #include "../parallel.h"
-#include "blocks.h"
+#include "rounded.h"
 
 namespace minillm::MINILLM_ISA {
 
-constexpr int64_t many_rows = 32;
-
 void multiply_many_rows(const BlockProduct* products, int64_t count);
+// The rows that have no whole numbers anew, in float32.
+void multiply_wild_rows(const BlockProduct& p, const RoundedRows& x);
 // Of blocks or 16-bit floats, where there are tiles.
 void multiply_by_tiles(const BlockProduct* products, int64_t count);
 
@@ -24,27 +24,27 @@ struct Type {
 template <class F>
 INLINE void with_kind(int kind, const F& f) {
     switch (kind) {
-        case 0:
+        case F32::kind:
             return f(Type<F32>{});
-        case 1:
+        case F16::kind:
             return f(Type<F16>{});
-        case 2:
+        case Q4_0::kind:
             return f(Type<Q4_0>{});
-        case 3:
+        case Q4_1::kind:
             return f(Type<Q4_1>{});
-        case 6:
+        case Q5_0::kind:
             return f(Type<Q5_0>{});
-        case 7:
+        case Q5_1::kind:
             return f(Type<Q5_1>{});
-        case 8:
+        case Q8_0::kind:
             return f(Type<Q8_0>{});
-        case 12:
+        case Q4_K::kind:
             return f(Type<Q4_K>{});
-        case 13:
+        case Q5_K::kind:
             return f(Type<Q5_K>{});
-        case 14:
+        case Q6_K::kind:
             return f(Type<Q6_K>{});
-        case 30:
+        case BF16::kind:
             return f(Type<BF16>{});
     }
 }

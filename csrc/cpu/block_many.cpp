@@ -7,7 +7,6 @@
 #include "../precision.h"
 #include "block_linear.h"
 #include "gemm.h"
-#include "rounded.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
@@ -177,9 +176,24 @@ void multiply_rounded(const BlockProduct& p) {
             }
         }
     });
+    multiply_wild_rows(p, x);
 }
 
 }  // namespace
+
+void multiply_wild_rows(const BlockProduct& p, const RoundedRows& x) {
+    with_kind(p.kind, [&](auto type) {
+        using Kind = typename decltype(type)::type;
+        if constexpr (Kind::units > 0) {
+            for (int64_t row = 0; row < p.n; row++) {
+                if (x.finite(row)) continue;
+                const float* residual = p.residual ? p.residual + row * p.m : nullptr;
+                multiply_widened<Kind>({p.kind, p.blocks, p.x + row * p.k, p.bias, residual, 1, p.m,
+                                        p.k, p.out + row * p.m});
+            }
+        }
+    });
+}
 
 void multiply_many_rows(const BlockProduct* products, int64_t count) {
     for (const BlockProduct* p = products; p < products + count; p++) {

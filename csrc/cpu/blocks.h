@@ -2,12 +2,19 @@
 // unpacked 32 numbers at a time to 16-bit integers: element = d * number + m.
 #pragma once
 
+#include "../block_size.h"
 #include "words.h"
 
 namespace minillm::MINILLM_ISA {
 
-// What a kind of blocks is made of: `bytes` for `units`; whether numbers have offsets, and whether
-// they have more than 8 bits.
+// What a kind of blocks is made of: `bytes` for `units`, none of these where each number is alone;
+// and for each, whether numbers have offsets, and whether they have more than 8 bits.
+template <int number>
+struct OfKind {
+    static constexpr int kind = number;
+    static constexpr int units = size_of_kind(kind).numbers / unit;
+    static constexpr int bytes = size_of_kind(kind).bytes;
+};
 
 // Small blocks hold one unit. `scales` gives those of four at once: d and m in turn, or where there
 // are no offsets, d and nothing.
@@ -39,9 +46,8 @@ INLINE f8 scales_alone(const uint8_t* const (&blocks)[4]) {
 #endif
 }
 
-struct Q4_0 {
+struct Q4_0 : OfKind<2> {
     static constexpr bool offsets = false, wide = false;
-    static constexpr int units = 1, bytes = 18;
 #if defined(__AVX512BW__)
     INLINE UnitPair numbers_of_two(const uint8_t* one, const uint8_t* other) {
         const UnitPair u = nibbles_of_two(one + 2, other + 2);
@@ -55,9 +61,8 @@ struct Q4_0 {
     }
 };
 
-struct Q4_1 {
+struct Q4_1 : OfKind<3> {
     static constexpr bool offsets = true, wide = false;
-    static constexpr int units = 1, bytes = 20;
 #if defined(__AVX512BW__)
     INLINE UnitPair numbers_of_two(const uint8_t* one, const uint8_t* other) {
         return nibbles_of_two(one + 4, other + 4);
@@ -66,9 +71,8 @@ struct Q4_1 {
     INLINE Unit numbers(const uint8_t* block) { return nibbles(block + 4); }
 };
 
-struct Q5_0 {
+struct Q5_0 : OfKind<6> {
     static constexpr bool offsets = false, wide = false;
-    static constexpr int units = 1, bytes = 22;
     INLINE Unit numbers(const uint8_t* block) {
         Unit u = nibbles(block + 6);
         const Unit more = fifth_bits(block + 2);
@@ -77,9 +81,8 @@ struct Q5_0 {
     }
 };
 
-struct Q5_1 {
+struct Q5_1 : OfKind<7> {
     static constexpr bool offsets = true, wide = false;
-    static constexpr int units = 1, bytes = 24;
     INLINE Unit numbers(const uint8_t* block) {
         Unit u = nibbles(block + 8);
         const Unit more = fifth_bits(block + 4);
@@ -88,9 +91,8 @@ struct Q5_1 {
     }
 };
 
-struct Q8_0 {
+struct Q8_0 : OfKind<8> {
     static constexpr bool offsets = false, wide = false;
-    static constexpr int units = 1, bytes = 34;
     INLINE Unit numbers(const uint8_t* block) {
         Unit u;
         for (int i = 0; i < words; i++) u.v[i] = widen_signed(block + 2 + i * S);
@@ -122,9 +124,8 @@ INLINE void packed_scales(const uint8_t* block, f8& d, f8& m) {
     m = eight(reinterpret_cast<const uint8_t*>(offsets)) * -half_at(block + 2);
 }
 
-struct Q4_K {
+struct Q4_K : OfKind<12> {
     static constexpr bool offsets = true, wide = false;
-    static constexpr int units = 8, bytes = 144;
     const uint8_t* const block;
     f8 d, m;
 
@@ -132,9 +133,8 @@ struct Q4_K {
     ALWAYS Unit numbers(int i) const { return halves(block + 16 + i / 2 * 32, i % 2 * 4); }
 };
 
-struct Q5_K {
+struct Q5_K : OfKind<13> {
     static constexpr bool offsets = true, wide = false;
-    static constexpr int units = 8, bytes = 176;
     const uint8_t* const block;
     f8 d, m;
 
@@ -147,9 +147,8 @@ struct Q5_K {
 };
 
 // Each half of a unit has a scale of its own, a whole number: it goes into the numbers.
-struct Q6_K {
+struct Q6_K : OfKind<14> {
     static constexpr bool offsets = false, wide = true;
-    static constexpr int units = 8, bytes = 210;
     const uint8_t* const block;
     f8 d;
     int16_t scales[16];
@@ -178,9 +177,8 @@ struct Q6_K {
 };
 
 // Floats of other formats, W at a time.
-struct F32 {
+struct F32 : OfKind<0> {
     static constexpr bool offsets = false, wide = false;
-    static constexpr int units = 0, bytes = 4;
     INLINE vf numbers(const uint8_t* from) {
         vf v;
         memcpy(&v, from, sizeof v);
@@ -188,9 +186,8 @@ struct F32 {
     }
 };
 
-struct F16 {
+struct F16 : OfKind<1> {
     static constexpr bool offsets = false, wide = false;
-    static constexpr int units = 0, bytes = 2;
     INLINE vf numbers(const uint8_t* from) {
 #if defined(__AVX512F__)
         return _mm512_maskz_cvtph_ps(all_lanes,
@@ -205,9 +202,8 @@ struct F16 {
     }
 };
 
-struct BF16 {
+struct BF16 : OfKind<30> {
     static constexpr bool offsets = false, wide = false;
-    static constexpr int units = 0, bytes = 2;
     INLINE vf numbers(const uint8_t* from) {
         typedef uint16_t some __attribute__((vector_size(2 * W), aligned(1), may_alias));
         typedef uint16_t whole __attribute__((vector_size(2 * W)));

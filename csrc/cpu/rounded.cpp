@@ -66,4 +66,11 @@ RoundedRows::RoundedRows(const float* x, int64_t rows, int64_t cols)
     });
 }
 
+bool RoundedRows::finite(int64_t row) const {
+    const float* scales = (*this)[row].scales;
+    for (int64_t i = 0; i < blocks_; i++)
+        if (scales[i] != scales[i]) return false;
+    return true;
+}
+
 }  // namespace minillm::MINILLM_ISA

@@ -22,6 +22,7 @@ class RoundedRows {
         return {reinterpret_cast<const int16_t*>(at + 4 * blocks_), at, at + blocks_,
                 at + 2 * blocks_};
     }
+    bool finite(int64_t row) const;  // no infinity and no NaN; else the scales of some are NaN
 
  private:
     const int64_t blocks_, stride_;

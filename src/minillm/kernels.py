@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,9 @@ def _mode() -> str:
 
 cpu: ModuleType | None = _load("_cpu", _mode())
 cuda: ModuleType | None = _load("_cuda", _mode())
+
+# Rows from which on kernels may give a row other bits, those of neighbours among them
+MANY_ROWS: int = sys.maxsize if cpu is None else cpu.runtime.many_rows
 
 active_cpu: ModuleType | None = cpu
 active_cuda: ModuleType | None = cuda

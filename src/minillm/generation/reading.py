@@ -9,7 +9,7 @@ import numpy
 
 from minillm import kernels, nn
 from minillm.generation.compact_cache import DTYPES, new_cache
-from minillm.generation.token_step import MANY, token_step
+from minillm.generation.token_step import token_step
 from minillm.tensor import no_grad, of
 
 CHUNK = 256  # tokens of a prompt that are read at a time, from its multiples on
@@ -130,8 +130,8 @@ class Reader:
         results: list[numpy.ndarray] = []
         together: list[tuple[Reading, Sequence[int]]] = []
         for reading, ids in batch:
-            alone = self._step is None or features or len(ids) >= MANY
-            if alone or sum(len(new) for _, new in together) + len(ids) >= MANY:
+            alone = self._step is None or features or len(ids) >= kernels.MANY_ROWS
+            if alone or sum(len(new) for _, new in together) + len(ids) >= kernels.MANY_ROWS:
                 results += self._read_together(together, every)
                 together = []
             if alone:

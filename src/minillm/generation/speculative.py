@@ -11,7 +11,7 @@ import numpy
 from minillm.generation.drafting import Draft, LookupDraft, ModelDraft, Proposal
 from minillm.generation.reading import Reader
 from minillm.generation.sampling import Sampler, Seen, draw
-from minillm.generation.token_step import MANY
+from minillm.kernels import MANY_ROWS
 
 
 class Speculation(Iterator[int]):
@@ -76,7 +76,7 @@ class Speculation(Iterator[int]):
 
     def _proposal(self) -> Proposal:
         # more rows would go through other kernels, whose bits differ
-        count = min(self._ahead, self._left - 1, MANY - 2)
+        count = min(self._ahead, self._left - 1, MANY_ROWS - 2)
         if self.reader.context is not None:
             count = min(count, self.reader.context - len(self._text))
         if count < 1:

@@ -20,7 +20,6 @@ from minillm.nn import DeferredParameter
 from minillm.tensor import Tensor
 
 IN_PLACE = ("activate", "add", "multiply", "rotate")  # may write over an operand that ends there
-MANY = 32  # tokens from which on a text is read alone, its products by the packed kernels
 
 
 class TokenStep:
