@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from minillm import machine
 from minillm.cli.written import Written
 from minillm.generation import Options
 from minillm.models.folder import load, save_model
@@ -102,6 +103,35 @@ def test_several_texts(models, generate):
     content = json.loads(generate(models / "coin", *words, "--json")[1])
     assert [one["text"] for one in content["completions"]] == texts
     assert (content["prompt"], content["prompt_tokens"], content["seed"]) == (">", 1, 0)
+
+
+def test_more_texts_than_memory_holds_come_as_they_are_written(models, generate, monkeypatch):
+    words = ("generate", models / "coin", "--prompt", ">", "--n", 10**9, "--max-tokens", 2)
+    with subprocess.Popen(
+        command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as run:
+        lines = [run.stdout.readline() for _ in range(200)]
+        run.stdout.close()  # as head does
+        assert (run.wait(60), run.stderr.read()) == (0, b"")
+    heads = [f"--- {place:,} of 1,000,000,000{os.linesep}".encode() for place in range(1, 101)]
+    assert lines[::2] == heads
+    assert {line.strip() for line in lines[1::2]} == {b"aa", b"ab", b"ba", b"bb"}
+    monkeypatch.setattr(machine, "available_memory", lambda: 10**10)
+    code, out, said = generate(models / "coin", *words[4:], "--json")
+    assert (code, out) == (2, "")
+    assert said.startswith("minillm: n: 1,000,000,000 texts of up to 2 tokens to be kept: ")
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--best-of", 10**9), "best-of: 1,000,000,000 texts of up to "),
+    (("--beams", 10**9), "beams: 1,000,000,000 texts of up to "),
+    (("--n", 10**9, "--beams", 10**9), "beams: 1,000,000,000 texts of up to "),
+])  # fmt: skip
+def test_what_memory_cannot_hold_is_refused(models, generate, monkeypatch, words, said):
+    monkeypatch.setattr(machine, "available_memory", lambda: 10**10)
+    code, out, told = generate(models / "coin", *words)
+    assert (code, out, told.count("\n")) == (2, "", 1)
+    assert told.startswith(f"minillm: {said}") and " are free; lower " in told
 
 
 def test_the_best_of_several_texts(models, generate):

@@ -14,11 +14,13 @@ from typing import Any
 from minillm.cli.main import tell
 from minillm.generation.completions import Completion, Logprob
 from minillm.generation.engine import Engine
+from minillm.generation.memory import require_list
 from minillm.generation.options import Options
 from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 from minillm.training.console import Console, visible
 
+MOST_TOGETHER = 31  # texts; the extension takes no more in one pass over the weights
 COLOURS = ((0.5, 32), (0.1, 33), (0.0, 31))  # green, yellow, red: from this probability on
 
 
@@ -38,26 +40,31 @@ class Written:
             self._given, _ = talk.prompt(1)
             ends = (*options.stop_ids, *talk.ends)
             self.options = dataclasses.replace(options, stop_ids=ends)
-        self._engine = Engine(model, tokenizer, max_batch=max(8, options.rows))
+        self._engine = Engine(model, tokenizer, max_batch=MOST_TOGETHER)
         self._console = Console(sys.stdout)
         self._shown = visible if self._console.isatty() else str
         self._coloured = self._console.isatty() and not os.environ.get("NO_COLOR")
         self._begin = time.perf_counter()
         self._first: float | None = None
         self._tokens = self._prompt_tokens = 0
+        self._told: set[str] = set()
         self._open = False  # text was written, and no newline behind it
 
     def streamed(self) -> None:
         """Write one text as it comes; then, if asked for, its tokens."""
         ticket = self._engine.submit(self._given, self.options, on_notice=self._notice)
+        shows = self.options.logprobs is not None
+        if shows:
+            require_list([ticket])
         self._prompt_tokens = ticket.prompt_tokens
-        echoed = ticket.prompt_tokens if self.options.echo else 0
+        written = -ticket.prompt_tokens if self.options.echo else 0
         tokens: list[Logprob] = []
         try:
             for piece in self._engine.pieces(ticket):
-                if piece.id is not None:
+                written += piece.id is not None
+                if shows and piece.id is not None:
                     tokens.append(Logprob(piece.id, piece.logprob, piece.top or []))
-                self._count(len(tokens) - echoed)
+                self._count(written)
                 if piece.text:
                     self._open = True
                     self._console.write(self._colour(self._shown(piece.text), piece.logprob))
@@ -68,19 +75,26 @@ class Written:
             raise
         self._console.write("\n")
         self._open = False
-        if self.options.logprobs is not None:
+        if shows:
             self._table(tokens)
         self._check_written()
 
     def listed(self) -> None:
-        """Write several texts when all are done."""
-        found = self._completions()
+        """Write several texts, each when it and those before it are whole."""
+        found: Iterable[Completion] = self._engine.completed(self._given, self.options)
+        count = self.options.n
+        if self.options.beams > 1:  # which may find fewer
+            found = list(found)
+            count = len(found)
         for place, one in enumerate(found, 1):
-            if len(found) > 1:
-                self._console.write(f"--- {place} of {len(found)}\n")
+            self._add(one)
+            if count > 1:
+                self._console.write(f"--- {place:,} of {count:,}\n")
             self._console.write(self._shown(one.text) + "\n")
             if one.logprobs is not None:
                 self._table(one.logprobs)
+            if self._console.lost is not None:
+                break
         self._check_written()
 
     def as_json(self) -> None:
@@ -110,12 +124,18 @@ class Written:
 
     def _completions(self) -> list[Completion]:
         found = self._engine.complete([self._given], self.options)
-        self._prompt_tokens = found[0].prompt_tokens
-        echoed = self._prompt_tokens if self.options.echo else 0
-        self._tokens = sum(len(one.ids) - echoed for one in found)
-        for notice in found[0].notices:
-            self._notice(notice)
+        for one in found:
+            self._add(one)
         return found
+
+    def _add(self, one: Completion) -> None:
+        """Count a text, and say what it has to say for the first time."""
+        self._prompt_tokens = one.prompt_tokens
+        self._tokens += len(one.ids) - (one.prompt_tokens if self.options.echo else 0)
+        for notice in one.notices:
+            if notice not in self._told:
+                self._told.add(notice)
+                self._notice(notice)
 
     def _as_dict(self, one: Completion) -> dict[str, Any]:
         content: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy
@@ -76,10 +77,25 @@ class Collector:
 
     def __init__(self, ticket: Any) -> None:
         self._ticket = ticket
-        self._pieces: list[list[Piece]] = [[] for _ in range(ticket.options.rows)]
+        self._pieces: dict[int, list[Piece]] = {}  # of texts that go on
+        self._found: dict[int, Completion] = {}
+        self._likelihoods: dict[int, list[float]] = {}
+        self._given = 0  # texts, by `next_ones`
 
     def add(self, piece: Piece) -> None:
-        self._pieces[piece.index].append(piece)
+        pieces = self._pieces.setdefault(piece.index, [])
+        pieces.append(piece)
+        if piece.finish_reason is None or self._ticket.error is not None:
+            return
+        if self._ticket.options.best_of is not None:
+            self._likelihoods[piece.index] = self._likelihood(pieces)
+        self._found[piece.index] = self._completion(self._pieces.pop(piece.index))
+
+    def next_ones(self) -> Iterator[Completion]:
+        """The texts that are whole, and all before them, and were not given yet."""
+        while self._given in self._found:
+            yield self._found.pop(self._given)
+            self._given += 1
 
     def completions(self) -> list[Completion]:
         """The n texts, in order, or the best n of best_of, best first.
@@ -89,18 +105,17 @@ class Collector:
         if self._ticket.error is not None:
             raise self._ticket.error
         options: Options = self._ticket.options
-        found = [self._completion(pieces) for pieces in self._pieces if pieces]
+        notices = tuple(self._ticket.notices)  # also of what ended later
+        found = [self._found[index]._replace(notices=notices) for index in sorted(self._found)]
         if options.best_of is None:
             return found
-        return [found[place] for place in best_of(self._likelihoods(), options.n)]
+        likelihoods = [self._likelihoods[index] for index in sorted(self._likelihoods)]
+        return [found[place] for place in best_of(likelihoods, options.n)]
 
-    def _likelihoods(self) -> list[list[float]]:
+    def _likelihood(self, pieces: list[Piece]) -> list[float]:
         """Of the tokens that were written, end tokens too."""
         echoed = len(self._ticket.prompt.ids) if self._ticket.options.echo else 0
-        return [
-            [piece.logprob for piece in pieces[echoed:] if piece.logprob is not None]
-            for pieces in self._pieces
-        ]
+        return [piece.logprob for piece in pieces[echoed:] if piece.logprob is not None]
 
     def _completion(self, pieces: list[Piece]) -> Completion:
         ticket = self._ticket

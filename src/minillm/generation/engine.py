@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minillm.generation.completions import Collector, Completion, Piece
+from minillm.generation.memory import require_list
 from minillm.generation.options import Options
 from minillm.generation.prefixes import Prefixes, load_reading, save_reading
 from minillm.generation.prompts import first_ids
@@ -138,11 +139,15 @@ class Engine:
     def complete(
         self, prompts: Sequence[str | Sequence[int]], options: Options | None = None
     ) -> list[Completion]:
-        """The texts for several prompts, n for each, those of a prompt side by side."""
-        tickets = [self.submit(prompt, options) for prompt in prompts]
-        followed = [(Collector(ticket), self.pieces(ticket)) for ticket in tickets]
+        """The texts for several prompts, n for each, those of a prompt side by side. ValueError
+        also for more than memory holds."""
+        tickets: list[Ticket] = []
         found: list[Completion] = []
         try:
+            for prompt in prompts:
+                tickets.append(self.submit(prompt, options))
+            require_list(tickets)
+            followed = [(Collector(ticket), self.pieces(ticket)) for ticket in tickets]
             for collector, pieces in followed:
                 for piece in pieces:
                     collector.add(piece)
@@ -152,6 +157,24 @@ class Engine:
                 self.cancel(ticket)
                 self._boxes.pop(ticket, None)
         return found
+
+    def completed(
+        self, prompt: str | Sequence[int], options: Options | None = None
+    ) -> Iterator[Completion]:
+        """The texts for one prompt in turn, each once it and those before it are whole; what was
+        given is not kept. With best_of when all are."""
+        ticket = self.submit(prompt, options)
+        if ticket.options.best_of is not None:
+            require_list([ticket])
+        return self._completed(ticket)
+
+    def _completed(self, ticket: Ticket) -> Iterator[Completion]:
+        collector = Collector(ticket)
+        for piece in self.pieces(ticket):
+            collector.add(piece)
+            if ticket.options.best_of is None:
+                yield from collector.next_ones()
+        yield from collector.completions()
 
     def _followed(self, ticket: Ticket) -> Iterator[Piece]:
         box = self._boxes[ticket]

@@ -47,11 +47,16 @@ class Schedule:
             else:
                 self._write(line, logits, pieces)
         self.running = [line for line in self.running if not line.over]
-        while self._ready and len(self.running) < self.max_batch:
-            self._start_next(pieces)
+        for _ in range(self.max_batch):  # texts may be over at once, and of them there is no end
+            if self._ready and self._has_room(self._ready[0][0]):
+                self._start_next(pieces)
         self._drop(lambda ticket: ticket.done)
         self.running = [line for line in self.running if not line.over]
         return [piece for piece in pieces if not piece.ticket.cancelled]
+
+    def _has_room(self, ticket: Ticket) -> bool:
+        """Whether one more text may run beside the others."""
+        return len(self.running) < min(self.max_batch, ticket.side_by_side)
 
     def _begin_next(self, pieces: list[Piece]) -> None:
         """Turn to the request that waits longest. A search with beams runs to its end at once."""

@@ -31,6 +31,7 @@ class Ticket:
         self.prompt_tokens = len(prompt.ids if prompt.source is None else prompt.source)
         self.constraint: Any = None
         self.reused = 0  # tokens of the prompt that had been read before
+        self.side_by_side = 1  # of its texts, as many as memory holds
         self.error: Exception | None = None
         self.cancelled = False
         self.notices: list[str] = []

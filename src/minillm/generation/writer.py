@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minillm.arrays import new_generator
 from minillm.generation.completions import Piece, likelihood
+from minillm.generation.memory import side_by_side
 from minillm.generation.options import Options
 from minillm.generation.prefixes import Prefixes
 from minillm.generation.prompts import prepare
@@ -57,6 +58,7 @@ class Writer:
         """ValueError, TypeError or IndexError for all that can be known to be wrong."""
         prepared = prepare(self.reader(options), self.tokenizer, prompt, options)
         ticket = Ticket(prepared, prompt, options, on_notice)
+        ticket.side_by_side = side_by_side(self.model.config, prepared, options)
         ticket.constraint = self._constraint(options)
         state = self.state(ticket)
         if state is not None and not state.finished:

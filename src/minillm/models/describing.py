@@ -9,11 +9,8 @@ from minillm import machine
 from minillm.formats import hf, safetensors
 from minillm.models.folder import load_tokenizer
 from minillm.models.opening import BYTES, Model, find, open_model
+from minillm.models.sizes import Sizes, sizes_of
 
-WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
-HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "nhead")
-KV_HEADS = ("num_key_value_heads",)
-HEAD_SIZES = ("head_dim", "d_kv")
 LENGTH_TUNED = 1024  # tokens of the text that a step of training is estimated for
 FLOATS_PER_FEATURE = 27  # kept for backward by a block, and held at work, per token and feature
 STATES = 4  # weights, gradients, two moments of AdamW
@@ -27,7 +24,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     opened = open_model(find(path))
     config = opened.config
     content = config.to_hf()
-    heads = _first(content, HEADS)
+    sizes = sizes_of(content)
     return {
         "path": str(opened.path),
         "format": opened.format,
@@ -38,20 +35,16 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "kind": config.kind,
         "parameters": config.parameter_count,
         "layers": config.n_layer,
-        "width": _first(content, WIDTHS),
-        "heads": heads,
-        "kv_heads": _first(content, KV_HEADS) or heads,
+        "width": sizes.width,
+        "heads": sizes.heads,
+        "kv_heads": sizes.kv_heads,
         "context": config.context,
         "vocab_size": config.vocab_size,
         "dtypes": opened.dtypes,
         "tokenizer": _tokenizer(opened),
-        "memory": _memory(config, content, opened.running_bytes),
+        "memory": _memory(config, sizes, opened.running_bytes),
         "checks": _checks(opened),
     }
-
-
-def _first(content: dict[str, Any], names: tuple[str, ...]) -> Any:
-    return next((content[name] for name in names if content.get(name) is not None), None)
 
 
 def _tokenizer(opened: Model) -> dict[str, Any] | None:
@@ -65,15 +58,13 @@ def _tokenizer(opened: Model) -> dict[str, Any] | None:
     return {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
 
 
-def _memory(config: Any, content: dict[str, Any], running: int) -> dict[str, int | None]:
+def _memory(config: Any, sizes: Sizes, running: int) -> dict[str, int | None]:
     """Bytes, about: the weights as they run and in float32, what a token of context adds, a step
     of tuning."""
     weights = BYTES * config.parameter_count
-    width, heads = _first(content, WIDTHS), _first(content, HEADS)
-    size = _first(content, HEAD_SIZES) or width // heads
-    cached = 2 * BYTES * config.n_layer * (_first(content, KV_HEADS) or heads) * size
+    cached = 2 * BYTES * config.n_layer * sizes.kv_heads * sizes.head_size
     length = min(LENGTH_TUNED, config.context or LENGTH_TUNED)
-    kept = BYTES * length * width * config.n_layer * FLOATS_PER_FEATURE
+    kept = BYTES * length * sizes.width * config.n_layer * FLOATS_PER_FEATURE
     return {
         "run": running,
         "float32": weights,
