@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from minillm.formats.lock import Lock
 from minillm.training import options, state
-from minillm.training.lock import Lock
 from minillm.training.settings import Settings
 from small_runs import CUT_RUN, minillm, result, starter, story, trainer, tree, written
 
@@ -209,11 +209,12 @@ def test_two_saves_are_kept(start, tmp_path):
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     (tmp_path / "run/training").mkdir(parents=True)
-    held = Lock(tmp_path / "run/training")
+    refusal = "train: another process is training in run; stop it first"
+    held = Lock(tmp_path / "run/training", refusal)
     with pytest.raises(RuntimeError, match="another process is training in"):
-        Lock(tmp_path / "run/training")
+        Lock(tmp_path / "run/training", refusal)
     held.close()
-    Lock(tmp_path / "run/training").close()
+    Lock(tmp_path / "run/training", refusal).close()
 
 
 def test_a_save_beyond_the_resumed_one_does_not_push_out_good_ones(tmp_path):

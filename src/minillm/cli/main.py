@@ -22,6 +22,7 @@ COMMANDS = {  # each a file of this folder that begins with these words
     "info": "Say what a model is, from the headers of its files: sizes, memory, tokenizer, checks.",
     "convert": "Write a model in another format or with smaller numbers, and compare the two.",
     "quantize": "Write a model as a GGUF file of fewer bits, and show what that costs and gains.",
+    "data": "Look into texts, and prepare them for training.",
     "pull": "Fetch a model from the Hugging Face hub (extra: hf).",
     "verify-resume": "Prove on this machine that a resumed run equals an uninterrupted one, "
     "byte for byte.",

@@ -20,7 +20,10 @@ NEXT = 'minillm generate {run} --prompt "..."'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help=".txt, .jsonl or .gz files, folders, - for stdin"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="texts, folders, - for stdin; or what `minillm data prepare` made",
     )
     add_options(parser, Settings)
 

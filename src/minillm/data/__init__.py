@@ -8,7 +8,9 @@ inputs, targets = windows.batch(first_sample=0, size=16)
 
 from .corpus import Corpus, Document, read
 from .facts import Facts
+from .preparation.prepared import Prepared
 from .prepare import Dataset, prepare
+from .shards import TokenShards
 from .split import SplitFacts
 from .tokens import TokenFile, TokenWriter
 from .windows import Windows, validation
@@ -18,8 +20,10 @@ __all__ = [
     "Dataset",
     "Document",
     "Facts",
+    "Prepared",
     "SplitFacts",
     "TokenFile",
+    "TokenShards",
     "TokenWriter",
     "Windows",
     "prepare",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,9 +10,10 @@ from typing import TypeVar
 from minillm.quantities import counted
 
 from .facts import Facts, Scan
-from .records import looks_like_records, records
-from .sources import CHUNK_BYTES, PathLike, Source, Sources, find
-from .text import Decoding, Repairs, decode, refuse_binary
+from .reading import Reader, Seal, Watch
+from .records import Rows
+from .sources import CHUNK_BYTES, TEXT, PathLike, Source, Sources, find
+from .text import Decoding, Repairs
 
 _LEAST_CHARACTERS = 2
 _Item = TypeVar("_Item")
@@ -26,24 +26,27 @@ def read(
     errors: str = "strict",
     keep_newlines: bool = False,
     text_field: str = "text",
+    on_bad: str = "stop",
 ) -> Corpus:
     """Open and measure the texts that `paths` (files, folders, "-" for standard input) name.
 
     .txt and .md files are one document each, each line of a .jsonl file is one document: the
-    string, or the string in its `text_field`; .gz is unpacked. Standard input and files of other
-    names are JSON lines where their first line is such a record, otherwise text.
+    string, or the string in its `text_field`, as is each row of a .csv, .tsv or .parquet file;
+    .gz and .zst are unpacked. Standard input and files of other names are JSON lines where their
+    first line is such a record, otherwise text. `on_bad`: "stop" at a row without a text, or
+    "skip" and count it.
     `encoding` names any text codec, `errors` is "strict" or "replace", `keep_newlines` keeps CR
-    and CRLF. Reads every byte once, in memory that does not grow with the files (a JSON lines
-    record is held whole). Raises ValueError for what is not text, broken or holds less than two
+    and CRLF. Reads every byte once, in memory that does not grow with the files (a record
+    is held whole). Raises ValueError for what is not text, broken or holds less than two
     characters, OSError for what is missing or unreadable: one line naming file and place.
     """
     decoding = Decoding(encoding, errors, keep_newlines)
-    return Corpus(find(paths), decoding, text_field)
+    return Corpus(find(paths), Reader(decoding, Rows(text_field, on_bad)))
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text: a .txt file, or one record of a JSON lines file. `name` says where it came from."""
+    """One text: a .txt file, or one row of a file of rows. `name` says where it came from."""
 
     name: str
     _open: Callable[[], Iterator[str]]
@@ -63,17 +66,17 @@ class Corpus:
     hold one entry a document, in the order of `documents()`.
     """
 
-    def __init__(self, sources: Sources, decoding: Decoding, text_field: str) -> None:
-        self._decoding, self._text_field = decoding, text_field
-        self._sources = replace(sources, files=[self._recognised(file) for file in sources.files])
-        self._seals: list[_Seal] = []
+    def __init__(self, sources: Sources, reader: Reader) -> None:
+        self._reader = reader
+        self._sources = replace(sources, files=[reader.recognised(file) for file in sources.files])
+        self._seals: list[Seal] = []
         scan, repairs = Scan(), Repairs()
         scan.take(self._first_reading(scan, repairs))
         self.document_hashes, self.document_lengths = scan.document_hashes, scan.document_lengths
         self.facts: Facts = scan.facts(
             self._sources,
             repairs,
-            encoding=decoding.encoding,
+            encoding=reader.decoding.encoding,
             size=sum(seal.size for seal in self._seals),
         )
         if self.facts.characters < _LEAST_CHARACTERS:
@@ -89,79 +92,33 @@ class Corpus:
         Raises RuntimeError where a file is not what it was when the corpus was opened.
         """
         for source, seal in zip(self._sources.files, self._seals):
-            if source.records:
-                for name, text in _unchanged(partial(self._records, source), source, seal):
+            if source.kind != TEXT:
+                for name, text in _unchanged(partial(self._reader.documents, source), source, seal):
                     if text:
                         yield Document(name, partial(_sliced, text))
             elif not seal.empty:
                 yield Document(
-                    source.name, partial(_unchanged, partial(self._text, source), source, seal)
+                    source.name,
+                    partial(_unchanged, partial(self._reader.text, source), source, seal),
                 )
 
     def _first_reading(self, scan: Scan, repairs: Repairs) -> Iterator[Iterator[str]]:
         for source in self._sources.files:
             before = len(scan.document_lengths)
-            watch = _Watch()
-            if source.records:
-                for _, text in self._records(source, watch, repairs):
+            watch = Watch()
+            if source.kind != TEXT:
+                for _, text in self._reader.documents(source, watch, repairs):
                     yield _sliced(text)
             else:
-                yield self._text(source, watch, repairs)
+                yield self._reader.text(source, watch, repairs)
             self._seals.append(watch.seal(empty=len(scan.document_lengths) == before))
-
-    def _text(self, source: Source, watch: _Watch, repairs: Repairs) -> Iterator[str]:
-        chunks = refuse_binary(watch.over(source.chunks()), self._decoding, source.name)
-        return decode(chunks, self._decoding, source.name, repairs)
-
-    def _records(
-        self, source: Source, watch: _Watch, repairs: Repairs
-    ) -> Iterator[tuple[str, str]]:
-        framing, framing_repairs = replace(self._decoding, keep_newlines=False), Repairs()
-        chunks = refuse_binary(watch.over(source.chunks()), framing, source.name)
-        pieces = decode(chunks, framing, source.name, framing_repairs)
-        for line, text in records(pieces, self._decoding, source.name, self._text_field, repairs):
-            yield f"{source.name} line {line}", text
-        repairs.boms += framing_repairs.boms
-        repairs.replacements += framing_repairs.replacements
-
-    def _recognised(self, source: Source) -> Source:
-        """The source with its kind settled, by its first line where its name does not tell."""
-        if source.records is not None:
-            return source
-        beginning = next(self._text(source, _Watch(), Repairs()), "")
-        first_line, *_ = beginning.split("\n", 1)
-        return replace(source, records=looks_like_records(first_line, self._text_field))
-
-
-@dataclass(frozen=True)
-class _Seal:
-    size: int
-    digest: str
-    empty: bool
-
-
-class _Watch:
-    """Measures and hashes the bytes of one file as they pass."""
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._hash = hashlib.sha256()
-
-    def over(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._size += len(chunk)
-            self._hash.update(chunk)
-            yield chunk
-
-    def seal(self, empty: bool) -> _Seal:
-        return _Seal(self._size, self._hash.hexdigest(), empty)
 
 
 def _unchanged(
-    open_again: Callable[[_Watch, Repairs], Iterator[_Item]], source: Source, seal: _Seal
+    open_again: Callable[[Watch, Repairs], Iterator[_Item]], source: Source, seal: Seal
 ) -> Iterator[_Item]:
     """Yield from a file that was read before, raising RuntimeError where it is not the same."""
-    watch = _Watch()
+    watch = Watch()
     try:
         yield from open_again(watch, Repairs())
     except (ValueError, FileNotFoundError) as error:

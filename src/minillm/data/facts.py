@@ -11,7 +11,7 @@ from hashlib import blake2b
 import numpy as np
 
 from .lines import LineReader, Lines, SeenLines, blocks_of, ended
-from .sources import Sources
+from .sources import TEXT, Sources
 from .text import Repairs
 
 REPEATED_LINE_INK = 10
@@ -37,6 +37,8 @@ class Facts:
     boms: int = 0
     newlines: int = 0
     replacements: int = 0
+    bad_rows: int = 0
+    first_bad_row: str = ""
     characters: int = 0
     character_counts: Counter[str] = field(default_factory=Counter)
     documents: int = 0
@@ -61,15 +63,22 @@ class Facts:
             f"{_count(self.documents, 'document')}, {_count(self.lines, 'line')}, "
             f"{_count(self.characters, 'character')} ({self.distinct_characters:,} distinct)"
         )
-        records = [source.name for source in found.files if source.records]
+        kinds: dict[str | None, list[str]] = {}
+        for source in found.files:
+            if source.kind != TEXT:
+                kinds.setdefault(source.kind, []).append(source.name)
         at_least = "at least " if self.duplicates_bounded else ""
         findings = (
-            (records, f"read as JSON lines: {_listed(records)}"),
+            *((names, f"read as {kind}: {_listed(names)}") for kind, names in kinds.items()),
             (self.boms, f"removed {_count(self.boms, 'byte order mark')}"),
             (self.newlines, f"normalised {_count(self.newlines, 'line end')}"),
             (
                 self.replacements,
                 f"replaced {_count(self.replacements, 'undecodable sequence')} by U+FFFD",
+            ),
+            (
+                self.bad_rows,
+                f"skipped {_count(self.bad_rows, 'bad row')}, the first: {self.first_bad_row}",
             ),
             (self.empty_documents, f"left out {_count(self.empty_documents, 'empty document')}"),
             (
@@ -138,6 +147,8 @@ class Scan:
             boms=repairs.boms,
             newlines=repairs.newlines,
             replacements=repairs.replacements,
+            bad_rows=repairs.bad_rows,
+            first_bad_row=repairs.first_bad_row,
             characters=self._characters,
             character_counts=counts,
             documents=len(self.document_lengths),

@@ -47,11 +47,11 @@ def blocks_of(pieces: Iterable[str]) -> Iterator[np.ndarray]:
             continue
         text = "".join(held)
         for start in range(0, length - _BLOCK + 1, _BLOCK):
-            yield _codes(text[start : start + _BLOCK])
+            yield codes_of(text[start : start + _BLOCK])
         held = [text[length - length % _BLOCK :]]
         length = len(held[0])
     if length:
-        yield _codes("".join(held))
+        yield codes_of("".join(held))
 
 
 def lines_of(documents: Iterable[Iterable[str]]) -> Iterator[Lines]:
@@ -73,9 +73,9 @@ class LineReader:
         lengths = np.diff(starts, append=len(codes))
         places = np.arange(len(codes)) - np.repeat(starts, lengths)
         places[: lengths[0]] += self._open[1]
-        terms = _weights(places) * (codes + np.uint64(1))
+        terms = weights(places) * (codes + np.uint64(1))
         terms[ends] = 0
-        hashes, inked = _sums(terms, starts, lengths), _sums(~_is_space(codes), starts, lengths)
+        hashes, inked = sums(terms, starts, lengths), sums(~is_space(codes), starts, lengths)
         hashes[:1] += np.uint64(self._open[0])  # wraps; as a scalar it would warn
         inked[0] += self._open[2]
         lengths[0] += self._open[1]
@@ -119,11 +119,12 @@ def found_in(ordered: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.nd
     return inside, places[inside]
 
 
-def _codes(text: str) -> np.ndarray:
+def codes_of(text: str) -> np.ndarray:
+    """The code points of a text, uint32."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
-def _sums(terms: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def sums(terms: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Sum of each run of `terms`; reduceat alone would give an empty run its neighbour's value."""
     kind = terms.dtype if terms.dtype == np.uint64 else np.int64
     out = np.zeros(len(starts), kind)
@@ -132,7 +133,7 @@ def _sums(terms: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndar
     return out
 
 
-def _weights(places: np.ndarray) -> np.ndarray:
+def weights(places: np.ndarray) -> np.ndarray:
     """A fixed random 64-bit number for each place in a line (the splitmix64 finaliser)."""
     x = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     x ^= x >> np.uint64(30)
@@ -149,6 +150,7 @@ def _space_table() -> np.ndarray:
     return table
 
 
-def _is_space(codes: np.ndarray) -> np.ndarray:
+def is_space(codes: np.ndarray) -> np.ndarray:
+    """Which code points are white space."""
     table = _space_table()
     return table[np.minimum(codes, len(table) - 1)]

@@ -14,6 +14,7 @@ import numpy as np
 from ..formats.files import TEMPORARY_SUFFIX, atomic_write_text, remove_leftovers
 from ..tokenizers import Tokenizer
 from .corpus import Corpus
+from .shards import TokenShards
 from .split import LEAST_DOCUMENTS, Sides, SplitFacts, choose_documents, overlap
 from .tokens import TokenFile, TokenWriter
 from .windows import require_context
@@ -23,28 +24,36 @@ _WHOLE_FILE = f"whole{TEMPORARY_SUFFIX}"
 _STRETCH = 1 << 18
 
 Progress = Callable[[int, int], None]
+StoredTokens = TokenFile | TokenShards
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Token files ready for training; `val` is None without validation.
+    """Tokens ready for training; `val` is None without validation.
 
-    `fingerprint` is SHA-256 over the tokenizer's fingerprint and the digests of both files.
+    `fingerprint` is SHA-256 over the tokenizer's fingerprint and the digests of both sides;
+    `prepared` is the folder of `minillm data prepare` that they lie in, if they do.
     """
 
-    train: TokenFile
-    val: TokenFile | None
+    train: StoredTokens
+    val: StoredTokens | None
     facts: SplitFacts
     fingerprint: str
+    prepared: Path | None = None
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Dataset:
-        """Open what `prepare` wrote, reading and checking every id.
+        """Open what `prepare` or `refer` wrote, reading and checking every id.
 
         Raises ValueError for another tokenizer than the one it was prepared with and for damaged
         files, FileNotFoundError where nothing was prepared.
         """
         folder = Path(folder)
+        elsewhere = _prepared_folder(folder / FACTS_FILE)
+        if elsewhere is not None:
+            from .preparation.prepared import Prepared
+
+            return Prepared.open(elsewhere).dataset(tokenizer)
         facts, fingerprint = _read_facts(folder / FACTS_FILE)
         train = TokenFile.open(folder / TRAIN_FILE, verify=True)
         val = TokenFile.open(folder / VAL_FILE, verify=True) if facts.split != "none" else None
@@ -55,13 +64,18 @@ class Dataset:
                     f"{tokens.fingerprint[:12]} of {tokens.vocab_size} ids, this one is "
                     f"{tokenizer.fingerprint[:12]} of {tokenizer.vocab_size}, the same is needed"
                 )
-        dataset = cls(train, val, facts, _fingerprint(train, val))
+        dataset = cls(train, val, facts, fingerprint_of(train, val))
         if dataset.fingerprint != fingerprint:
             raise ValueError(
                 f"dataset: {folder} has fingerprint {dataset.fingerprint[:12]}, "
                 f"{fingerprint[:12]} is needed; prepare the data again"
             )
         return dataset
+
+    def refer(self, folder: str | os.PathLike[str]) -> None:
+        """Write into `folder` where the prepared data lie, for `open` to find them."""
+        content = {"prepared": str(self.prepared and self.prepared.resolve())}
+        atomic_write_text(Path(folder) / FACTS_FILE, json.dumps(content, indent=2) + "\n")
 
 
 def prepare(
@@ -165,7 +179,7 @@ class _Job:
             val_documents,
             overlap(self._corpus, sides) if val is not None else None,
         )
-        dataset = Dataset(train, val, facts, _fingerprint(train, val))
+        dataset = Dataset(train, val, facts, fingerprint_of(train, val))
         content = {"fingerprint": dataset.fingerprint, "facts": asdict(facts)}
         atomic_write_text(self._folder / FACTS_FILE, json.dumps(content, indent=2) + "\n")
         return dataset
@@ -238,9 +252,20 @@ def _characters_begun(tokenizer: Tokenizer) -> np.ndarray:
     )
 
 
-def _fingerprint(train: TokenFile, val: TokenFile | None) -> str:
+def fingerprint_of(train: StoredTokens, val: StoredTokens | None) -> str:
+    """SHA-256 over the tokenizer's fingerprint and the digests of both sides."""
     parts = (train.fingerprint, train.digest, val.digest if val is not None else "")
     return hashlib.sha256("\n".join(parts).encode("ascii")).hexdigest()
+
+
+def _prepared_folder(path: Path) -> Path | None:
+    """The folder of prepared data that a facts file refers to, if it does."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None  # said by who reads the facts
+    place = content.get("prepared") if isinstance(content, dict) else None
+    return Path(place) if isinstance(place, str) else None
 
 
 def _read_facts(path: Path) -> tuple[SplitFacts, str]:

@@ -1,15 +1,20 @@
-"""JSON lines: one document a line, as an object with a text field or as a bare string."""
+"""Rows that are a document each: JSON lines, here; `tabular` has those of tables.
+
+A JSON line is an object with a text field or a bare string.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from .text import REPLACEMENT, Decoding, Repairs
 
 RECORD_LIMIT = 1 << 28
+POLICIES = ("stop", "skip")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _JSON_SPACE = " \t\r\n"
 _KINDS = {
@@ -23,22 +28,48 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Rows:
+    """`text_field` names the field or column that holds the text; `on_bad` says whether to "stop"
+    at a row without a text or to "skip" and count it.
+    """
+
+    text_field: str = "text"
+    on_bad: str = "stop"
+
+    def __post_init__(self) -> None:
+        if self.on_bad not in POLICIES:
+            raise ValueError(f"read: on_bad is {self.on_bad!r}, 'stop' or 'skip' is needed")
+
+    def bad(self, error: ValueError, repairs: Repairs) -> None:
+        """Count the row that `error` tells of, or raise it."""
+        if self.on_bad == "stop":
+            raise error
+        repairs.bad_rows += 1
+        repairs.first_bad_row = repairs.first_bad_row or str(error).removeprefix("read: ")
+
+
 def records(
-    pieces: Iterable[str], decoding: Decoding, name: str, text_field: str, repairs: Repairs
+    pieces: Iterable[str], decoding: Decoding, name: str, rows: Rows, repairs: Repairs
 ) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text) of each non-empty line.
 
     Line ends inside the texts follow `decoding`. At most one record is held, twice over while it
     is parsed. Raises ValueError naming file, line and what was found instead of a text.
     """
-    for number, line in enumerate(_lines(pieces, name), 1):
+    for number, line in enumerate(lines(pieces, name), 1):
         line = line.strip(_JSON_SPACE)
         if not line:
             continue
         place = f"read: {name} line {number}"
-        text = _text_of(_parsed(line, place), place, text_field)
+        try:
+            text = _text_of(_parsed(line, place), place, rows.text_field)
+            text = cleaned(text, decoding, place, repairs)
+        except ValueError as error:
+            rows.bad(error, repairs)
+            continue
         del line
-        yield number, _cleaned(text, decoding, place, repairs)
+        yield number, text
 
 
 def looks_like_records(first_line: str, text_field: str) -> bool:
@@ -52,7 +83,8 @@ def looks_like_records(first_line: str, text_field: str) -> bool:
     return isinstance(found, dict) and isinstance(found.get(text_field), str)
 
 
-def _lines(pieces: Iterable[str], name: str) -> Iterator[str]:
+def lines(pieces: Iterable[str], name: str) -> Iterator[str]:
+    """The lines of a text, one held at a time; ValueError for one beyond RECORD_LIMIT."""
     parts: list[str] = []
     held = number = 0
     for piece in pieces:
@@ -114,7 +146,8 @@ def _text_of(record: Any, place: str, text_field: str) -> str:
     return text
 
 
-def _cleaned(text: str, decoding: Decoding, place: str, repairs: Repairs) -> str:
+def cleaned(text: str, decoding: Decoding, place: str, repairs: Repairs) -> str:
+    """The text of a row, its halves of pairs and line ends dealt with as `decoding` says."""
     if not text.isascii() and (half := _HALF_PAIR.search(text)):
         if decoding.errors == "strict":
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import secrets
 import select
@@ -10,17 +9,25 @@ import stat
 import sys
 import tempfile
 import weakref
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .packing import PACKED, unpacked
+
 CHUNK_BYTES = 1 << 18
 STDIN = "-"
-_GZIP_MAGIC = b"\x1f\x8b"
-_RECORDS = {".txt": False, ".md": False, ".jsonl": True}
+TEXT, JSON_LINES, CSV, TSV, PARQUET = "text", "JSON lines", "CSV", "TSV", "Parquet"
+_KINDS = {
+    ".txt": TEXT,
+    ".md": TEXT,
+    ".jsonl": JSON_LINES,
+    ".csv": CSV,
+    ".tsv": TSV,
+    ".parquet": PARQUET,
+}
 
 PathLike = str | os.PathLike[str]
 _Identity = tuple[int, int]
@@ -54,36 +61,24 @@ def _private(path: str, flags: int) -> int:
 class Source:
     """One file of text.
 
-    `records` is True for JSON lines, False for plain text, None where the name does not tell;
-    `spool` keeps the copy alive that the path leads to, if it is one.
+    `kind` says how documents lie in it, None where the name does not tell; `spool` keeps the copy
+    alive that the path leads to, if it is one.
     """
 
     path: Path
     name: str
-    records: bool | None = None
+    kind: str | None = None
     spool: Spool | None = None
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Yield the bytes of the file in order, `size` at a time, unpacked if it is gzip.
+        """Yield the bytes of the file in order, about `size` at a time, unpacked if it is packed.
 
-        Raises ValueError for a damaged or falsely named gzip file, OSError as the system does.
+        Raises ValueError for a damaged or falsely named packed file, OSError as the system does.
         """
         try:
-            with open(self.path, "rb") as file:
-                packed = file.read(2) == _GZIP_MAGIC
-                if not packed and self.path.suffix.lower() == ".gz" and file.tell():
-                    raise ValueError(
-                        f"read: {self.name} is not gzip, a file that begins with "
-                        "0x1F 0x8B is needed; unpacked text must not be named .gz"
-                    )
-                file.seek(0)
-                stream = gzip.GzipFile(fileobj=file) if packed else file
+            with unpacked(self.path, self.name) as stream:
                 while chunk := stream.read(size):
                     yield chunk
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(
-                f"read: {self.name} is damaged gzip ({error}), a whole file is needed"
-            ) from error
         except OSError as error:
             raise _refusal(error, self.name, "a readable file") from error
 
@@ -103,9 +98,9 @@ class Sources:
 def find(paths: PathLike | Iterable[PathLike]) -> Sources:
     """Find the text files that `paths` (files, folders, or "-" for standard input) name.
 
-    Folders are searched to the bottom in the order of their names for .txt, .md and .jsonl, plain
-    or as .gz. A file reached twice is taken once and counted. Raises ValueError where nothing is
-    found, OSError where a path is missing or cannot be read.
+    Folders are searched to the bottom in the order of their names for .txt, .md, .jsonl, .csv, .tsv
+    and .parquet, plain or as .gz or .zst. A file reached twice is taken once and counted. Raises
+    ValueError where nothing is found, OSError where a path is missing or cannot be read.
     """
     named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not named:
@@ -137,8 +132,8 @@ class _Search:
             self._take_tree(path)
             if len(self.found.files) + self.found.repeated == before:
                 raise ValueError(
-                    f"read: {name} is a folder without text, at least one .txt, .md "
-                    "or .jsonl file is needed, plain or as .gz"
+                    f"read: {name} is a folder without text, at least one file of "
+                    f"{', '.join(_KINDS)} is needed, plain or as {' or '.join(PACKED)}"
                 )
         elif stat.S_ISREG(status.st_mode):
             self._take_file(path, status)
@@ -163,7 +158,7 @@ class _Search:
             self.found.repeated += 1
             return
         self._files.add(identity)
-        self.found.files.append(Source(path, shown(path), _holds_records(path)))
+        self.found.files.append(Source(path, shown(path), _kind_of(path)))
 
     def _take_tree(self, top: Path) -> None:
         waiting: list[tuple[Path, tuple[_Identity, ...]]] = [(top, ())]
@@ -182,7 +177,7 @@ class _Search:
             if stat.S_ISDIR(status.st_mode):
                 below = (*above, _identity(status))
                 waiting.extend((entry, below) for entry in self._entries(path, status, above))
-            elif stat.S_ISREG(status.st_mode) and _holds_records(path) is not None:
+            elif stat.S_ISREG(status.st_mode) and _kind_of(path) is not None:
                 self._take_file(path, status)
             else:
                 self.found.other_kinds += 1
@@ -209,11 +204,11 @@ def _identity(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
 
 
-def _holds_records(path: Path) -> bool | None:
+def _kind_of(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
-    return _RECORDS.get(suffixes[-1]) if suffixes else None
+    return _KINDS.get(suffixes[-1]) if suffixes else None
 
 
 def _spooled(stream: BinaryIO, name: str) -> Source:

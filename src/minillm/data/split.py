@@ -19,10 +19,12 @@ COMPARED_LINE_LENGTH = 10
 class SplitFacts:
     """What lies on either side of the split.
 
-    `split` is "documents" (whole documents chosen by a hash of their text), "tail" (the end of the
-    text) or "none". A document that the border of a tail split cuts counts on both sides.
+    `split` is "documents" (whole documents chosen by a hash of their text), "groups" (the same,
+    near duplicates together), "tail" (the end of the text) or "none". A document that the border
+    of a tail split cuts counts on both sides.
     `overlap` is the share of the validation lines of at least 10 characters that also occur in
-    training, None without such lines; 2,097,152 validation lines are compared at most.
+    training, None without such lines; 2,097,152 validation lines are compared at most. It is not
+    `measured` where whole documents were compared before the split.
     """
 
     split: str
@@ -31,6 +33,7 @@ class SplitFacts:
     train_documents: int
     val_documents: int
     overlap: float | None
+    measured: bool = True
 
     def lines_for_people(self) -> list[str]:
         """The facts in words, one finding a line."""
@@ -42,6 +45,7 @@ class SplitFacts:
             return [*lines, "validation: none"]
         how = {
             "documents": "whole documents, chosen by a hash of their text",
+            "groups": "whole documents, near duplicates on one side",
             "tail": "the end of the text",
         }[self.split]
         share = self.val_tokens / (self.train_tokens + self.val_tokens)
@@ -50,6 +54,8 @@ class SplitFacts:
             f"{self.val_documents:,} document{'' if self.val_documents == 1 else 's'}, "
             f"{how}"
         )
+        if not self.measured:
+            return lines
         if self.overlap is None:
             lines.append(
                 f"overlap: not measured, no validation line has {COMPARED_LINE_LENGTH} characters"

@@ -79,11 +79,13 @@ class Decoding:
 
 @dataclass
 class Repairs:
-    """What decoding took away or put in place of something else."""
+    """What reading took away or put in place of something else, and the rows it passed over."""
 
     boms: int = 0
     newlines: int = 0
     replacements: int = 0
+    bad_rows: int = 0
+    first_bad_row: str = ""
 
 
 def decode(

@@ -118,6 +118,10 @@ class TokenFile:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """The `length` ids from each of `starts` on, (n, length) int64."""
+        return self.ids[starts[:, None] + np.arange(length)].astype(np.int64)
+
     def blocks(self, size: int = _BLOCK) -> Iterator[np.ndarray]:
         """Yield the ids in order, `size` at a time."""
         for start in range(0, len(self.ids), size):

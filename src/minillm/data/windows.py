@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .order import Order
-from .tokens import TokenFile
+from .shards import TokenArray, Tokens
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -22,28 +22,28 @@ class Windows(Order):
     Raises ValueError for fewer than context + 1 tokens, a context below 1 or a negative seed.
     """
 
-    def __init__(self, tokens: TokenFile | np.ndarray, context: int, seed: int) -> None:
-        self._ids = _ids_of(tokens)
+    def __init__(self, tokens: Tokens | np.ndarray, context: int, seed: int) -> None:
+        self._tokens = _tokens_of(tokens)
         self.context = context
-        require_context(len(self._ids), context)
-        super().__init__((len(self._ids) - 1) // context, seed)
+        require_context(len(self._tokens), context)
+        super().__init__((len(self._tokens) - 1) // context, seed)
 
     def batch(self, first_sample: int, size: int) -> Batch:
         """Samples first_sample ... first_sample + size - 1: inputs and targets, (B, T) int64 each.
 
         Errors as in `Order.samples`.
         """
-        return _gathered(self._ids, self.samples(first_sample, size), self.context)
+        return _gathered(self._tokens, self.samples(first_sample, size), self.context)
 
     def draw(self, stream: np.random.Philox) -> np.ndarray:
         """Where the windows of an epoch begin."""
-        slack = len(self._ids) - 1 - self.per_epoch * self.context
+        slack = len(self._tokens) - 1 - self.per_epoch * self.context
         phase = int(stream.random_raw()) % (slack + 1)
         return phase + super().draw(stream) * self.context
 
 
 def validation(
-    tokens: TokenFile | np.ndarray, context: int, batch_size: int, limit_tokens: int | None = None
+    tokens: Tokens | np.ndarray, context: int, batch_size: int, limit_tokens: int | None = None
 ) -> Iterator[Batch]:
     """Batches of inputs and targets, (B, T) int64 each, in order: every target exactly once.
 
@@ -51,14 +51,14 @@ def validation(
     the number of targets, as many whole windows as fit the limit (one at least), spread evenly over
     all tokens. Raises ValueError for fewer than context + 1 tokens or a size or limit below 1.
     """
-    ids = _ids_of(tokens)
-    require_context(len(ids), context)
+    tokens = _tokens_of(tokens)
+    require_context(len(tokens), context)
     if batch_size < 1 or (limit_tokens is not None and limit_tokens < 1):
         raise ValueError(
             f"validation: batches of {batch_size} limited to {limit_tokens} tokens, "
             "at least 1 of each is needed"
         )
-    targets = len(ids) - 1
+    targets = len(tokens) - 1
     whole, left = divmod(targets, context)
     chosen = np.arange(whole)
     if limit_tokens is not None and limit_tokens < targets:
@@ -70,7 +70,7 @@ def validation(
     ]
     if left:
         batches.append((np.array([whole * context]), left))
-    return (_gathered(ids, starts, length) for starts, length in batches)
+    return (_gathered(tokens, starts, length) for starts, length in batches)
 
 
 def require_context(
@@ -86,15 +86,10 @@ def require_context(
         )
 
 
-def _ids_of(tokens: TokenFile | np.ndarray) -> np.ndarray:
-    ids = tokens.ids if isinstance(tokens, TokenFile) else np.asarray(tokens)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"windows: ids are {ids.dtype}, integers are needed")
-    if ids.ndim != 1:
-        raise ValueError(f"windows: ids of shape {ids.shape}, one dimension is needed")
-    return ids
+def _tokens_of(tokens: Tokens | np.ndarray) -> Tokens:
+    return tokens if isinstance(tokens, Tokens) else TokenArray(np.asarray(tokens))
 
 
-def _gathered(ids: np.ndarray, starts: np.ndarray, length: int) -> Batch:
-    rows = ids[starts[:, None] + np.arange(length + 1)].astype(np.int64)
+def _gathered(tokens: Tokens, starts: np.ndarray, length: int) -> Batch:
+    rows = tokens.rows(starts, length + 1)
     return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])

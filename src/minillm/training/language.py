@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy
+
 from minillm.data import Dataset, Windows, validation
 from minillm.generation import generate
 from minillm.tensor import Tensor
@@ -100,7 +102,8 @@ class LanguageModelling:
         if self.prompt is not None:
             return self.prompt
         tokens, tokenizer = self.dataset.val or self.dataset.train, self.tokenizer
-        text = tokenizer.decode(tokens.ids[:PROMPT_SEARCHED])
+        searched = min(PROMPT_SEARCHED, len(tokens))
+        text = tokenizer.decode(tokens.rows(numpy.zeros(1, int), searched)[0])
         line = next((line for line in text.split("\n")[1:] if line.strip()), text)
         start = line[:PROMPT_LENGTH]
         text = start.rpartition(" ")[0] or start

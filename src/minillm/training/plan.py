@@ -52,12 +52,13 @@ def choose_tokenizer(settings: Settings, facts: Facts) -> Settings:
     return replace(settings, tokenizer=kind, vocab_size=vocab_size)
 
 
-def choose_context(settings: Settings, facts: Facts) -> Settings:
-    """Tokens at once: more for more text, and for tokenizers whose tokens are short."""
+def choose_context(settings: Settings, facts: Facts, kind: str | None = None) -> Settings:
+    """Tokens at once: more for more text, and for a `kind` of tokenizer whose tokens are short."""
     if settings.context is not None:
         return settings
     context = 64 if facts.bytes < SHORT_TEXT else 128 if facts.bytes < 5_000_000 else 256
-    return replace(settings, context=context if settings.tokenizer == "bpe" else 2 * context)
+    short = (kind or settings.tokenizer) != "bpe"
+    return replace(settings, context=2 * context if short else context)
 
 
 def fit_context(settings: Settings, tokens: int) -> tuple[Settings, str | None]:

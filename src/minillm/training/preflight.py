@@ -14,7 +14,7 @@ from minillm.data import Dataset, Facts
 from minillm.machine import available_memory
 from minillm.quantities import count, counted, size
 from minillm.tokenizers import Tokenizer
-from minillm.training import plan, speed
+from minillm.training import plan, prepared_data, speed
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.language import LanguageModelling
 from minillm.training.run_folder import INNER, Say, new_folder, write_description
@@ -41,21 +41,11 @@ def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> T
 
 
 def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> Trainer:
-    corpus = data.read(
-        files,
-        encoding=settings.encoding,
-        errors=settings.errors,
-        keep_newlines=settings.keep_newlines,
-        text_field=settings.text_field,
-    )
-    facts = corpus.facts
-    for line in facts.lines_for_people():
-        say(line)
-    settings = plan.choose_tokenizer(settings, facts)
-    tokenizer = _train_tokenizer(corpus, settings, facts, say)
-    fixed_context = settings.context is not None
-    settings = plan.choose_context(settings, facts)
-    dataset, settings = _encode(corpus, tokenizer, settings, folder, fixed_context, say)
+    prepared = prepared_data.find(files)
+    if prepared is not None:
+        tokenizer, facts, dataset, settings = prepared_data.take(prepared, settings, folder, say)
+    else:
+        tokenizer, facts, dataset, settings = _from_text(files, settings, folder, say)
     settings = plan.choose_model(settings, tokenizer, dataset)
     config = plan.config_of(settings, tokenizer)
     needed = plan.predicted_memory(settings, config)
@@ -77,7 +67,30 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
     return trainer
 
 
-def _train_tokenizer(corpus: Any, settings: Settings, facts: Facts, say: Say) -> Tokenizer:
+def _from_text(
+    files: Sequence[str], settings: Settings, folder: Path, say: Say
+) -> tuple[Tokenizer, Facts, Dataset, Settings]:
+    """What a run needs of texts: the tokenizer learnt from them, and their tokens."""
+    corpus = data.read(
+        files,
+        encoding=settings.encoding,
+        errors=settings.errors,
+        keep_newlines=settings.keep_newlines,
+        text_field=settings.text_field,
+    )
+    facts = corpus.facts
+    for line in facts.lines_for_people():
+        say(line)
+    settings = plan.choose_tokenizer(settings, facts)
+    tokenizer = learn_tokenizer(corpus, settings, facts, say)
+    fixed_context = settings.context is not None
+    settings = plan.choose_context(settings, facts)
+    dataset, settings = _encode(corpus, tokenizer, settings, folder, fixed_context, say)
+    return tokenizer, facts, dataset, settings
+
+
+def learn_tokenizer(corpus: Any, settings: Settings, facts: Facts, say: Say) -> Tokenizer:
+    """The tokenizer of the settings, learnt from the documents of a corpus, and a line about it."""
     several = facts.documents > 1
     specials = ("<|endoftext|>",) if several or settings.tokenizer != "char" else ()
     tokenizer = tokenizers.train(

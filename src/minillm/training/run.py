@@ -9,10 +9,10 @@ from typing import Any
 
 from minillm.formats import hf
 from minillm.formats.files import remove_leftovers
+from minillm.formats.lock import Lock
 from minillm.machine import memory
 from minillm.training import steplog
 from minillm.training.interrupt import Interrupt
-from minillm.training.lock import Lock
 from minillm.training.metrics import MetricsLog
 from minillm.training.objective import phrase, plain
 from minillm.training.progress import Progress
@@ -31,7 +31,8 @@ class Run:
     def __init__(self, trainer: Trainer, say: Say, stop_after: int | None = None) -> None:
         self.trainer, self.say, self.stop_after = trainer, say, stop_after
         folder, step = trainer.folder, trainer.counters.step
-        self.lock = Lock(folder / INNER)
+        refusal = f"train: another process is training in {folder}; stop it first"
+        self.lock = Lock(folder / INNER, refusal)
         for place in (folder, folder / INNER):
             remove_leftovers(place)
         self.metrics = MetricsLog(folder / "metrics.jsonl", step)

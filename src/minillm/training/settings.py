@@ -126,7 +126,7 @@ class Settings(LoopSettings):
 
     @property
     def optional(self) -> set[str]:
-        return super().optional | {"vocab_size", "byte_fallback", "prompt"}
+        return super().optional | {"tokenizer", "vocab_size", "byte_fallback", "prompt"}
 
     @property
     def evaluated(self) -> int | None:

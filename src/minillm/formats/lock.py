@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""One process at a time in a folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ except ImportError:  # Windows
 class Lock:
     """Held from construction to `close` (or the end of the process, however it ends).
 
-    RuntimeError in one line if another process trains in `folder`.
+    RuntimeError with `refusal` if another process has it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, refusal: str) -> None:
         self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if fcntl is not None:
@@ -30,9 +30,7 @@ class Lock:
                 msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError as error:
             os.close(self._descriptor)
-            raise RuntimeError(
-                f"train: another process is training in {folder.parent}; stop it first"
-            ) from error
+            raise RuntimeError(refusal) from error
 
     def close(self) -> None:
         """Let others in."""

@@ -1,0 +1,27 @@
+"""Look into texts, and prepare them for training."""
+
+from __future__ import annotations
+
+import argparse
+
+from minillm.cli.parser import Parser
+
+COMMANDS = {  # each a file of this folder, data_<name>
+    "prepare": "Clean, deduplicate, filter, split and encode texts: a folder to train from.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands: argparse._SubParsersAction[Parser] = parser.add_subparsers(
+        prog=parser.prog, metavar="command", required=True
+    )
+    for name, summary in COMMANDS.items():
+        sub: Parser = commands.add_parser(
+            name, help=summary, description=summary, allow_abbrev=False
+        )
+        sub.command = f"data-{name}"
+        sub.set_defaults(parser=sub)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    raise AssertionError("a command of its own does the work")

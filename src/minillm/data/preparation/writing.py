@@ -1,0 +1,112 @@
+"""Encoded documents to the shards of both sides of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...tokenizers import Tokenizer
+from ..shards import ShardWriter
+from .encoding import read_unit
+from .mixture import included, passes
+from .options import Options
+from .selection import Catalogue, Selection
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of both sides, their ids, and how often each source is read."""
+
+    train: list[Path]
+    val: list[Path]
+    train_tokens: int
+    val_tokens: int
+    passes: np.ndarray
+
+
+@dataclass
+class Shards:
+    """Writes the ids of `units`, (file, characters) each, as the selection and shares say.
+
+    `shares` of the training tokens by source group, None to read each document once; `groups`
+    (documents,) says which each is of.
+    """
+
+    folder: Path
+    tokenizer: Tokenizer
+    options: Options
+    units: Sequence[Path]
+
+    def write(
+        self,
+        catalogue: Catalogue,
+        selection: Selection,
+        groups: np.ndarray,
+        shares: Sequence[float] | None,
+        progress: Callable[[int], object],
+    ) -> Written:
+        """Write all shards; what shards of these names are there is replaced."""
+        for old in (*self.folder.glob("train-*.bin"), *self.folder.glob("val-*.bin")):
+            old.unlink()
+        times = np.ones(1 if shares is None else len(shares))
+        if selection.validation is None:
+            if shares is not None:
+                raise ValueError(
+                    f"mix: {len(selection.firsts)} documents, at least 20 that differ are needed"
+                )
+            return self._tail(progress, times)
+        training = ~selection.validation
+        if shares is not None:
+            times = passes(self._tokens(groups, training, len(shares)), shares)
+        train, val = self._writer("train"), self._writer("val")
+        hashes, wanted = catalogue["hash"][selection.firsts], times[groups]
+        with _closing(train, val):
+            for turn in range(int(np.ceil(times.max()))):
+                reads = training & included(hashes, wanted, turn)
+                for ids, documents, lengths in map(read_unit, self.units):
+                    if turn == 0:
+                        val.write(ids[np.repeat(selection.validation[documents], lengths)])
+                    train.write(ids[np.repeat(reads[documents], lengths)])
+                    progress(len(ids))
+        return Written(train.paths, val.paths, train.count, val.count, times)
+
+    def _tail(self, progress: Callable[[int], object], times: np.ndarray) -> Written:
+        """The end of all tokens is for validation."""
+        total = sum(int(lengths.sum()) for _, _, lengths in map(read_unit, self.units))
+        border = total - round(total * self.options.val_fraction)
+        train, val = self._writer("train"), self._writer("val")
+        with _closing(train, val):
+            for ids, _, _ in map(read_unit, self.units):
+                room = max(0, border - train.count)
+                train.write(ids[:room])
+                val.write(ids[room:])
+                progress(len(ids))
+        return Written(train.paths, val.paths, train.count, val.count, times)
+
+    def _tokens(self, groups: np.ndarray, training: np.ndarray, count: int) -> np.ndarray:
+        """Training tokens by group."""
+        tokens = np.zeros(count, np.int64)
+        for _, documents, lengths in map(read_unit, self.units):
+            kept = training[documents]
+            tokens += np.bincount(groups[documents[kept]], lengths[kept], count).astype(np.int64)
+        return tokens
+
+    def _writer(self, name: str) -> ShardWriter:
+        tokenizer = self.tokenizer
+        size = self.options.shard_tokens
+        return ShardWriter(self.folder, name, size, tokenizer.vocab_size, tokenizer.fingerprint)
+
+
+class _closing:
+    def __init__(self, *writers: ShardWriter) -> None:
+        self._writers = writers
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for writer in self._writers:
+            writer.close(error)
