@@ -3,21 +3,41 @@
 #include <new>
 #include <utility>
 
+#include "platform.h"
+
 namespace minillm {
 namespace {
 
 constexpr std::align_val_t alignment{64};
 #if defined(__SANITIZE_ADDRESS__)
 constexpr int64_t granule = 1, largest_kept = 0;  // every block ends where it was asked to
+constexpr int64_t huge_floats = INT64_MAX;
 #else
 constexpr int64_t granule = 16384;         // floats; sizes are rounded up so that blocks fit again
 constexpr int64_t largest_kept = 8 << 20;  // floats
+constexpr int64_t huge_floats = huge_page / sizeof(float);  // from here on in such pages
 #endif
 
 struct Block {
     float* data = nullptr;
     int64_t floats = 0;
-    void free() { ::operator delete(data, alignment); }
+
+    static Block of(int64_t floats) {
+        if (floats < huge_floats) {
+            floats = (floats + granule - 1) / granule * granule;
+            return {static_cast<float*>(::operator new(sizeof(float) * floats, alignment)), floats};
+        }
+        floats = (floats + huge_floats - 1) / huge_floats * huge_floats;
+        void* const mapped = map_memory(sizeof(float) * floats);
+        if (!mapped) throw std::bad_alloc();
+        return {static_cast<float*>(mapped), floats};
+    }
+    void free() {
+        if (floats < huge_floats)
+            ::operator delete(data, alignment);
+        else
+            unmap_memory(data, sizeof(float) * floats);
+    }
 };
 
 struct Shelf {
@@ -37,12 +57,10 @@ Scratch::Scratch(int64_t floats) {
         if (block.floats >= floats && block.data && (!best || block.floats < best->floats))
             best = &block;
     Block taken;
-    if (best) {
+    if (best)
         std::swap(taken, *best);
-    } else {
-        taken.floats = (floats + granule - 1) / granule * granule;
-        taken.data = static_cast<float*>(::operator new(sizeof(float) * taken.floats, alignment));
-    }
+    else
+        taken = Block::of(floats);
     data_ = taken.data;
     floats_ = taken.floats;
 }

@@ -1,6 +1,4 @@
-// The product of packed tiles. The smaller operand is packed by all threads, the larger by the
-// tasks.
-#include "../parallel.h"
+// The product of packed tiles.
 #include "../scratch.h"
 #include "bf16_corner.h"
 
@@ -10,16 +8,9 @@ namespace minillm::MINILLM_ISA {
 
 namespace {
 
-constexpr int64_t max_depth = 1280;          // of a slice, in pieces
-constexpr int64_t most_lines = 256;          // of a task
-constexpr int64_t shared_numbers = 4 << 20;  // packed at a time
-constexpr int64_t enough_lines = 1024;       // of them, for how often the others are packed again
-
 template <int R, int C>
 void multiply(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, const Output& at) {
-    if (a.pieces == 1) return multiply_corner_of<R, C, 1>(a, row, b, col, at, [] {});
-    multiply_corner_of<R, C, 3>(a, row, b, col, at, [] {});
-    if (!all_finite(at.c, R * tile_lines, C * tile_lines)) multiply_whole(a, row, b, col, at.c);
+    sum_corner<R, C, Near::b>(a, row, b, col, at, [] {});
 }
 
 float piece_at(const uint16_t* from) {
@@ -49,68 +40,6 @@ void widen(const TileBlock& block, int64_t line, bool by_pair, float* to, int64_
                                    k / tile_depth * block.pieces * tile_numbers + place;
             to[i * line_stride + k * depth_stride] = whole(from);
         }
-}
-
-struct Product {
-    const Matrix &a, &b;
-    const Output& out;
-    const int pieces;
-    const int64_t slices = ceil_div(a.cols * pieces, max_depth);
-    const int64_t slice = ceil_div(ceil_div(a.cols, slices), tile_depth) * tile_depth;
-
-    int64_t depth_from(int64_t k) const { return smaller(slice, a.cols - k); }
-
-    void add(const TileBlock& rows, int64_t row, const TileBlock& cols, int64_t col,
-             int64_t k) const {
-        multiply_tiles_far(rows, cols, slice_of(part(out, row, col), k == 0, k + slice >= a.cols));
-    }
-};
-
-int64_t share(int64_t lines, int64_t unit) {
-    return unit * smaller(most_lines / unit, ceil_div(lines, 4 * thread_count() * unit));
-}
-
-// One side, the shorter, is packed in common, the other in tasks; of deep ones some slices at a
-// time. Written for both sides at once: pack_shared(line, count, k, depth, memory), pack_own
-// likewise, add(own, line, shared, line, k).
-template <class PackShared, class PackOwn, class Add>
-void multiply_sides(const Product& p, int64_t shared_lines, int64_t own_lines,
-                    const PackShared& pack_shared, const PackOwn& pack_own, const Add& add) {
-    const int64_t line_numbers = p.slice * p.pieces;
-    const int64_t wanted = ceil_div(smaller(shared_lines, enough_lines), pair) * pair;
-    const int64_t together = smaller(p.slices, larger(1, shared_numbers / (wanted * line_numbers)));
-    const int64_t height =
-        smaller(shared_lines, larger(1, shared_numbers / (together * line_numbers * pair)) * pair);
-    const int64_t each = share(own_lines, pair), portion = share(height, tile_lines);
-    const Scratch memory(tile_block_floats(height, together * p.slice, p.pieces));
-    for (int64_t from = 0; from < shared_lines; from += height) {
-        const int64_t count = smaller(height, shared_lines - from);
-        const int64_t whole = ceil_div(count, tile_lines) * tile_lines;
-        for (int64_t start = 0; start < p.a.cols; start += together * p.slice) {
-            const int64_t end = smaller(p.a.cols, start + together * p.slice);
-            const auto slice_at = [&](int64_t k) {
-                return as_numbers(memory) + (k - start) * whole * p.pieces;
-            };
-            parallel_for(ceil_div(end - start, p.slice) * ceil_div(count, portion),
-                         [&](int64_t task) {
-                             const int64_t first = task % ceil_div(count, portion) * portion;
-                             const int64_t k = start + task / ceil_div(count, portion) * p.slice;
-                             const int64_t deep = tiles_deep(p.depth_from(k)) * tile_depth;
-                             pack_shared(from + first, smaller(portion, count - first), k,
-                                         p.depth_from(k), slice_at(k) + first * deep * p.pieces);
-                         });
-            parallel_for(ceil_div(own_lines, each), [&](int64_t task) {
-                const TileScope scope;
-                const int64_t first = task * each, lines = smaller(each, own_lines - first);
-                const Scratch own(tile_block_floats(each, p.slice, p.pieces));
-                for (int64_t k = start; k < end; k += p.slice)
-                    add(pack_own(first, lines, k, p.depth_from(k), as_numbers(own)), first,
-                        TileBlock{slice_at(k), count, p.depth_from(k),
-                                  tiles_deep(p.depth_from(k)) * tile_numbers * p.pieces, p.pieces},
-                        from, k);
-            });
-        }
-    }
 }
 
 }  // namespace
@@ -159,90 +88,25 @@ void multiply_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
     }
 }
 
-// Sums of corners go where they belong.
-struct Deliver {
-    const Output& out;
-    const int64_t lines, cols;
-
-    void expect(int64_t row, int64_t col, int64_t i) const {
-        for (int64_t k = row + i; k < smaller(row + i + 2, lines); k++) {
-            const char* to = reinterpret_cast<const char*>(out.c + k * out.stride + col);
-            for (int64_t j = 0; j < smaller(pair, cols - col); j += W) {
-                asm volatile("prefetchw (%0)" : : "r"(to + 4 * j));
-                if (out.start.data && out.start.stride && out.start.data != out.c)
-                    __builtin_prefetch(out.start.data + k * out.start.stride + col + j);
-            }
-        }
-    }
-    void rows(const float* sums, int64_t row, int64_t col, int64_t i) const {
-        const int64_t count = smaller(2, lines - row - i), width = smaller(pair, cols - col);
-        if (count <= 0) return;
-        const Output at = part(out, row + i, col);
-        if (width < pair || at.finish == Output::Finish::activate ||
-            at.finish == Output::Finish::bend)
-            return finish(sums + i * pair, pair, count, width, at);
-        for (int64_t k = 0; k < count; k++) {
-            for (int64_t j = 0; j < pair; j += W) {
-                vf sum = load(sums + (i + k) * pair + j);
-                if (at.start.data) sum += load(at.start.data + k * at.start.stride + j);
-                if (at.bias) sum += load(at.bias + j);
-                store(at.c + k * at.stride + j, sum);
-            }
-        }
-    }
-    void end(int64_t, int64_t) const {}
-};
-
-void deliver_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
-    const Deliver deliver{out, a.lines, b.lines};
-    Corners corners(a, b, deliver);
-    for (int64_t j = 0; j < b.lines; j += pair)
-        for (int64_t i = 0; i < a.lines; i += pair) corners.multiply(i, j);
-    corners.end();
-}
-
 // Depth of the columns that wait in the first cache, or for pieces, which are multiplied more often
 // once loaded, in the second.
-INLINE int64_t cached_depth(int pieces) { return pieces == 1 ? 512 : 416; }
-
-template <class Multiply>
-void in_slices(const TileBlock& a, const TileBlock& b, const Output& out,
-               const Multiply& multiply) {
-    const int64_t slices = ceil_div(a.depth, cached_depth(a.pieces));
-    const int64_t slice = ceil_div(ceil_div(a.depth, slices), tile_depth) * tile_depth;
-    for (int64_t k = 0; k < a.depth; k += slice) {
-        const int64_t depth = smaller(slice, a.depth - k);
-        multiply(part(a, 0, a.lines, k, depth), part(b, 0, b.lines, k, depth),
-                 slice_of(out, k == 0, k + depth == a.depth));
-    }
-}
+INLINE int64_t cached_depth(int pieces) { return pieces == 1 ? 640 : 416; }
 
 }  // namespace
 
-// In slices of depth, so that the tiles of two groups of columns stay near while all rows pass.
-void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
-    in_slices(a, b, out, multiply_slice);
-}
-void multiply_tiles_far(const TileBlock& a, const TileBlock& b, const Output& out) {
-    in_slices(a, b, out, deliver_slice);
+int64_t cached_slice(int64_t depth, int pieces) {
+    const int64_t slices = larger(1, ceil_div(depth, cached_depth(pieces)));
+    return ceil_div(ceil_div(depth, slices), tile_depth) * tile_depth;
 }
 
-void gemm_tiles(const Matrix& a, const Matrix& b, const Output& out, int pieces) {
-    const Product p{a, b, out, pieces};
-    const auto rows = [&](int64_t line, int64_t count, int64_t k, int64_t depth, uint16_t* memory) {
-        return pack_tile_rows(part(a, line, count, k, depth), memory, 0, pieces);
-    };
-    const auto cols = [&](int64_t line, int64_t count, int64_t k, int64_t depth, uint16_t* memory) {
-        return pack_tile_columns(part(b, k, depth, line, count), memory, 0, pieces);
-    };
-    if (a.rows >= b.cols)
-        multiply_sides(p, b.cols, a.rows, cols, rows,
-                       [&](const TileBlock& own, int64_t row, const TileBlock& shared, int64_t col,
-                           int64_t k) { p.add(own, row, shared, col, k); });
-    else
-        multiply_sides(p, a.rows, b.cols, rows, cols,
-                       [&](const TileBlock& own, int64_t col, const TileBlock& shared, int64_t row,
-                           int64_t k) { p.add(shared, row, own, col, k); });
+// In slices of depth, so that the tiles of two groups of columns stay near while all rows pass.
+void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out) {
+    const int64_t slice = cached_slice(a.depth, a.pieces);
+    for (int64_t k = 0; k < a.depth; k += slice) {
+        const int64_t depth = smaller(slice, a.depth - k);
+        multiply_slice(part(a, 0, a.lines, k, depth), part(b, 0, b.lines, k, depth),
+                       slice_of(out, k == 0, k + depth == a.depth));
+    }
 }
 
 #endif

@@ -48,6 +48,9 @@ constexpr int64_t pair = 2 * tile_lines;  // lines of each side that are multipl
 void multiply_corner(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col,
                      const Output& at);
 
+// Depth of the slices in which products add up.
+int64_t cached_slice(int64_t depth, int pieces);
+
 // The product on this thread, inside a TileScope.
 void multiply_tiles(const TileBlock& a, const TileBlock& b, const Output& out);
 

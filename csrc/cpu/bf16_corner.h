@@ -34,15 +34,28 @@ INLINE void store_corner(const Output& at) {
     if constexpr (R > 1 && C > 1) MINILLM_TILE_STORE(3, below + tile_lines, stride);
 }
 
-template <int R>
+// The operand that is `near` waits in the first cache, the other passes from the second.
+enum class Near { a, b };
+
+template <int R, Near near>
 INLINE void load_left(const uint16_t* above, int64_t stride) {
-    MINILLM_TILE_STREAM(4, above, 64);
-    if constexpr (R > 1) MINILLM_TILE_STREAM(5, above + stride, 64);
+    if constexpr (near == Near::a) {
+        MINILLM_TILE_LOAD(4, above, 64);
+        if constexpr (R > 1) MINILLM_TILE_LOAD(5, above + stride, 64);
+    } else {
+        MINILLM_TILE_STREAM(4, above, 64);
+        if constexpr (R > 1) MINILLM_TILE_STREAM(5, above + stride, 64);
+    }
 }
-template <int C>
+template <int C, Near near>
 INLINE void load_right(const uint16_t* left, int64_t stride) {
-    MINILLM_TILE_LOAD(6, left, 64);
-    if constexpr (C > 1) MINILLM_TILE_LOAD(7, left + stride, 64);
+    if constexpr (near == Near::a) {
+        MINILLM_TILE_STREAM(6, left, 64);
+        if constexpr (C > 1) MINILLM_TILE_STREAM(7, left + stride, 64);
+    } else {
+        MINILLM_TILE_LOAD(6, left, 64);
+        if constexpr (C > 1) MINILLM_TILE_LOAD(7, left + stride, 64);
+    }
 }
 template <int R, int C>
 INLINE void add_products() {
@@ -54,36 +67,36 @@ INLINE void add_products() {
 
 // 16 R x 16 C elements; meanwhile() runs after every product of pieces, which leave the vector
 // units idle.
-template <int R, int C, int pieces, class Meanwhile>
+template <int R, int C, int pieces, Near near, class Meanwhile>
 INLINE void multiply_corner_of(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col,
                                const Output& at, const Meanwhile& meanwhile) {
     const uint16_t *above = a[row / tile_lines], *left = b[col / tile_lines];
+    const int64_t below = a.stride, beside = b.stride, deep = tiles_deep(a.depth);
     load_corner<R, C>(at);
-    const int64_t deep = tiles_deep(a.depth);
     for (int64_t step = 0; step < deep; step++) {
         if constexpr (pieces == 1) {
-            load_right<C>(left, b.stride);
-            load_left<R>(above, a.stride);
+            load_right<C, near>(left, beside);
+            load_left<R, near>(above, below);
             add_products<R, C>();
         } else {  // from the smallest to the largest, one side changes at a time
             constexpr int64_t middle = tile_numbers, low = 2 * tile_numbers;
-            load_left<R>(above + low, a.stride);
-            load_right<C>(left, b.stride);
+            load_left<R, near>(above + low, below);
+            load_right<C, near>(left, beside);
             add_products<R, C>();
             meanwhile();
-            load_left<R>(above + middle, a.stride);
+            load_left<R, near>(above + middle, below);
             add_products<R, C>();
             meanwhile();
-            load_right<C>(left + middle, b.stride);
+            load_right<C, near>(left + middle, beside);
             add_products<R, C>();
             meanwhile();
-            load_left<R>(above, a.stride);
+            load_left<R, near>(above, below);
             add_products<R, C>();
             meanwhile();
-            load_right<C>(left + low, b.stride);
+            load_right<C, near>(left + low, beside);
             add_products<R, C>();
             meanwhile();
-            load_right<C>(left, b.stride);
+            load_right<C, near>(left, beside);
             add_products<R, C>();
         }
         above += pieces * tile_numbers;
@@ -105,6 +118,23 @@ INLINE bool all_finite(const float* sums, int64_t rows, int64_t cols) {
 // The same sums of the whole numbers, by multiply_block.
 void multiply_whole(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col, float* sums);
 
+// A corner of the output, or of sums on their way there: `before`, if there is any, + the product.
+template <int R, int C, Near near, class Meanwhile>
+INLINE void sum_corner(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col,
+                       const Output& at, const Meanwhile& meanwhile) {
+    if (a.pieces == 1) return multiply_corner_of<R, C, 1, near>(a, row, b, col, at, meanwhile);
+    alignas(64) float sums[pair * pair];
+    multiply_corner_of<R, C, 3, near>(a, row, b, col, {sums, pair, {}}, meanwhile);
+    constexpr int64_t rows = R * tile_lines, cols = C * tile_lines;
+    if (!all_finite(sums, rows, cols)) multiply_whole(a, row, b, col, sums);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j += W) {
+            vf sum = load(sums + i * pair + j);
+            if (at.start.data) sum += load(at.start.data + i * at.start.stride + j);
+            store(at.c + i * at.stride + j, sum);
+        }
+}
+
 // Products of corners in turn. While one is multiplied, the one before is finished:
 // finish.expect(row, col, i), then finish.rows(sums, row, col, i), each for i = 0, 2, ..., 30, and
 // finish.end(row, col) are called.
@@ -115,24 +145,18 @@ class Corners {
         : a_(a), b_(b), finish_(finish) {}
 
     void multiply(int64_t row, int64_t col) {
-        float* const sums = sums_[place_];
+        const Output sums{sums_[place_], pair, {}};
         if (a_.lines - row > tile_lines && b_.lines - col > tile_lines) {
             const int64_t breaks = tiles_deep(a_.depth) * (a_.pieces == 1 ? 1 : 6);
             int64_t due = 0, expected = 0;
-            const auto meanwhile = [&] {
+            sum_corner<2, 2, Near::b>(a_, row, b_, col, sums, [&] {
                 due += pair;
                 for (; expected * breaks < due; expected += 2) finish_.expect(row, col, expected);
                 for (; done_ * breaks < due; done_ += 2)
                     finish_.rows(sums_[1 - place_], row_, col_, done_);
-            };
-            if (a_.pieces == 1) {
-                multiply_corner_of<2, 2, 1>(a_, row, b_, col, {sums, pair, {}}, meanwhile);
-            } else {
-                multiply_corner_of<2, 2, 3>(a_, row, b_, col, {sums, pair, {}}, meanwhile);
-                if (!all_finite(sums, pair, pair)) multiply_whole(a_, row, b_, col, sums);
-            }
+            });
         } else {
-            multiply_corner(a_, row, b_, col, {sums, pair, {}});
+            multiply_corner(a_, row, b_, col, sums);
         }
         end();
         row_ = row;

@@ -86,16 +86,19 @@ template <bool by_pair, int pieces>
 TileBlock pack(const Lines& from, uint16_t* memory, int64_t stride) {
     const int64_t deep = tiles_deep(from.depth);
     if (stride == 0) stride = deep * tile_numbers * pieces;
-    for (int64_t k = 0; k < deep; k++) {
-        for (int64_t line = 0; line < from.lines; line += tile_lines) {
-            Lines part = from;
-            part.data += line * from.line_stride + k * tile_depth * from.depth_stride;
-            pack_tile<by_pair, pieces>(
-                part, smaller(tile_lines, from.lines - line),
-                smaller(tile_depth, from.depth - k * tile_depth),
-                memory + line / tile_lines * stride + k * tile_numbers * pieces);
-        }
-    }
+    const auto pack_one = [&](int64_t line, int64_t k) {
+        Lines part = from;
+        part.data += line * from.line_stride + k * tile_depth * from.depth_stride;
+        pack_tile<by_pair, pieces>(part, smaller(tile_lines, from.lines - line),
+                                   smaller(tile_depth, from.depth - k * tile_depth),
+                                   memory + line / tile_lines * stride + k * tile_numbers * pieces);
+    };
+    if (from.depth_stride == 1)  // as they lie, so that the processor fetches ahead
+        for (int64_t line = 0; line < from.lines; line += tile_lines)
+            for (int64_t k = 0; k < deep; k++) pack_one(line, k);
+    else
+        for (int64_t k = 0; k < deep; k++)
+            for (int64_t line = 0; line < from.lines; line += tile_lines) pack_one(line, k);
     return {memory, from.lines, from.depth, stride, pieces};
 }
 
