@@ -6,7 +6,13 @@ from minillm import no_grad
 from minillm.models import FAMILIES
 
 KINDS = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
-TASKS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
+TASKS = (
+    "Model",
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+)
 SIZES = {
     "vocab_size": 11,
     "hidden_size": 6,
@@ -23,11 +29,14 @@ IDS = np.array([[3, 5, 10, 2, 1, 1], [4, 9, 4, 0, 7, 8]])
 MASK = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 1, 1]])
 SEGMENTS = np.array([[0, 0, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]])
 WORDS = np.array([[-100, 5, -100, 7, -100, -100], [4, -100, 3, -100, -100, 0]])  # targets
+SPANS = np.array([[1, 3], [2, 4]])
 CLASSES = np.array([[0, 2, -100, 1, -100, -100], [1, 1, 0, -100, 2, 2]])
 
 
 def small(kind, task="Model", **options):
     family = FAMILIES[kind]
+    if task == "ForQuestionAnswering":
+        options = {"labels": ("first", "last")} | options
     model = family.model(family.config(**SIZES | {"architecture": KINDS[kind] + task} | options))
     with no_grad():
         for place, (name, parameter) in enumerate(model.named_parameters(), 1):
@@ -43,4 +52,9 @@ def batch(kind):
 
 
 def targets(task):
-    return {"ForMaskedLM": WORDS, "ForTokenClassification": CLASSES}.get(task, np.array([2, 0]))
+    several = {
+        "ForMaskedLM": WORDS,
+        "ForTokenClassification": CLASSES,
+        "ForQuestionAnswering": SPANS,
+    }
+    return several.get(task, np.array([2, 0]))

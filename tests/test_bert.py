@@ -21,7 +21,8 @@ DROPOUTS = [
     for kind, task in HEADS
     for which in ("hidden", "attention_probs", "classifier")
     if which != "classifier"
-    or (task != "ForMaskedLM" and (kind, task) != ("distilbert", "ForTokenClassification"))
+    or task == "ForSequenceClassification"
+    or (task == "ForTokenClassification" and kind != "distilbert")
 ]
 
 # What transformers 5.24 gives for small() in float64. Model: the hidden state at [1, 2], then the
@@ -40,6 +41,15 @@ FROZEN = {
     """,
     ("bert", "ForTokenClassification"): """
         1.05348949785 -0.715012086539 -0.204745533913 -0.0479644997042
+    """,
+    ("bert", "ForQuestionAnswering"): """
+        1.63944410230 -0.7150120865393104 -0.2047455339131684
+    """,
+    ("roberta", "ForQuestionAnswering"): """
+        1.86865584221 -0.7702153008164474 -0.20208484475221605
+    """,
+    ("distilbert", "ForQuestionAnswering"): """
+        1.63050028916 -0.987798352927199 0.8735802202526091
     """,
     ("roberta", "Model"): """
         1.50743948045 -0.354454101445 0.387771282833 -1.28352585501 -0.941409937144 -0.137248193883
@@ -372,9 +382,13 @@ class TestConfig:
         ).config
         content = config.to_hf()
         assert content["architectures"] == [KINDS[kind] + task]
-        assert content["id2label"] == {"0": "no", "1": "yes", "2": "perhaps"}
-        assert content["label2id"] == {"no": 0, "yes": 1, "perhaps": 2}
+        if task != "ForQuestionAnswering":
+            assert content["id2label"] == {"0": "no", "1": "yes", "2": "perhaps"}
+            assert content["label2id"] == {"no": 0, "yes": 1, "perhaps": 2}
         assert FAMILIES[kind].config.from_hf(content) == config
+        assert FAMILIES[kind].config.from_hf(content | {"qa_dropout": 0.5}).head_dropout == (
+            0.5 if (kind, task) == ("distilbert", "ForQuestionAnswering") else config.head_dropout
+        )
         if kind == "distilbert":
             assert content["seq_classif_dropout"] == 0.25 and content["activation"] == "gelu_new"
 
@@ -427,7 +441,12 @@ class TestConfig:
                 "bert: position_embedding_type='relative_key' is not implemented",
             ),
             ("bert", {"hidden_act": "mish"}, "bert: hidden_act 'mish' is not implemented, one of"),
-            ("bert", {"architectures": ["BertForQuestionAnswering"]}, "architecture 'BertForQues"),
+            ("bert", {"architectures": ["BertForMultipleChoice"]}, "architecture 'BertForMulti"),
+            (
+                "bert",
+                {"architectures": ["BertForQuestionAnswering"], "num_labels": 3},
+                "bert: 3 labels for BertForQuestionAnswering, 2 are needed",
+            ),
             ("bert", {"architectures": ["RobertaModel"]}, "bert: architecture 'RobertaModel' is"),
             ("bert", {"architectures": ["BertModel", "X"]}, "bert: architectures=.* a list of 1"),
             ("bert", {"hidden_size": 10}, "bert: 12 heads do not divide the width 10"),
@@ -454,8 +473,8 @@ class TestConfig:
             ("distilbert", {"dim": 10}, "distilbert: 12 heads do not divide the width 10"),
             (
                 "distilbert",
-                {"architectures": ["DistilBertForQuestionAnswering"]},
-                "distilbert: architecture 'DistilBertForQuestionAnswering' is not implemented",
+                {"architectures": ["DistilBertForMultipleChoice"]},
+                "distilbert: architecture 'DistilBertForMultipleChoice' is not implemented",
             ),
             ("bert", {"architectures": [None]}, r"architectures=\[None\], a list of 1 is needed"),
         ],
@@ -472,6 +491,8 @@ class TestLoss:
         ids, mask, segments = batch(kind)
         right = targets(task)
         logits = run(model, ids, mask, segments)
+        if task == "ForQuestionAnswering":  # each label is a row of places
+            logits = logits.transpose(0, 2, 1)
         for reduction in ("mean", "sum", "none"):
             expected = ops.cross_entropy(logits, right, reduction=reduction).data
             got = model.loss(ids, right, mask, segments, reduction).data
@@ -530,6 +551,8 @@ class TestLoss:
     def test_a_plain_model_has_none(self):
         with pytest.raises(RuntimeError, match="bert: BertModel has no loss, an architecture with"):
             small("bert").loss(IDS, IDS)
+        with pytest.raises(ValueError, match=r"targets of shape \(2,\), first and last places"):
+            small("bert", "ForQuestionAnswering").loss(IDS, np.zeros(2, int))
         with pytest.raises(RuntimeError, match="distilbert: DistilBertModel has no pooler"):
             small("distilbert").pooled(IDS)
 
@@ -538,7 +561,7 @@ class TestTraining:
     @pytest.mark.parametrize("kind, task, which", DROPOUTS)
     def test_each_dropout_acts_in_training_only(self, kind, task, which):
         manual_seed(0)
-        off = {"classifier_dropout": 0.0}
+        off = {"classifier_dropout": 0.0} | ({"qa_dropout": 0.0} if kind == "distilbert" else {})
         ids, *rest = batch(kind)
         right = targets(task)
         plain, none, half = (
@@ -568,7 +591,9 @@ class TestTraining:
                 module.generator = counter
         model(*batch(kind))
         blocks = 2 * 3  # attention weights, and before each of two sums
-        head = task in ("ForSequenceClassification", "ForTokenClassification")
+        head = task in ("ForSequenceClassification", "ForTokenClassification") or (
+            (kind, task) == ("distilbert", "ForQuestionAnswering")  # which has a dropout of its own
+        )
         twice = (kind, task) == ("roberta", "ForSequenceClassification")
         assert counter.calls == 1 + blocks + head + twice
 

@@ -14,6 +14,7 @@ from real_models import minilm
 from small_encoders import small
 from small_gpt2 import small as small_gpt2
 from small_runs import minillm
+from small_tasks import word_piece
 from test_embedding import COSINES, SENTENCE_IDS, SENTENCES
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "##s", "dog", "sat", "the", "."]
@@ -25,45 +26,8 @@ def folder(tmp_path_factory):
     """A small BERT with a WordPiece tokenizer."""
     place = tmp_path_factory.mktemp("encoder")
     save_model(place, small("bert", "ForMaskedLM", pad_token_id=0))
-    around = [{"SpecialToken": {"id": t, "type_id": 0}} for t in ("[CLS]", "[SEP]")]
-    hf.write_json(
-        place / "tokenizer.json",
-        {
-            "version": "1.0",
-            "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0},
-            "padding": None,
-            "added_tokens": [
-                {"id": place, "content": token, "special": True, "normalized": False}
-                | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-                for place, token in enumerate(WORDS[:4])
-            ],
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": True,
-                "handle_chinese_chars": True,
-                "strip_accents": None,
-                "lowercase": True,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [around[0], {"Sequence": {"id": "A", "type_id": 0}}, around[1]],
-                "pair": [],
-                "special_tokens": {
-                    token: {"id": token, "ids": [WORDS.index(token)], "tokens": [token]}
-                    for token in ("[CLS]", "[SEP]")
-                },
-            },
-            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-            "model": {
-                "type": "WordPiece",
-                "unk_token": "[UNK]",
-                "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100,
-                "vocab": {token: place for place, token in enumerate(WORDS)},
-            },
-        },
-    )
+    truncation = {"max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    hf.write_json(place / "tokenizer.json", word_piece(WORDS, truncation))
     return place
 
 

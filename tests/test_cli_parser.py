@@ -10,7 +10,7 @@ from small_runs import minillm
     [
         ([], "no command given, a value is needed"),
         (["trian", "a"], "command: 'trian', one of train, generate, chat, predict, score, embed, "
-         "info, convert, quantize, data, pull, verify-resume, doctor is needed; did you mean "
+         "task, info, convert, quantize, data, pull, verify-resume, doctor is needed; did you mean "
          "train?"),
         (["doctor", "--josn"], "doctor: unknown option --josn; did you mean --json?"),
         (["generate"], "generate: no MODEL given, a value is needed"),

@@ -29,9 +29,11 @@ COSINES = [[1, 0.6660, 0.1046], [0.6660, 1, 0.1411], [0.1046, 0.1411, 1]]
 class Letters:
     """Ids 3 to 10 for the letters a to h, control tokens around them."""
 
-    def encode(self, text, add_special_tokens=True):
-        ids = [3 + "abcdefgh".index(word) for word in text.split()]
-        return [CLS, *ids, SEP] if add_special_tokens else ids
+    def encode(self, text):
+        return [3 + "abcdefgh".index(word) for word in text.split()]
+
+    def around(self, ids):
+        return [CLS, *ids, SEP]
 
 
 def embedder(kind="bert", **options):

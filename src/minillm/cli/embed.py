@@ -52,6 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read_lines(name: str) -> list[str]:
     """The lines of a file in UTF-8, or of standard input for "-", without empty ones."""
+    return [line for line in read_text(name).split("\n") if line.strip()]
+
+
+def read_text(name: str) -> str:
+    """All of a file in UTF-8, or of standard input for "-", its line ends LF."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -61,8 +66,7 @@ def read_lines(name: str) -> list[str]:
             f"embed: byte 0x{data[error.start]:02X} of {source}, at offset {error.start}, is not "
             "UTF-8, a text in UTF-8 is needed"
         ) from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return [line for line in text.split("\n") if line.strip()]
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def document(embedder: Embedder, texts: Sequence[str], vectors: Any) -> dict[str, Any]:

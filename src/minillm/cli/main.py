@@ -19,6 +19,8 @@ COMMANDS = {  # each a file of this folder that begins with these words
     "predict": "Show the tokens that a model expects next, most probable first.",
     "score": "Say how probable a text is to a model: per token, perplexity, bits per byte.",
     "embed": "Turn texts into vectors with an encoder, and compare them.",
+    "task": "Let a tuned encoder do its job: classify texts, tag words, answer a question, "
+    "embed texts.",
     "info": "Say what a model is, from the headers of its files: sizes, memory, tokenizer, checks.",
     "convert": "Write a model in another format or with smaller numbers, and compare the two.",
     "quantize": "Write a model as a GGUF file of fewer bits, and show what that costs and gains.",

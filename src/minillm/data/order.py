@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+STRETCH = 16  # batches that are sorted together
 
 
 class Order:
@@ -46,9 +50,42 @@ class Order:
     def _of_epoch(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
             stream = np.random.Philox(np.random.SeedSequence((self.seed, epoch)))
-            self._epoch, self._drawn = epoch, self.draw(stream)
+            self._epoch = epoch
+            self._drawn = self.draw(stream)
         return self._drawn
 
     def draw(self, stream: np.random.Philox) -> np.ndarray:
         """The samples of an epoch in their order, from its stream."""
         return np.argsort(stream.random_raw(self.per_epoch), kind="stable")
+
+
+class AlikeInLength(Order):
+    """The same, but the samples of a batch are of like length, so that little of it is padding.
+
+    Batches are `batch` samples from a multiple of `batch` on. An epoch's permutation is cut into
+    stretches of some batches, each sorted by length and cut into batches; these are shuffled.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        super().__init__(len(lengths), seed)
+        self._lengths, self._batch = np.asarray(lengths), batch
+
+    def draw(self, stream: np.random.Philox) -> np.ndarray:
+        drawn = super().draw(stream)
+        begun = -(self._epoch * self.per_epoch) % self._batch  # they end the last epoch's batch
+        first, rest = drawn[:begun], drawn[begun:]
+        stretch = STRETCH * self._batch
+        ordered = [
+            part[np.argsort(self._lengths[part], kind="stable")]
+            for part in (rest[at : at + stretch] for at in range(0, len(rest), stretch))
+        ]
+        batches = [
+            part[at : at + self._batch]
+            for part in ordered
+            for at in range(0, len(part), self._batch)
+        ]
+        left = batches.pop() if batches and len(batches[-1]) < self._batch else first[:0]
+        order: Sequence[int] = []
+        if batches:
+            order = np.argsort(stream.random_raw(len(batches)), kind="stable").tolist()
+        return np.concatenate([first, *(batches[place] for place in order), left])

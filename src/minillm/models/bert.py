@@ -28,7 +28,7 @@ NAMES = Names(
     norm="cls.predictions.transform.LayerNorm",
     decoder="cls.predictions.decoder",
     bias=("cls.predictions.decoder.bias", "cls.predictions.bias"),
-    classifier={"sequence": "classifier", "token": "classifier"},
+    classifier={"sequence": "classifier", "token": "classifier", "span": "qa_outputs"},
     unused=("cls.seq_relationship.",),
 )
 

@@ -27,7 +27,7 @@ NAMES = Names(
     norm="vocab_layer_norm",
     decoder="vocab_projector",
     bias=("vocab_projector.bias",),
-    classifier={"sequence": "classifier", "token": "classifier"},
+    classifier={"sequence": "classifier", "token": "classifier", "span": "qa_outputs"},
 )
 
 
@@ -54,10 +54,16 @@ class DistilBertConfig(EncoderConfig):
     num_hidden_layers: int = 6
     type_vocab_size: int = 0
     classifier_dropout: float | None = 0.2
+    qa_dropout: float = 0.1
 
     @property
     def head_dropout(self) -> float:
-        return super().head_dropout if self.task == "sequence" else self.hidden_dropout_prob
+        match self.task:
+            case "sequence":
+                return super().head_dropout
+            case "span":
+                return self.qa_dropout
+        return self.hidden_dropout_prob
 
 
 class DistilBert(Encoder):

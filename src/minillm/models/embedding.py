@@ -94,19 +94,17 @@ class Embedder:
         """Ids with the control tokens around them, at most max_length, and how many were cut."""
         text = self.prompt + text.strip()
         text = text.lower() if self.lowercase else text
-        whole = self.tokenizer.encode(text, add_special_tokens=True)
+        ids = self.tokenizer.encode(text)
+        whole = self.tokenizer.around(ids)
         extra = len(whole) - self.max_length
         if extra <= 0:
             return whole, 0
-        bare = self.tokenizer.encode(text, add_special_tokens=False)
-        around = len(whole) - len(bare)
-        start = next((k for k in range(around + 1) if whole[k : k + len(bare)] == bare), None)
-        if start is None or extra >= len(bare):
+        if extra >= len(ids):
             raise ValueError(
                 f"embed: {len(whole)} tokens cannot be cut to {self.max_length}, "
                 "room for the control tokens and text is needed"
             )
-        return whole[:start] + bare[: len(bare) - extra] + whole[start + len(bare) :], extra
+        return self.tokenizer.around(ids[:-extra]), extra
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> numpy.ndarray:
         """Vectors (N, dimensions), float32. Texts of like length are computed together."""
@@ -133,16 +131,20 @@ class Embedder:
 
     def batch(self, rows: Sequence[Sequence[int]]) -> tuple[numpy.ndarray, numpy.ndarray]:
         """ids and mask (B, T), padded on the right."""
-        length = max(map(len, rows))
-        ids = numpy.full((len(rows), length), self.model.config.pad_token_id or 0, numpy.int64)
-        mask = numpy.zeros(ids.shape, bool)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)], mask[place, : len(row)] = row, True
-        return ids, mask
+        return padded(rows, self.model.config.pad_token_id or 0)
 
     def vectors(self, ids: Any, mask: Any) -> Tensor:
         """(B, dimensions) on the tape, for training."""
         return pool(self.model.features(ids, mask), mask, self.modes, self.normalize)
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Rows as one array (B, T), filled on the right, and a mask of what is theirs."""
+    ids = numpy.full((len(rows), max(map(len, rows))), fill, numpy.int64)
+    mask = numpy.zeros(ids.shape, bool)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)], mask[place, : len(row)] = row, True
+    return ids, mask
 
 
 def alike(lengths: Sequence[int], most: int) -> list[list[int]]:

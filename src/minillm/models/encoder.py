@@ -14,7 +14,7 @@ import numpy
 from minillm import nn, ops
 from minillm.arrays import new_generator, xp_of
 from minillm.models.encoder_config import EncoderConfig
-from minillm.models.encoder_heads import MaskedHead, masked_loss, text_loss
+from minillm.models.encoder_heads import MaskedHead, masked_loss, span_loss, text_loss
 from minillm.models.family import ACTIVATIONS
 from minillm.models.pretrained import Pretrained
 from minillm.tensor import Tensor, checkpoint
@@ -88,8 +88,9 @@ class Encoder(Pretrained):
     """model(ids, mask, segments) gives what the architecture in the configuration returns.
 
     Hidden states (B, T, C), logits of words (B, T, V), of classes of tokens (B, T, labels) or of
-    texts (B, labels). Each family sets the class attributes where it differs from BERT. Weights
-    start as in BERT: N(0, initializer_range), biases and rows of padding 0; drawn from `seed`.
+    texts (B, labels), or of each token as the first and the last of a span (B, T, 2). Each family
+    sets the class attributes where it differs from BERT. Weights start as in BERT: N(0,
+    initializer_range), biases and rows of padding 0; drawn from `seed`.
     """
 
     dropout_before_pooler = False  # of a classifier of texts
@@ -212,6 +213,7 @@ class Encoder(Pretrained):
         or, as transformers has it, (B, labels) yes or no if problem_type is
         "multi_label_classification" or the targets are no integers, and (B,) or (B, labels) numbers
         for "regression" or a single label: then a mean of binary cross-entropies, of squares.
+        Spans: the places (B, 2) of their first and last token, -100 is ignored.
         """
         task = self.config.task
         if task == "features":
@@ -222,9 +224,15 @@ class Encoder(Pretrained):
         if task == "masked":
             x = self.features(ids, mask, segments)
             return masked_loss(self.head, x, self.decoder, targets, reduction)
-        logits = self(ids, mask, segments)
-        if task == "sequence":
-            return text_loss(logits, targets, self.config.problem_type, reduction)
+        return self.loss_of(self(ids, mask, segments), targets, reduction)
+
+    def loss_of(self, logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:
+        """The same from what a head for texts, tokens or spans gave."""
+        match self.config.task:
+            case "sequence":
+                return text_loss(logits, targets, self.config.problem_type, reduction)
+            case "span":
+                return span_loss(logits, targets, reduction)
         return ops.cross_entropy(logits, targets, reduction=reduction)
 
 

@@ -13,6 +13,7 @@ TASKS = {  # what follows the name of the family in `architectures`
     "ForMaskedLM": "masked",
     "ForSequenceClassification": "sequence",
     "ForTokenClassification": "token",
+    "ForQuestionAnswering": "span",
 }
 REFUSED = {  # settings that change the computation, with the values that are implemented
     "is_decoder": (False, None),
@@ -39,7 +40,8 @@ class EncoderConfig:
     """Sizes and settings; ValueError if they do not fit together.
 
     The defaults are transformers'. `architecture` says what the model returns: hidden states, the
-    logits of a masked language model, or those of a classifier of texts or tokens.
+    logits of a masked language model, those of a classifier of texts or tokens, or where a span of
+    tokens begins and ends.
     """
 
     kind: ClassVar[str] = "encoder"
@@ -85,7 +87,7 @@ class EncoderConfig:
 
     @property
     def task(self) -> str:
-        """ "features", "masked", "sequence" or "token"."""
+        """ "features", "masked", "sequence", "token" or "span"."""
         return TASKS[self.architecture.removeprefix(self.family)]
 
     @property
@@ -98,6 +100,8 @@ class EncoderConfig:
     @property
     def head_dropout(self) -> float:
         """Dropout before the classifier."""
+        if self.task == "span":
+            return 0.0
         dropout = self.classifier_dropout
         return self.hidden_dropout_prob if dropout is None else dropout
 
@@ -227,6 +231,10 @@ def check(config: EncoderConfig) -> None:
         "initializer_range": math.inf,
     }
     check_numbers(name, config, bounds)
+    if config.task == "span" and len(config.labels) != 2:
+        raise ValueError(
+            f"{name}: {len(config.labels)} labels for {config.architecture}, 2 are needed"
+        )
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
             f"{name}: {config.num_attention_heads} heads do not divide the width "

@@ -46,6 +46,18 @@ def masked_loss(
     return ops.linear_cross_entropy(x, weight, targets, reduction=reduction)
 
 
+def span_loss(logits: Tensor, targets: Any, reduction: str) -> Tensor:
+    """Cross-entropy over all places (B, T, 2) of where a span begins and ends: targets (B, 2)."""
+    if targets.shape != (logits.shape[0], 2):
+        raise ValueError(
+            f"loss: targets of shape {targets.shape}, first and last places {(len(logits), 2)} are "
+            "needed"
+        )
+    places = logits.transpose(1, 2).reshape(-1, logits.shape[1])
+    losses = ops.cross_entropy(places, targets.reshape(-1), reduction=reduction)
+    return losses.reshape(-1, 2) if reduction == "none" else losses
+
+
 def text_loss(logits: Tensor, targets: Any, problem: str | None, reduction: str) -> Tensor:
     """The loss of a classifier of texts, the kind chosen as transformers does."""
     labels = logits.shape[1]

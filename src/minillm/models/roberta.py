@@ -19,7 +19,11 @@ NAMES = BERT_NAMES._replace(
     norm="lm_head.layer_norm",
     decoder="lm_head.decoder",
     bias=("lm_head.decoder.bias", "lm_head.bias"),
-    classifier={"sequence": "classifier.out_proj", "token": "classifier"},
+    classifier={
+        "sequence": "classifier.out_proj",
+        "token": "classifier",
+        "span": "qa_outputs",
+    },
     unused=(),
 )
 

@@ -125,11 +125,19 @@ class Tokenizer(Vocabulary, ABC):
             if split_special_tokens
             else self._encode_with_specials(text)
         )
-        return self._template.around(ids) if add_special_tokens else ids
+        return self.around(ids) if add_special_tokens else ids
+
+    def around(self, ids: list[int]) -> list[int]:
+        """The ids of a text with the control tokens around them that stand around a text."""
+        return self._template.around(ids)
+
+    def around_pair(self, first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
+        """The same for the ids of two texts in one sequence: ids and segments (0 or 1)."""
+        return self._template.around_pair(first, second)
 
     def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
         """Two texts in one sequence with control tokens around them: ids and segments (0 or 1)."""
-        return self._template.around_pair(self.encode(first), self.encode(second))
+        return self.around_pair(self.encode(first), self.encode(second))
 
     def _encode_with_specials(self, text: str) -> list[int]:
         check_text("encode", text)

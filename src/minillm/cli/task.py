@@ -1,0 +1,140 @@
+"""Let a tuned encoder do its job: classify texts, tag words, answer a question, embed texts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from minillm.cli.main import OK, tell
+from minillm.training.console import Console, shorten, visible
+
+if TYPE_CHECKING:
+    from minillm.tasks.heads import Ready
+
+NAMES = ("classify", "tag", "qa", "embed")
+WIDTH = 60  # characters of a text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", choices=NAMES, metavar="|".join(NAMES), help="what to do")
+    parser.add_argument("model", metavar="PATH", help="folder of an encoder tuned for the task")
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="*", help="texts; for qa the question, then the text"
+    )
+    parser.add_argument(
+        "--file",
+        metavar="F",
+        help="also each line of this file, - for stdin; for qa all of it is the text",
+    )
+    parser.add_argument(
+        "--top", type=int, metavar="N", help="classify: labels shown of each text (1)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    parser.add_argument("--json", action="store_true", help="print an object for each input")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from minillm import kernels
+
+    if arguments.threads is not None:
+        kernels.set_threads(arguments.threads)
+    if arguments.top is not None and (arguments.top < 1 or arguments.task != "classify"):
+        given = f"{arguments.top} with {arguments.task}"
+        raise ValueError(f"top: {given}, 1 or more with classify is needed")
+    if arguments.task == "embed":
+        from minillm.cli import embed
+
+        arguments.texts = arguments.inputs
+        return embed.run(arguments)
+    from minillm.tasks import heads
+    from minillm.tasks.kinds import TASKS
+
+    work = {"classify": classified, "tag": tagged, "qa": answered}[arguments.task]
+    inputs = texts_of(arguments)
+    ready = heads.load(TASKS[arguments.task], arguments.model)
+    console = Console(sys.stdout)
+    for found, line in work(ready, inputs, arguments.top or 1):
+        text = json.dumps(found, ensure_ascii=False) if arguments.json else line
+        console.write((visible(text) if console.isatty() else text) + "\n")
+    if console.full is not None:
+        raise console.full
+    return OK
+
+
+def texts_of(arguments: argparse.Namespace) -> list[str]:
+    """The inputs, and those of the file; ValueError for none, or a blank one."""
+    from minillm.cli.embed import read_lines, read_text
+
+    name, inputs = arguments.task, list(arguments.inputs)
+    if arguments.file is not None:
+        whole = name == "qa"
+        inputs += [read_text(arguments.file)] if whole else read_lines(arguments.file)
+    if name == "qa" and len(inputs) != 2:
+        raise ValueError(
+            f"qa: {len(inputs)} inputs given, a question and a text are needed: minillm task qa "
+            "PATH QUESTION TEXT, or --file F for the text"
+        )
+    if not inputs:
+        raise ValueError(f"{name}: no text given, at least 1 is needed")
+    for place, text in enumerate(inputs, 1):
+        if not text.strip():
+            raise ValueError(f"{name}: input {place} is blank, a text is needed")
+    return inputs
+
+
+Told = Iterator[tuple[dict[str, Any], str]]
+
+
+def predicted(ready: Ready, inputs: Sequence[Any]) -> list[Any]:
+    predictions, notices = ready.predict(inputs)
+    for notice in notices:
+        tell(f"minillm: note: {ready.task.name}: {notice}")
+    return predictions
+
+
+def classified(ready: Ready, texts: Sequence[str], top: int) -> Told:
+    for text, found in zip(texts, predicted(ready, texts), strict=True):
+        ranked = sorted(found.probabilities.items(), key=lambda entry: -entry[1])
+        shown = "  ".join(f"{label} {chance:.1%}" for label, chance in ranked[:top])
+        content = {"text": text, "label": found.label, "probabilities": found.probabilities}
+        yield content, f"{shown}  {shorten(' '.join(text.split()), WIDTH)}"
+
+
+def tagged(ready: Ready, texts: Sequence[str], top: int) -> Told:
+    """An entity a line, under its text; a text's words are what stands between spaces and signs."""
+    from minillm.tasks.metrics import entities
+    from minillm.tasks.tagging import spans_of, tags_of
+
+    spans = [spans_of(text) for text in texts]
+    words = [[text[a:b] for a, b in own] for text, own in zip(texts, spans, strict=True)]
+    for text, own, given, prediction in zip(
+        texts, spans, words, predicted(ready, words), strict=True
+    ):
+        tags = tags_of(prediction, len(given))
+        found = [
+            {
+                "type": kind,
+                "text": text[own[a][0] : own[b][1]],
+                "start": own[a][0],
+                "end": own[b][1],
+            }
+            for kind, a, b in sorted(entities(tags), key=lambda entity: entity[1:])
+        ]
+        lines = [shorten(" ".join(text.split()), WIDTH)]
+        lines += [f"  {one['type']}: {one['text']}" for one in found] or ["  nothing"]
+        yield {"text": text, "words": given, "tags": tags, "entities": found}, "\n".join(lines)
+
+
+def answered(ready: Ready, inputs: Sequence[str], top: int) -> Told:
+    from minillm.tasks.answering import answer_of
+
+    question, context = inputs
+    answer = answer_of(context, predicted(ready, [(question, context)])[0])
+    yield (
+        {"question": question, "answer": answer.text} | answer._asdict(),
+        f"{' '.join(answer.text.split())}  ({answer.probability:.1%}, characters {answer.start:,} "
+        f"to {answer.end:,})",
+    )
