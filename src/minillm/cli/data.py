@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-
-from minillm.cli.parser import Parser
+from typing import Any
 
 COMMANDS = {  # each a file of this folder, data_<name>
     "prepare": "Clean, deduplicate, filter, split and encode texts: a folder to train from.",
@@ -12,13 +11,9 @@ COMMANDS = {  # each a file of this folder, data_<name>
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands: argparse._SubParsersAction[Parser] = parser.add_subparsers(
-        prog=parser.prog, metavar="command", required=True
-    )
+    commands: Any = parser.add_subparsers(prog=parser.prog, metavar="command", required=True)
     for name, summary in COMMANDS.items():
-        sub: Parser = commands.add_parser(
-            name, help=summary, description=summary, allow_abbrev=False
-        )
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.command = f"data-{name}"
         sub.set_defaults(parser=sub)
 

@@ -12,6 +12,7 @@ from minillm.cli.meter import meter
 from minillm.cli.reading_flags import add_reading, reader_of
 from minillm.data.preparation.cleaning import FORMS
 from minillm.data.preparation.options import DEDUP, Options
+from minillm.words import meant
 
 if TYPE_CHECKING:
     from minillm.data.preparation.job import Group, Learn
@@ -174,6 +175,8 @@ def _vocabulary(arguments: argparse.Namespace) -> tuple[Learn, Any]:
             raise ValueError(
                 "vocab-size: a tokenizer that is there has its own; leave one of them out"
             )
+        if not Path(kind).exists():
+            raise ValueError(f"tokenizer: {kind!r}{meant(kind, [*TRAINED, 'the path of one'])}")
         tokenizer = tokenizers.load(kind)
         return lambda text: tokenizer, tokenizer.fingerprint
     settings = Settings(tokenizer=kind, vocab_size=size)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...formats.files import atomic_write
 from ...tokenizers import Tokenizer, load
+from ...tokenizers.tokenizer import TOKENIZER_FILE
 from ..prepare import encoded
 from ..tokens import TokenFile, TokenWriter
 from .parts import CleanPart
@@ -147,12 +148,26 @@ def read_unit(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return TokenFile.open(path, verify=True).ids, documents, lengths
 
 
-@lru_cache(1)
 def _loaded(folder: Path) -> Tokenizer:
+    return _tokenizer(folder, _stamp(folder / TOKENIZER_FILE))
+
+
+def _data(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    return _arrays(path, _stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells a file from another that had its name before."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+@lru_cache(1)
+def _tokenizer(folder: Path, stamp: tuple[int, int]) -> Tokenizer:
     return load(folder)
 
 
 @lru_cache(2)
-def _data(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(path: Path, stamp: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     data, ends = CleanPart(path).read("text", "ends")
     return data, ends

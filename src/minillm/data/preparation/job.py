@@ -17,6 +17,7 @@ from ...formats.files import atomic_write_text, remove_leftovers
 from ...formats.hf import read_json
 from ...formats.lock import Lock
 from ...tokenizers import Tokenizer, load
+from ...tokenizers.tokenizer import CONFIG_FILE
 from ..corpus import Document
 from ..facts import Facts
 from ..packing import PACKED
@@ -201,7 +202,7 @@ class Preparation:
         content: dict[str, Any],
     ) -> Tokenizer:
         folder = work / "tokenizer"
-        if (folder / "tokenizer.json").exists():
+        if (folder / CONFIG_FILE).exists():  # written last
             return load(folder)
         text = content["text"]
         alphabet: set[str] = set()
