@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 COMMANDS = {  # each a file of this folder, data_<name>
+    "report": "Say what is in texts: languages, lengths, duplicates, encodings, personal data.",
     "prepare": "Clean, deduplicate, filter, split and encode texts: a folder to train from.",
 }
 

@@ -9,20 +9,27 @@ if TYPE_CHECKING:
     from minillm.data.reading import Reader
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
+def add_reading(
+    parser: argparse.ArgumentParser, encoding: str | None = "utf-8", errors: str = "strict"
+) -> None:
+    """The files and how they are read; an `encoding` of None: each file's own is found out."""
     parser.add_argument(
         "files",
         nargs="*",
         metavar="FILE",
         help=".txt, .md, .jsonl, .csv, .tsv, .parquet, also .gz or .zst; folders; - for stdin",
     )
-    parser.add_argument("--encoding", default="utf-8", help="encoding of the text (utf-8)")
+    parser.add_argument(
+        "--encoding",
+        default=encoding,
+        help=f"encoding of the text ({encoding or 'found out for each file'})",
+    )
     parser.add_argument(
         "--errors",
         choices=("strict", "replace"),
-        default="strict",
+        default=errors,
         metavar="strict|replace",
-        help="bytes that do not decode (strict)",
+        help=f"bytes that do not decode ({errors})",
     )
     parser.add_argument(
         "--text-field",
@@ -45,5 +52,5 @@ def reader_of(arguments: argparse.Namespace) -> Reader:
     from minillm.data.records import Rows
     from minillm.data.text import Decoding
 
-    decoding = Decoding(arguments.encoding, arguments.errors)
+    decoding = Decoding(arguments.encoding or "utf-8", arguments.errors)
     return Reader(decoding, Rows(arguments.text_field, arguments.on_bad))

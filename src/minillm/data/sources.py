@@ -200,6 +200,13 @@ class _Search:
             raise _refusal(error, shown(folder), "a readable folder") from error
 
 
+def size_of(files: Iterable[Source]) -> int | None:
+    """The bytes that reading files will give, None where some are packed."""
+    found = list(files)
+    packed = any(f.path.suffix.lower() in PACKED for f in found)
+    return None if packed else sum(f.path.stat().st_size for f in found)
+
+
 def _identity(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
 

@@ -22,7 +22,7 @@ _RANGES = (  # (first, last, script) of the blocks that hold nearly all letters 
 # The most frequent words of languages that share a script; their counts are compared.
 STOP_WORDS = {
     "English": "the be to of and that have with in is it for was on are as at this but not you he "
-    "she",
+    "she i my me do we they can from what how",
     "German": "der die und das nicht ist von zu den mit sich des dem auf ein eine auch es an ich "
     "sie werden aus hat dass bei nach",
     "French": "le la les et des est une dans que qui pour pas sur au avec ce il elle ne se plus "

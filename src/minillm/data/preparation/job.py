@@ -20,9 +20,8 @@ from ...tokenizers import Tokenizer, load
 from ...tokenizers.tokenizer import CONFIG_FILE
 from ..corpus import Document
 from ..facts import Facts
-from ..packing import PACKED
 from ..reading import Reader
-from ..sources import PARQUET, Source
+from ..sources import Source, size_of
 from ..split import SplitFacts
 from ..text import Repairs
 from .encoding import Encoding, units
@@ -168,9 +167,7 @@ class Preparation:
         files = [source for group in self.groups for source in group.files]
         cleaning, repairs = Cleaning(work, self.options), Repairs()
         count = 0
-        packed = any(f.kind == PARQUET or f.path.suffix.lower() in PACKED for f in files)
-        total = None if packed else sum(source.path.stat().st_size for source in files)
-        with self.meter("bytes read", total) as told:
+        with self.meter("bytes read", size_of(files)) as told:
 
             def missing() -> Iterator[Part]:
                 nonlocal count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -37,7 +37,7 @@ COLUMNS = {  # of the numbers that are kept of each section
 
 @dataclass(frozen=True)
 class CleanPart:
-    """What is in the file of a part.
+    """The file of a part.
 
     `table` holds COLUMNS, (n,) each; `sketches` (n, 128) and (n, 21); `facts` what was counted;
     `names` of the sections; `hits` [section, kind, line, column] of personal data, both from 1.
@@ -100,9 +100,15 @@ class Cleaning:
     def __call__(self, part: Part) -> None:
         """Clean, scrub and measure the part and write its file."""
         with atomic_write(self.file_of(part.number)) as file:
-            np.savez(file, **self._worked_out(part))  # type: ignore[arg-type]
+            np.savez(file, **self.worked_out(part))  # type: ignore[arg-type]
 
-    def _worked_out(self, part: Part) -> dict[str, np.ndarray]:
+    @staticmethod
+    def content(arrays: Mapping[str, np.ndarray], name: str) -> Any:
+        """The facts, names or hits among the arrays of a part."""
+        return json.loads(arrays[name].tobytes())
+
+    def worked_out(self, part: Part) -> dict[str, np.ndarray]:
+        """What the file of a part holds, by name."""
         options, counts = self.options, Counter[str]()
         hits: list[list[Any]] = []
         texts = []

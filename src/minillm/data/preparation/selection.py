@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..split import LEAST_DOCUMENTS, choose_documents
 from .minhash import Sketches, groups, near_pairs
 from .options import Options
-from .parts import COLUMNS, CleanPart
+from .parts import COLUMNS
 from .quality import quality
 
 KEPT, EMPTY, QUALITY, EXACT, NEAR = range(5)
 REASONS = ("kept", "empty", "low quality", "exact duplicate", "near duplicate")
 
 
+class Readable(Protocol):
+    """A part, in a file or in memory."""
+
+    def read(self, *names: str) -> list[Any]:
+        """Arrays by name, as of `CleanPart.read`."""
+
+
 class Catalogue:
     """The numbers of all sections of all parts, in order: about 250 bytes of memory for each."""
 
-    def __init__(self, parts: Sequence[CleanPart]) -> None:
+    def __init__(self, parts: Sequence[Readable]) -> None:
         columns = [part.read(*COLUMNS, "values", "bands") for part in parts]
         joined = [np.concatenate(column) for column in zip(*columns)]
         self._columns = dict(zip(COLUMNS, joined))
