@@ -30,6 +30,7 @@ class Answering(Task):
 
     name = "qa"
     head = "ForQuestionAnswering"
+    kind = Question
     best = Best("val_f1", highest=True)
 
     def read(self, path: str, columns: Mapping[str, str], on_bad: str = "stop") -> Read:

@@ -28,6 +28,7 @@ class Classification(Task):
 
     name = "classify"
     head = "ForSequenceClassification"
+    kind = Labelled
     best = Best("val_accuracy", highest=True)
 
     def read(self, path: str, columns: Mapping[str, str], on_bad: str = "stop") -> Read:

@@ -192,3 +192,16 @@ def _read(path: str, found: list[Any], notices: list[str], faults: Faults) -> Re
         told = f"; {faults}" if len(faults) else ""
         raise ValueError(f"read: {path} has no example, at least 1 is needed{told}")
     return Read(found, notices)
+
+
+def columns_of(text: str | None) -> dict[str, str]:
+    """text=review,label=stars as a dict; ValueError for anything else."""
+    found: dict[str, str] = {}
+    for part in (text or "").split(",") if text is not None else []:
+        name, is_there, column = (piece.strip() for piece in part.partition("="))
+        if not (name and is_there and column) or name in found:
+            raise ValueError(
+                f"columns: {text!r}, pairs such as text=review,label=stars are needed, each once"
+            )
+        found[name] = column
+    return found

@@ -20,6 +20,7 @@ class Tagging(Task):
 
     name = "tag"
     head = "ForTokenClassification"
+    kind = Tagged
     best = Best("val_f1", highest=True)
 
     def read(self, path: str, columns: Mapping[str, str], on_bad: str = "stop") -> Read:

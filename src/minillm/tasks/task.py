@@ -21,11 +21,13 @@ SHOWN = 5
 class Task(ABC):
     """A kind of example, the head that learns it, and how its predictions are measured.
 
-    `head` ends the name of the architecture, `best` is the metric that decides.
+    `head` ends the name of the architecture, `kind` is that of an example, `best` is the metric
+    that decides.
     """
 
     name: str
     head: str
+    kind: Any
     best: Best
 
     @abstractmethod
@@ -61,6 +63,10 @@ class Task(ABC):
     @abstractmethod
     def labels_in(self, example: Any) -> Sequence[str]:
         """The labels of an example, all of which the model must know."""
+
+    def restored(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Examples that went through JSON."""
+        return [self.kind(*row) for row in rows]
 
     def stacked(self, targets: Sequence[numpy.ndarray]) -> numpy.ndarray:
         """The targets of the rows of a batch, padded on the right with -100."""
