@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import small_encoders
+from minillm import machine
 from minillm.cli import quantize as command
 from minillm.formats import gguf
 from minillm.models.folder import load, load_model, save_model
 from minillm.models.gguf_export import write_gguf
 from minillm.quant import evaluation
+from minillm.quantities import size
 from minillm.tokenizers import CharTokenizer
 from small_gpt2 import IDS, logits, small
 from small_runs import minillm
@@ -132,6 +134,29 @@ class TestEvaluation:
         assert change.startswith("perplexity changes by ")
         assert change.endswith("%, on 28 tokens") and " +- " in change
 
+    def test_without_room_for_both_models_there_are_no_speeds(
+        self, models, capsys, tmp_path, monkeypatch
+    ):
+        scored = command._scored
+
+        def scored_then_short(*words, said=False):
+            found = scored(*words, said=said)
+            if said:  # the last one
+                monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+            return found
+
+        monkeypatch.setattr(evaluation, "SECONDS", 0)
+        monkeypatch.setattr(command, "_scored", scored_then_short)
+        words = (models / "wide", tmp_path / "a.gguf", "--type", "q4_0")
+        found, said = run(capsys, *words, "--evaluate", models / "text.txt")
+        needed = size(4 * small(n_embd=256, n_head=4).config.parameter_count)
+        note = (
+            f"minillm: note: no speeds, as {models / 'wide'} takes {needed} of memory beside the "
+        )
+        assert said[-1] == note + "new model and 1.0 kB are free"
+        assert found["in"]["read_tokens_per_s"] is found["out"]["decoded_tokens_per_s"] is None
+        assert found["out"]["perplexity"] > 0
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -160,10 +185,20 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "model, text, more, line",
         [
-            ("wide", "empty.txt", (), "score: a text of 0 tokens, at least 1 is needed"),
-            ("wide", "none.txt", (), "none.txt: no such file or directory"),
+            (
+                "wide",
+                "empty.txt",
+                (),
+                "minillm: quantize: a text of 0 tokens, at least 1 is needed",
+            ),
+            (
+                "wide",
+                "none.txt",
+                (),
+                "none.txt: no such file or directory, one that is there is needed",
+            ),
             ("wide", "latin.txt", (), "byte 0xE4 of"),
-            ("wide", "text.txt", ("--context", "10"), "a context of 10, 2 to 9"),
+            ("wide", "text.txt", ("--context", "10"), "minillm: quantize: a context of 10, 2 to 9"),
             ("mute", "text.txt", (), "tokenizer"),
         ],
     )

@@ -14,7 +14,7 @@ import numpy
 from minillm.cli import writing
 from minillm.cli.convert import FORMATS
 from minillm.cli.damage import named
-from minillm.cli.main import OK
+from minillm.cli.main import OK, tell
 from minillm.cli.meter import meter
 from minillm.cli.score import add_windows, tell_windows
 from minillm.quantities import counted, number, size
@@ -23,11 +23,11 @@ TYPES = [dtype for dtype in FORMATS["gguf"] if dtype != "f32"]
 
 
 class Side(NamedTuple):
-    """A model before or after: where, its bytes, and its evaluation if one is asked for."""
+    """A model before or after: where, its bytes, and its score if one is asked for."""
 
     path: Path
     bytes: int
-    evaluation: Any
+    score: Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,16 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
     writing.tell_of_loss(opened, arguments.type)
     model = load_model(opened.path)
     logits = writing.reference_logits(model)
-    before = Side(opened.path, writing.bytes_of(opened), _evaluated(model, opened, text, arguments))
+    before = Side(opened.path, writing.bytes_of(opened), _scored(model, opened, text, arguments))
     with _removed_on_failure(out):
         numbers = writing.write_gguf(out, opened, model, arguments.type)
         del model
         difference = writing.largest_difference(out, logits)
         written = open_model(out)
         model = load_model(out)
-        evaluation = _evaluated(model, written, text, arguments, said=True)
-        after = Side(out, writing.bytes_of(written), evaluation)
-    found = _as_json(before, after) | {
+        score = _scored(model, written, text, arguments, said=True)
+        after = Side(out, writing.bytes_of(written), score)
+        speeds = _speeds(opened, written, model, text)
+    found = _as_json(before, after, speeds) | {
         "numbers": numbers,
         "largest_logit": float(numpy.abs(logits).max()),
         "largest_logit_difference": difference,
@@ -94,22 +95,42 @@ def _text(arguments: argparse.Namespace) -> str | None:
     return read_file("quantize", arguments.evaluate)
 
 
-def _evaluated(
+def _scored(
     model: Any, opened: Any, text: str | None, arguments: argparse.Namespace, said: bool = False
 ) -> Any:
     """What the model makes of the text, None without one; `said`: how it is read is known."""
+    from minillm.generation.scoring import score
     from minillm.models.folder import load_tokenizer
-    from minillm.quant import evaluate
 
     if text is None:
         return None
     tokenizer = load_tokenizer(opened.path, opened.metadata)
     windows = {"context": arguments.context, "stride": arguments.stride}
     with named("quantize", str(opened.path)), meter("tokens") as progress:
-        found = evaluate(model, tokenizer, text, **windows, progress=progress)
+        found = score(model, tokenizer, text, **windows, progress=progress, command="quantize")
     if not said:
-        tell_windows(found.score, model, arguments)
+        tell_windows(found, model, arguments)
     return found
+
+
+def _speeds(opened: Any, written: Any, model: Any, text: str | None) -> list[Any]:
+    """Those of both models, None for each without a text; `model` is the one that was written."""
+    from minillm import machine
+    from minillm.models.folder import load_model, load_tokenizer
+    from minillm.quant import speeds
+
+    if text is None:
+        return [None, None]
+    free = machine.available_memory()
+    if free is not None and opened.running_bytes > free:
+        tell(
+            f"minillm: note: no speeds, as {opened.path} takes {size(opened.running_bytes)} of "
+            f"memory beside the new model and {size(free)} are free"
+        )
+        return [None, None]
+    tokenizer = load_tokenizer(written.path, written.metadata)
+    with named("quantize", str(opened.path)), meter("tokens") as progress:
+        return speeds([load_model(opened.path), model], tokenizer, text, progress=progress)
 
 
 @contextmanager
@@ -122,24 +143,23 @@ def _removed_on_failure(out: Path) -> Iterator[None]:
         raise
 
 
-def _as_json(before: Side, after: Side) -> dict[str, Any]:
+def _as_json(before: Side, after: Side, speeds: list[Any]) -> dict[str, Any]:
     from minillm.quant import compare
 
     found: dict[str, Any] = {}
-    for name, side in (("in", before), ("out", after)):
+    for name, side, speed in (("in", before, speeds[0]), ("out", after, speeds[1])):
         found[name] = {"path": str(side.path), "bytes": side.bytes}
-        if side.evaluation is not None:
-            score = side.evaluation.score
+        if side.score is not None:
             found[name] |= {
-                "perplexity": score.perplexity,
-                "perplexity_error": score.perplexity_error,
-                "bits_per_byte": score.bits_per_byte,
-                "decoded_tokens_per_s": side.evaluation.decoded_per_s,
-                "read_tokens_per_s": side.evaluation.read_per_s,
+                "perplexity": side.score.perplexity,
+                "perplexity_error": side.score.perplexity_error,
+                "bits_per_byte": side.score.bits_per_byte,
+                "decoded_tokens_per_s": speed and speed.decoded,
+                "read_tokens_per_s": speed and speed.read,
             }
-    if before.evaluation is not None:
-        ratio, error = compare(before.evaluation.score, after.evaluation.score)
-        found |= {"scored": before.evaluation.score.scored, "windows": score.windows}
+    if before.score is not None:
+        ratio, error = compare(before.score, after.score)
+        found |= {"scored": before.score.scored, "windows": before.score.windows}
         found |= {"perplexity_ratio": ratio, "perplexity_ratio_error": error}
     return found
 

@@ -129,32 +129,33 @@ def score(
     context: int | None = None,
     stride: int | None = None,
     progress: Callable[[int], object] = lambda count: None,
+    command: str = "score",
 ) -> Score:
     """How probable a decoder finds a text, token by token.
 
     A text longer than `context` (the model's) is read in windows; each begins `stride` tokens (half
     a window) after the one before and scores what that has not: a token sees at least a window less
     `stride` before it. `progress` is told how many tokens were scored since it was last told.
-    ValueError for an empty text, a model that is no decoder, or a context or stride that it cannot
-    have.
+    ValueError, of the `command`, for an empty text, a model that is no decoder, or a context or
+    stride that it cannot have.
     """
     if model.config.kind != "decoder":
         also = (
             "minillm embed gives vectors" if model.config.kind == "encoder" else "minillm predict"
         )
         raise ValueError(
-            f"score: the model is an {model.config.kind}, a decoder is needed (of an "
+            f"{command}: the model is an {model.config.kind}, a decoder is needed (of an "
             f"{model.config.kind}, {also})"
         )
     before, ids = prompt_ids(tokenizer, text)
     if not ids:
-        raise ValueError("score: a text of 0 tokens, at least 1 is needed")
-    context = _window(model, context, stride, len(before))
+        raise ValueError(f"{command}: a text of 0 tokens, at least 1 is needed")
+    context = _window(command, model, context, stride, len(before))
     least = 1 if before else 2
     if len(ids) < least or context < least:
         given = counted(len(ids), "token")
         raise ValueError(
-            f"score: a text of {given} and a context of {context + len(before)}, "
+            f"{command}: a text of {given} and a context of {context + len(before):,}, "
             f"at least {least} are needed" + ("" if before else ": the first has nothing before it")
         )
     found: list[float | None] = [None] * len(ids)
@@ -173,15 +174,17 @@ def score(
     )
 
 
-def _window(model: Any, context: int | None, stride: int | None, led: int) -> int:
+def _window(command: str, model: Any, context: int | None, stride: int | None, led: int) -> int:
     """Tokens of the text in a window, beside the `led` before them."""
     most = model.config.context
     if context is not None and not 2 <= context <= most:
-        raise ValueError(f"score: a context of {context}, 2 to {most} (the model's) is needed")
+        raise ValueError(
+            f"{command}: a context of {context:,}, 2 to {most:,} (the model's) is needed"
+        )
     window = (context or most) - led
     furthest = window if led else window - 1  # the first of a window has nothing before it
     if stride is not None and not 1 <= stride <= furthest:
-        raise ValueError(f"score: a stride of {stride}, 1 to {furthest} is needed")
+        raise ValueError(f"{command}: a stride of {stride:,}, 1 to {furthest:,} is needed")
     return window
 
 

@@ -1,33 +1,36 @@
-"""A model on a text: perplexity and speed; and two models on the same text."""
+"""Models on the same text: how their perplexities differ, and how fast each is."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from minillm.arrays import new_generator
 from minillm.generation import Sampler
 from minillm.generation.decoding import generate_ids
 from minillm.generation.prompts import prompt_ids
-from minillm.generation.scoring import Score, score
+from minillm.generation.reading import Reader
+from minillm.generation.scoring import Score
 from minillm.tokenizers import Tokenizer
 
 PROMPT, GENERATED = 32, 64  # tokens by which decoding is timed, at least
+WINDOW, READ, MOST_READ = 512, 3, 200  # tokens that are read at once; how often at least and most
+TURN = 8  # tokens that a model writes before another has its turn
 SECONDS = 1.0  # what takes less gives no speed that another could be compared with
 
 
-class Evaluation(NamedTuple):
-    """`score` of the text; tokens a second while it was read, and while the model wrote.
+class Speed(NamedTuple):
+    """Tokens a second while a text is read, and while the model writes; the medians.
 
-    A speed is None where less than a second could be measured.
+    None where less than a second could be measured.
     """
 
-    score: Score
-    read_per_s: float | None
-    decoded_per_s: float | None
+    read: float | None
+    decoded: float | None
 
 
 class Comparison(NamedTuple):
@@ -41,44 +44,69 @@ class Comparison(NamedTuple):
     error: float | None
 
 
-def evaluate(
-    model: Any,
+def speeds(
+    models: Sequence[Any],
     tokenizer: Tokenizer,
     text: str,
     *,
-    context: int | None = None,
-    stride: int | None = None,
     progress: Callable[[int], object] = lambda count: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Evaluation:
-    """Score a text, in the windows of `generation.scoring.score`, and time both uses of the model.
+) -> list[Speed]:
+    """How fast each model reads the beginning of a text and goes on from there.
 
-    Decoding is the median time of a token in 64, or what a second suffices for, that follow the
-    first 32 of the text. ValueError as for `score`.
+    They take turns, so that what slows the machine for a while slows all of them. A turn reads up
+    to 512 tokens, or writes eight; the last turns are those after which each had a second, and
+    three or eight of them, as far as the context lets a model write on.
     """
-    begin = clock()
-    found = score(model, tokenizer, text, context=context, stride=stride, progress=progress)
-    seconds = clock() - begin
-    window = min(len(found.ids), context or model.config.context)
-    read_per_s = found.windows * window / seconds if seconds >= SECONDS else None
-    return Evaluation(found, read_per_s, _decoded_per_s(model, tokenizer, text, clock))
-
-
-def _decoded_per_s(
-    model: Any, tokenizer: Tokenizer, text: str, clock: Callable[[], float]
-) -> float | None:
     before, ids = prompt_ids(tokenizer, text)
-    room = max(1, model.config.context // 2)
-    prompt = (before + ids)[: min(PROMPT, room)]
-    greedy, generator = Sampler(temperature=0.0), new_generator(0)
-    generated = generate_ids(model, prompt, greedy, generator)
-    next(generated)  # reads the prompt
-    times: list[float] = []
-    while len(times) < room and (len(times) < GENERATED or sum(times) < SECONDS):
-        begin = clock()
-        next(generated)
-        times.append(clock() - begin)
-    return 1 / statistics.median(times) if sum(times) >= SECONDS else None
+    context = min(model.config.context for model in models)
+    window = (before + ids)[: min(WINDOW, context)]
+    readers = [Reader(model) for model in models]
+    reads = [partial(_read, reader, window, progress) for reader in readers]
+    read = _in_turn(reads, READ, MOST_READ, 1, clock)
+    room = max(1, context // 2)
+    prompt, greedy = window[: min(PROMPT, room)], Sampler(temperature=0.0)
+    texts = [generate_ids(model, prompt, greedy, new_generator(0)) for model in models]
+    for written in texts:
+        next(written)  # reads the prompt
+    tokens = [partial(_write, written, progress) for written in texts]
+    wrote = _in_turn(tokens, min(GENERATED, room), room, TURN, clock)
+    return [Speed(_rate(len(window), r), _rate(1, w)) for r, w in zip(read, wrote)]
+
+
+def _read(reader: Reader, ids: Sequence[int], progress: Callable[[int], object]) -> None:
+    reader.read([(reader.begin(), ids)], every=True)
+    progress(len(ids))
+
+
+def _write(text: Iterator[int], progress: Callable[[int], object]) -> None:
+    next(text)
+    progress(1)
+
+
+def _in_turn(
+    steps: Sequence[Callable[[], object]],
+    least: int,
+    most: int,
+    together: int,
+    clock: Callable[[], float],
+) -> list[list[float]]:
+    """Seconds that each of the steps took, `least` to `most` times, a second in all if it may be;
+    `together` of one before those of the next."""
+    times: list[list[float]] = [[] for _ in steps]
+    while len(times[0]) < most:
+        for step, taken in zip(steps, times):
+            for _ in range(min(together, most - len(taken))):
+                begin = clock()
+                step()
+                taken.append(clock() - begin)
+        if len(times[0]) >= least and min(map(sum, times)) >= SECONDS:
+            break
+    return times
+
+
+def _rate(tokens: int, seconds: list[float]) -> float | None:
+    return tokens / statistics.median(seconds) if sum(seconds) >= SECONDS else None
 
 
 def compare(before: Score, after: Score) -> Comparison:
