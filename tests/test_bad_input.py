@@ -12,6 +12,8 @@ from minillm.training import metrics
 from minillm.training.run_folder import new_folder
 from small_runs import command, environment, flags, minillm, story, tree, written
 
+GONE = "no such file or directory, one that is there is needed"
+
 TEXT = story(20)
 
 
@@ -107,8 +109,8 @@ BAD_OPTIONS = [
     (["--out", "good.txt"], "good.txt exists already"),
     (["--out", "good.txt/run"], "not a directory"),
     (["--out", "new/deep/" + "x" * 300], "file name too long"),
-    (["--config", "none.toml"], "none.toml: no such file or directory"),
-    (["--config", "nothing"], "nothing: is a directory"),
+    (["--config", "none.toml"], f"train: none.toml: {GONE}"),
+    (["--config", "nothing"], "train: nothing: is a directory, a file is needed"),
     (["--layrs", "3"], "minillm: train: unknown option --layrs; did you mean --layers?"),
     (["--step", "3"], "unknown option --step; did you mean --steps?"),
     (["--zzz"], "train: unknown option --zzz; minillm train --help lists all"),

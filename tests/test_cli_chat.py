@@ -20,6 +20,8 @@ from small_bigram import CHATML, END, SPECIALS, TURN, ids_of, saved, tokenizer
 from small_runs import command, environment, minillm, written
 from terminals import Terminal
 
+GONE = "no such file or directory, one that is there is needed"
+
 pytest.importorskip("jinja2", reason="jinja2, the extra `chat`, is not installed")
 posix = pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal and signals of POSIX")
 HELLO = f"\n🙂 你!{TURN}"
@@ -184,7 +186,10 @@ def test_a_message_of_a_pipe_may_have_several_lines(models, chat):
         ("/set seed -1", "seed: -1, 0 or more is needed"),
         ("/save", "/save: no name given, that of a file is needed"),
         ("/load", "/load: no name given, that of a file is needed"),
-        ("/load nowhere.json", "nowhere.json: no such file or directory"),
+        (
+            "/load nowhere.json",
+            f"chat: nowhere.json: {GONE}",
+        ),
         ('"""never', 'chat: a message begun with """ has no end, """ is needed'),
         ("caf\udce9", "chat: byte 0xE9 of line 2 of standard input, at offset 3, is not UTF-8"),
     ],
@@ -204,7 +209,7 @@ def test_a_mistake_in_a_pipe_ends_it_in_one_line(models, chat, line, said):
         (("--seed", -1), "seed: -1, 0 or more is needed"),
         (("--context", 0), "context: 0, 1 or more is needed"),
         (("--context", 10**6), "context: 1000000, at most 4096 (the model's) is needed"),
-        (("--template", "nowhere"), "nowhere: no such file or directory"),
+        (("--template", "nowhere"), f"chat: nowhere: {GONE}"),
         (("--threads", 0), "threads: 0 asked for, at least 1 is needed"),
     ],
 )

@@ -19,6 +19,8 @@ from small_bigram import END, TURN, bigram, ids_of, saved, tokenizer
 from small_runs import command, environment, minillm, written
 from terminals import Terminal
 
+GONE = "no such file or directory, one that is there is needed"
+
 posix = pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal and signals of POSIX")
 
 
@@ -232,8 +234,8 @@ def test_guesses_and_beams_give_what_is_most_probable(models, generate):
         (("--regex", "a", "--choices", "a,b"), "regex and choices"),
         (("--choices", "a,,b"), "choices: one of them is empty"),
         (("--choices", ""), "choices: one of them is empty"),
-        (("--json-schema", "nowhere"), "nowhere: no such file or directory"),
-        (("--grammar", "nowhere"), "nowhere: no such file or directory"),
+        (("--json-schema", "nowhere"), f"generate: nowhere: {GONE}"),
+        (("--grammar", "nowhere"), f"generate: nowhere: {GONE}"),
         (("--draft", "nowhere"), "load: nowhere is not a folder"),
         (("--overflow", "wrap"), "overflow: 'wrap', one of error, truncate, slide is needed"),
         (("--logprobs", -1), "logprobs: -1, 0 or more is needed"),

@@ -251,4 +251,7 @@ def test_a_full_disk_is_told(unbuffered):
             env=environment(PYTHONUNBUFFERED=unbuffered),
             check=False,
         )
-    assert (done.returncode, done.stderr) == (2, b"minillm: no space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"minillm: doctor: no space left on device, more room is needed\n",
+    )

@@ -238,7 +238,7 @@ def test_a_full_disk_is_told(model):
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr == b"minillm: no space left on device\n"
+    assert done.stderr == b"minillm: generate: no space left on device, more room is needed\n"
 
 
 def changed(**values):

@@ -19,6 +19,17 @@ from small_runs import minillm
         (["generate", "m", "--top-k", "1.5"], "top-k: '1.5', a whole number is needed"),
         (["generate", "m", "--top-p", "much"], "top-p: 'much', a number is needed"),
         (["generate", "m", "--seed"], "seed: no value given, one is needed"),
+        (["generate", "m", "--seed", "-a"], "seed: no value given, one is needed"),
+        (["generate", "m", "--prompt", "-a*b"], "prompt: no value given, one is needed; for a text "
+         "that begins with -: --prompt='-a*b'"),
+        (["score", "m", "--text", "-a"], "text: no value given, one is needed; for a text that "
+         "begins with -: --text=-a"),
+        (["generate", "m", "--prompt", "--json"], "prompt: no value given, one is needed"),
+        (["score", "m", "--file", "gone.txt"], "score: gone.txt: no such file or directory, one "
+         "that is there is needed"),
+        (["score", "m", "--file", "."], "score: .: is a directory, a file is needed"),
+        (["generate", "m", "--grammar", "gone.gbnf"], "generate: gone.gbnf: no such file or "
+         "directory, one that is there is needed"),
         (["generate", "m", "--presence-penalty", "-1e3"], "presence-penalty: -1000.0, a number "
          "from -2 to 2 is needed"),
         (["generate", "m", "--temperature", "-.5"], "temperature: -0.5, a finite number of 0 or "

@@ -111,7 +111,7 @@ def test_no_half_of_a_surrogate_and_no_byte_that_is_no_character():
         ("a(b", r"missing \), unterminated subpattern at position 1"),
         ("a{3,2}", "min repeat greater than max repeat at position 2"),
         (r"[^\s\S]", "no text is possible"),
-        ("x{70000}", "the shortest text needs 70000 tokens"),
+        ("x{70000}", "the shortest text needs 70,000 tokens"),
         ("(" * 5000 + "a" + ")" * 5000, "recursion"),
     ],
 )

@@ -348,7 +348,7 @@ class TestDamage:
                 with pytest.raises(ValueError, match=r"model\.bin: .* the file is truncated"):
                     read(path)
             path.write_bytes(data + b"\0")
-            with pytest.raises(ValueError, match="1 bytes follow the last tensor"):
+            with pytest.raises(ValueError, match="the last tensor is followed by 1 byte"):
                 read(path)
 
     @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ class TestDamage:
              "18446744073709551616 are needed"),
             (model_bin({"a": np.ones(2, "f4")}).replace(
                 struct.pack("<IBI", 2, 4, 2), struct.pack("<IBI", 2**31, 4, 2**31)),
-             "tensor 'a' needs 8589934592 bytes, 8 are left"),
+             "tensor 'a' needs 8,589,934,592 bytes, 8 are left"),
             (model_bin({"a": np.ones((1, 1), "i1")}), "'a' holds integers, 'a_scale' is needed"),
             (model_bin({"a": np.ones((2, 1), "i1"), "a_scale": np.ones(3, "f4")}),
              r"'a_scale' \(3,\) cannot scale 'a' \(2, 1\)"),

@@ -228,7 +228,7 @@ class TestSafetensors:
         path = written(tmp_path / "f", content)
         tracemalloc.start()
         try:
-            with pytest.raises(ValueError, match="a header of 16777224 bytes, at most 16777216"):
+            with pytest.raises(ValueError, match="header of 16,777,224 bytes, at most 16,777,216"):
                 safetensors.read(path)
             peak = tracemalloc.get_traced_memory()[1]
         finally:

@@ -55,7 +55,7 @@ class TestModel:
     @pytest.mark.parametrize(
         "options, message",
         [
-            ({"cut": 4}, rf"{28 + 4 * COUNT + 36} bytes, {28 + 4 * COUNT + 40} are needed"),
+            ({"cut": 4}, rf"{28 + 4 * COUNT + 36:,} bytes, {28 + 4 * COUNT + 40:,} are needed"),
             ({"count": 0, "cut": 1}, "27 bytes, a header of 28"),
             ({"sizes": (*SIZES[:6], 0)}, "whole numbers from 1"),
             ({"sizes": (9, *SIZES[1:])}, "dim a multiple of n_heads"),

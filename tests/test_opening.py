@@ -71,7 +71,9 @@ class TestFind:
         (folder / "model.pt").write_bytes(b"PK")
         refused(folder / "model.pt", r"model\.pt may be a pickle, which can run any code")
         (folder / "none.gguf").write_bytes(b"")
-        refused(folder / "none.gguf", "is not a folder nor a GGUF file")
+        refused(folder / "none.gguf", r"none\.gguf \(0 bytes\) is not a folder nor a GGUF file")
+        (folder / "other.gguf").write_bytes(b"GGML" + bytes(12341))
+        refused(folder / "other.gguf", r"other\.gguf \(12,345 bytes\) is not a folder nor a GGUF")
         (folder / "cut.gguf").write_bytes(b"GGUF")
         refused(folder / "cut.gguf", "not a GGUF file, it has only 4 bytes")
 
@@ -119,10 +121,11 @@ class TestContradictions:
     def test_a_model_of_other_sizes(self, folder):
         configure(folder, n_layer=1_000_000_000)
         refused(
-            folder, r"describes \d+ parameters in 1000000000 layers, .* holds \d+ in 28 tensors"
+            folder,
+            r"describes [\d,]+ parameters in 1,000,000,000 layers, .* holds 7,500 in 28 tensors",
         )
         configure(folder, n_layer=2, vocab_size=10**15)
-        refused(folder, "describes 12000000000003900 parameters in 2 layers, .* do not belong")
+        refused(folder, "describes 12,000,000,000,003,900 parameters in 2 layers, .* do not belong")
 
     def test_a_layer_less(self, folder):
         configure(folder, n_layer=1)

@@ -222,7 +222,7 @@ def piece(text, score=-1.0, kind=1):
     ("content", "complaint"),
     [
         (b"", "0 bytes hold no piece, a SentencePiece model is needed"),
-        (b"\x0a\xff\xff\xff\xff\x0f", "a field of 4294967295 bytes at byte 6, only 0 are left"),
+        (b"\x0a\xff\xff\xff\xff\x0f", "a field of 4,294,967,295 bytes at byte 6, only 0 are left"),
         (b"\x0a\x05ab", "a field of 5 bytes at byte 2, only 2 are left"),
         (b"\xff" * 20, "a number of more than 10 bytes"),
         (b"\x0b", "wire type 3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -44,6 +45,14 @@ ERRORS = (  # what a person can be told in one line
     ImportError,
     MemoryError,
 )
+NEEDED = {  # where the system says no
+    errno.ENOENT: ", one that is there is needed",
+    errno.EACCES: ", one that may be read or written is needed",
+    errno.EPERM: ", one that may be changed is needed",
+    errno.EISDIR: ", a file is needed",
+    errno.ENOTDIR: ", a folder is needed",
+    errno.ENOSPC: ", more room is needed",
+}
 NUMPY_POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -90,10 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limit_numpy_threads(arguments)
     prepare_streams()
     warnings.showwarning = _show_warning
+    command = ""
     try:
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        command = options.command
         code = options.run(options)
         sys.stdout.flush()
         return code
@@ -105,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ERRORS as e:
         if os.environ.get("MINILLM_DEBUG"):
             raise
-        tell(f"minillm: {one_line(e)}")
+        tell(f"minillm: {one_line(e, command)}")
         return USAGE
     finally:
         _drop_unwritten()
@@ -136,11 +147,12 @@ def _drop_unwritten() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def one_line(error: BaseException) -> str:
-    """What a person needs of an error."""
+def one_line(error: BaseException, command: str = "") -> str:
+    """What a person needs of an error; one of the system is that of a `command`, if it is given."""
     if isinstance(error, OSError) and error.strerror:
-        name = f"{error.filename}: " if error.filename else ""
-        return f"{name}{error.strerror.lower()}"
+        names = (command, os.fsdecode(error.filename) if error.filename else "")
+        needed = NEEDED.get(error.errno or 0, "")
+        return ": ".join([*filter(None, names), error.strerror.lower()]) + needed
     if isinstance(error, MemoryError):
         return f"out of memory ({error})" if str(error) else "out of memory"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

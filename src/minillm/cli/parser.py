@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import shlex
+import sys
 from typing import Any, NoReturn
 
 USAGE = 2  # exit code
@@ -20,6 +22,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._words: list[str] = []  # that are parsed
         self.register("type", int, whole)
         self.register("type", float, real)
         self._negative_number_matcher = re.compile(r"-\.?\d")  # also -1e3, as from Python 3.14 on
@@ -33,6 +36,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
         self.fill()
+        self._words = list(sys.argv[1:] if not arguments or arguments[0] is None else arguments[0])
         return super().parse_known_args(*arguments, **options)
 
     def error(self, message: str) -> NoReturn:
@@ -44,7 +48,7 @@ class Parser(argparse.ArgumentParser):
     def _refusal(self, message: str, subject: str) -> str:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown == message:
-            return refusal(message, subject)
+            return refusal(message, subject) + self._hint(message)
         word = next((part for part in unknown.split() if part.startswith("-")), "")
         if not word:
             return f"{subject}unexpected argument {unknown}, none is needed"
@@ -52,6 +56,16 @@ class Parser(argparse.ArgumentParser):
 
         rest = meant(word.partition("=")[0], self.known_flags(), f"; {self.prog} --help lists all")
         return f"{subject}unknown option {word}{rest}"
+
+    def _hint(self, message: str) -> str:
+        """How to write a value that looks like an option."""
+        match = re.fullmatch(r"argument (--\S+): expected one argument", message)
+        after = self._words.index(match[1]) + 1 if match and match[1] in self._words else 0
+        value = self._words[after] if 0 < after < len(self._words) else ""
+        known = self._option_string_actions
+        if not match or not value.startswith("-") or value in known or known[match[1]].type:
+            return ""
+        return f"; for a text that begins with -: {match[1]}={shlex.quote(value)}"
 
     def known_flags(self) -> list[str]:
         """Every long option of this parser and its subcommands."""

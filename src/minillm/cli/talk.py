@@ -140,5 +140,5 @@ class Talk:
         except ERRORS as error:
             if not self._interactive:
                 raise
-            tell(f"minillm: {one_line(error)}")
+            tell(f"minillm: {one_line(error, 'chat')}")
         return True

@@ -130,9 +130,9 @@ def _unchanged(
     now = watch.seal(seal.empty)
     if now != seal:
         raise RuntimeError(
-            f"read: {source.name} changed while it was in use ({seal.size} bytes, sha256 "
-            f"{seal.digest[:12]} before; {now.size} bytes, {now.digest[:12]} now), a file that "
-            "stays the same is needed"
+            f"read: {source.name} changed while it was in use ({counted(seal.size, 'byte')}, "
+            f"sha256 {seal.digest[:12]} before; {counted(now.size, 'byte')}, {now.digest[:12]} "
+            "now), a file that stays the same is needed"
         )
 
 

@@ -18,6 +18,8 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from minillm.quantities import counted
+
 from ..formats.files import atomic_write
 from ..tokenizers import id_dtype
 
@@ -169,7 +171,7 @@ def _checked(path: Path, head: bytes, size: int) -> tuple[int, int, np.dtype, st
     """Vocabulary size, number of ids, their type, fingerprint and digest from a sound header."""
     if len(head) < _HEADER.size:
         raise ValueError(
-            f"tokens: {path} has {len(head)} bytes, a header of {_HEADER.size} is needed"
+            f"tokens: {path} has {counted(len(head), 'byte')}, a header of {_HEADER.size} is needed"
         )
     magic, version, width, count, vocab_size, fingerprint, digest = _HEADER.unpack(head)
     if magic != _MAGIC:
@@ -189,13 +191,13 @@ def _checked(path: Path, head: bytes, size: int) -> tuple[int, int, np.dtype, st
     dtype = id_dtype(vocab_size).newbyteorder("<")
     if width != dtype.itemsize:
         raise ValueError(
-            f"tokens: {path} states {width} bytes an id, a vocabulary of "
-            f"{vocab_size} needs {dtype.itemsize}"
+            f"tokens: {path} states {counted(width, 'byte')} an id, a vocabulary of "
+            f"{vocab_size:,} needs {dtype.itemsize}"
         )
     if _HEADER.size + count * width != size:
         raise ValueError(
-            f"tokens: {path} states {count} ids of {width} bytes, "
-            f"{_HEADER.size + count * width} bytes are needed but it has {size}"
+            f"tokens: {path} states {counted(count, 'id')} of {counted(width, 'byte')}, "
+            f"{counted(_HEADER.size + count * width, 'byte')} are needed but it has {size:,}"
         )
     if not (fingerprint.isascii() and fingerprint.decode("latin-1").isprintable()):
         raise ValueError(f"tokens: {path} has a damaged tokenizer fingerprint, ASCII is needed")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from minillm.formats.deferred import Blocks, Changed
+from minillm.quantities import counted
 
 VERSIONS = range(2, 7)
 DTYPES = ("<f4", "<i1", "<i2", "<i4", "<f2", "bf16")
@@ -46,7 +47,9 @@ class _Cursor:
     def take(self, count: int, what: str) -> numpy.ndarray:
         left = len(self.raw) - self.place
         if count > left:
-            raise self.error(f"{what} needs {count} bytes, {left} are left; the file is truncated")
+            raise self.error(
+                f"{what} needs {counted(count, 'byte')}, {left:,} are left; the file is truncated"
+            )
         self.place += count
         return self.raw[self.place - count : self.place]
 
@@ -96,7 +99,9 @@ def read(path: str | os.PathLike[str]) -> Contents:
             if name + SCALE in arrays:
                 arrays.setdefault(alias + SCALE, arrays[name + SCALE])
     if cursor.place < len(cursor.raw):
-        raise cursor.error(f"{len(cursor.raw) - cursor.place} bytes follow the last tensor")
+        raise cursor.error(
+            f"the last tensor is followed by {counted(len(cursor.raw) - cursor.place, 'byte')}"
+        )
     return Contents(version, architecture, revision, _decoded(cursor, arrays))
 
 
@@ -116,7 +121,7 @@ def _tensor(cursor: _Cursor, name: str, version: int) -> Any:
     item = numpy.dtype("<u2" if dtype == "bf16" else dtype)
     if size != math.prod(shape) * item.itemsize:
         raise cursor.error(
-            f"tensor {name!r} has {size} bytes for shape {shape}, "
+            f"tensor {name!r} has {counted(size, 'byte')} for shape {shape}, "
             f"{math.prod(shape) * item.itemsize} are needed"
         )
     raw = cursor.take(size, f"tensor {name!r}")

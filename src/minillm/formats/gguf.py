@@ -18,6 +18,7 @@ from minillm.arrays import Array
 from minillm.blocks import KINDS, OTHER_KINDS, Kind
 from minillm.formats.deferred import Blocks, Deferred
 from minillm.formats.gguf_strings import short_strings
+from minillm.quantities import counted
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -54,7 +55,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Metadata, dict[str, Deferred]]:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < 24:
-            raise ValueError(f"{path}: not a GGUF file, it has only {size} bytes")
+            raise ValueError(f"{path}: not a GGUF file, it has only {counted(size, 'byte')}")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return _Reader(path, data).read()
 
@@ -99,11 +100,13 @@ class _Reader:
         """Refuse a count of things of at least `least` bytes that the rest cannot hold."""
         left = self.size - self.at
         if count * least > left:
-            self.fail(f"{count} {what} are announced, {left} bytes are left")
+            self.fail(f"{count:,} {what} are announced, {counted(left, 'byte')} are left")
 
     def take(self, length: int, what: str) -> bytes:
         if length > self.size - self.at:
-            self.fail(f"{what} of {length} bytes at {self.at}, the file has {self.size}")
+            self.fail(
+                f"{what} of {counted(length, 'byte')} at {self.at}, the file has {self.size:,}"
+            )
         self.at += length
         return self.data[self.at - length : self.at]
 
@@ -173,7 +176,10 @@ class _Reader:
                 break
             found.append(data[start:at])
         if len(found) < count:
-            self.fail(f"string {len(found)} of {count} in metadata {key!r} ends after {size} bytes")
+            self.fail(
+                f"string {len(found)} of {count} in metadata {key!r} ends after "
+                f"{counted(size, 'byte')}"
+            )
         self.at = at
         try:
             return [text.decode("utf-8") for text in found]
@@ -225,7 +231,8 @@ class _Reader:
                 self.fail(f"tensor {name!r} lies at {offset}, a multiple of {alignment} is needed")
             if offset + count > left:
                 self.fail(
-                    f"tensor {name!r} has {count} bytes at {offset}, the file holds {left} of data"
+                    f"tensor {name!r} has {counted(count, 'byte')} at {offset}, the file holds "
+                    f"{left:,} of data"
                 )
             if offset < end:
                 self.fail(f"tensors {before!r} and {name!r} overlap at {offset}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 
 from minillm.nn.rotary import half_split
+from minillm.quantities import counted
 
 HEADER = struct.Struct("<7i")
 PIECE = struct.Struct("<fi")
@@ -32,7 +33,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, numpy.
     size = os.stat(path).st_size
     needed = HEADER.size + 4 * sum(math.prod(shape) for _, shape in parts)
     if size != needed:
-        raise ValueError(f"{path}: {size} bytes, {needed} are needed for {dict(zip(NAMES, sizes))}")
+        raise ValueError(
+            f"{path}: {counted(size, 'byte')}, {needed:,} are needed for {dict(zip(NAMES, sizes))}"
+        )
     numbers = numpy.memmap(path, "<f4", "r", HEADER.size)
     content = {
         "model_type": "llama",
@@ -57,7 +60,9 @@ def _header(path: Path) -> tuple[list[int], bool]:
     with open(path, "rb") as file:
         header = file.read(HEADER.size)
     if len(header) < HEADER.size:
-        raise ValueError(f"{path}: {len(header)} bytes, a header of {HEADER.size} is needed")
+        raise ValueError(
+            f"{path}: {counted(len(header), 'byte')}, a header of {HEADER.size} is needed"
+        )
     *sizes, vocab, positions = HEADER.unpack(header)
     sizes += [abs(vocab), positions]
     width, _, _, heads, kv_heads, *_ = sizes
@@ -128,5 +133,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[list[bytes], list[flo
         scores.append(score)
         place += length
     if not pieces:
-        raise ValueError(f"{path}: {len(data)} bytes, a vocabulary of at least 1 piece is needed")
+        raise ValueError(
+            f"{path}: {counted(len(data), 'byte')}, a vocabulary of at least 1 piece is needed"
+        )
     return pieces, scores

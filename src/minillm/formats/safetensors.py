@@ -16,6 +16,7 @@ from minillm.arrays import Array, to_numpy
 from minillm.formats.block_encoding import round_bf16
 from minillm.formats.deferred import Blocks
 from minillm.formats.files import atomic_write
+from minillm.quantities import counted
 
 DTYPES: dict[str, numpy.dtype[Any]] = {
     "F64": numpy.dtype("<f8"),
@@ -84,9 +85,11 @@ def _header_length(path: Path) -> int:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > max(0, size - 8):
-        raise ValueError(f"a header of {length} bytes in a file of {size}")
+        raise ValueError(f"a header of {counted(length, 'byte')} in a file of {size:,}")
     if length > LARGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes, at most {LARGEST_HEADER} are accepted")
+        raise ValueError(
+            f"a header of {counted(length, 'byte')}, at most {LARGEST_HEADER:,} are accepted"
+        )
     return length
 
 

@@ -10,6 +10,7 @@ import numpy
 
 from minillm.generation.reading import Reader, Reading
 from minillm.generation.sampling import log_probabilities
+from minillm.quantities import counted
 
 EarlyStopping = bool | Literal["never"]
 
@@ -100,8 +101,8 @@ def beam_search(
     first = [*reader.start_ids, *prompt]
     if reader.context is not None and len(first) + max_tokens - 1 > reader.context:
         raise ValueError(
-            f"beam search: {len(first)} tokens and {max_tokens} to come, the model's context is "
-            f"{reader.context}; lower max-tokens"
+            f"beam search: {counted(len(first), 'token')} and {max_tokens:,} to come, the model's "
+            f"context is {reader.context:,}; lower max-tokens"
         )
     if not max_tokens:
         return [Hypothesis([], 0.0, [], False)]

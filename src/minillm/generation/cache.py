@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy
 
 from minillm.arrays import Array, xp_of
+from minillm.quantities import counted
 from minillm.tensor import Tensor, of
 
 
@@ -52,7 +53,9 @@ class Cache:
         capacity = max(end, 32 if old is None else 2 * old.shape[2])
         if self.capacity is not None:
             if end > self.capacity:
-                raise ValueError(f"cache: {end} positions, at most {self.capacity} are possible")
+                raise ValueError(
+                    f"cache: {counted(end, 'position')}, at most {self.capacity:,} are possible"
+                )
             capacity = self.capacity
         batch, heads, _, width = new.shape
         buffer = xp_of(new).empty((batch, heads, capacity, width), new.dtype)
@@ -120,8 +123,8 @@ class Cache:
         for name, array in arrays.items():
             if array.shape[2] != length:
                 raise ValueError(
-                    f"cache: layer {name.split('.')[0]} holds {array.shape[2]} positions, {length} "
-                    "are needed"
+                    f"cache: layer {name.split('.')[0]} holds "
+                    f"{counted(array.shape[2], 'position')}, {length} are needed"
                 )
         self.clear()
         self._buffers, self.bound = [None] * len(self._filled), None

@@ -11,6 +11,7 @@ import numpy
 from minillm.arrays import Array
 from minillm.formats.block_encoding import round_bf16
 from minillm.generation.cache import Cache, EncoderDecoderCache, SourceMemory, without_tape
+from minillm.quantities import counted
 from minillm.tensor import Tensor, of
 
 SLACK = 64  # positions behind a window that are kept, so that drafts can be taken back
@@ -68,8 +69,8 @@ class CompactCache:
         for layer in self._layers:
             if not layer.reaches(length):
                 raise RuntimeError(
-                    f"cache: back to {length} positions, a layer with a window of {layer.window} "
-                    f"keeps only those from {layer.first} on; begin the text again"
+                    f"cache: back to {counted(length, 'position')}, a layer with a window of "
+                    f"{layer.window} keeps only those from {layer.first} on; begin the text again"
                 )
         for layer in self._layers:
             layer.rewind(length)
@@ -153,8 +154,8 @@ class _Layer:
         needed = 0 if self.window is None else max(0, length - self.window + 1)
         if not 0 <= first <= needed or first + count != length:
             raise ValueError(
-                f"cache: layer {number} holds {count} positions from {first} on, those from "
-                f"{needed} to {length} are needed"
+                f"cache: layer {number} holds {counted(count, 'position')} from {first} on, those "
+                f"from {needed:,} to {length} are needed"
             )
 
     def reaches(self, length: int) -> bool:

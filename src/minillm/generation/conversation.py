@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 from minillm.tokenizers.chat import render, split_at
 
@@ -93,8 +94,8 @@ class Conversation:
         if len(ids) >= self.context:
             self.forgotten = before
             raise ValueError(
-                f"chat: the message alone makes {len(ids)} tokens with the template, at most "
-                f"{self.context - 1} fit the context of {self.context}; shorten it"
+                f"chat: the message alone makes {counted(len(ids), 'token')} with the template, at "
+                f"most {self.context - 1} fit the context of {self.context:,}; shorten it"
             )
         return ids, self.forgotten - before
 

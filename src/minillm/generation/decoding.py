@@ -13,6 +13,7 @@ from minillm.generation.options import Options
 from minillm.generation.reading import Reader
 from minillm.generation.sampling import Sampler, Seen
 from minillm.generation.writing import Row
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 
 
@@ -42,8 +43,8 @@ def generate_ids(
     ids = [*reader.start_ids, *(int(i) for i in prompt)]
     context = reader.context
     if not ids or (context is not None and len(ids) > context):
-        most = "1 or more" if context is None else f"1 to {context} (the model's context)"
-        raise ValueError(f"generate: a prompt of {len(ids)} tokens, {most} are needed")
+        most = "1 or more" if context is None else f"1 to {context:,} (the model's context)"
+        raise ValueError(f"generate: a prompt of {counted(len(ids), 'token')}, {most} are needed")
     row = Row(
         reader.begin(source),
         ids,

@@ -10,6 +10,7 @@ import numpy
 
 from minillm.generation.reading import Reader
 from minillm.generation.sampling import Sampler, Seen, draw
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 
 
@@ -168,6 +169,6 @@ def require_same_vocabulary(tokenizer: Tokenizer, draft: Tokenizer) -> None:
             )
     if sizes[0] != sizes[1]:
         raise ValueError(
-            f"draft: its vocabulary has {sizes[1]} tokens and the model's {sizes[0]}, a draft with "
-            "the model's vocabulary is needed"
+            f"draft: its vocabulary has {counted(sizes[1], 'token')} and the model's {sizes[0]:,}, "
+            "a draft with the model's vocabulary is needed"
         )

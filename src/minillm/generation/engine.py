@@ -16,6 +16,7 @@ from minillm.generation.reading import CHUNK
 from minillm.generation.schedule import Schedule
 from minillm.generation.tickets import Ticket
 from minillm.generation.writer import Writer
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 
 
@@ -95,8 +96,8 @@ class Engine:
         reader, ids = self._writer.reader(o), first_ids(self.tokenizer, prompt)
         if len(ids) < self.chunk:
             raise ValueError(
-                f"engine: a prompt of {len(ids)} tokens, {self.chunk} or more (a chunk) are needed "
-                "to be kept"
+                f"engine: a prompt of {counted(len(ids), 'token')}, {self.chunk:,} or more (a "
+                "chunk) are needed to be kept"
             )
         reading = reader.begin()
         for start in range(0, len(ids) // self.chunk * self.chunk, self.chunk):
@@ -112,8 +113,8 @@ class Engine:
         reading = load_reading(path, self._writer.reader(o))
         if reading.length % self.chunk:
             raise ValueError(
-                f"engine: {path} holds {reading.length} tokens, whole chunks of {self.chunk} are "
-                "needed"
+                f"engine: {path} holds {counted(reading.length, 'token')}, whole chunks of "
+                f"{self.chunk:,} are needed"
             )
         if reading.nbytes > self.prefixes.most:
             raise ValueError(

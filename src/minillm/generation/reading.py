@@ -10,6 +10,7 @@ import numpy
 from minillm import kernels, nn
 from minillm.generation.compact_cache import DTYPES, new_cache
 from minillm.generation.token_step import token_step
+from minillm.quantities import counted
 from minillm.tensor import no_grad, of
 
 CHUNK = 256  # tokens of a prompt that are read at a time, from its multiples on
@@ -40,7 +41,9 @@ class Reading:
         RuntimeError where the cache cannot go back so far; nothing has changed then.
         """
         if not 0 <= length <= self.length:
-            raise ValueError(f"rewind: {length} of {self.length} ids, 0 to {self.length} is needed")
+            raise ValueError(
+                f"rewind: {length} of {counted(self.length, 'id')}, 0 to {self.length} is needed"
+            )
         if self.cache is not None:
             self.cache.rewind(length)
         del self.ids[length:]
@@ -176,8 +179,8 @@ class Reader:
             raise ValueError("generate: 0 tokens to read, at least 1 is needed")
         if self.context is not None and reading.length + len(ids) > self.context:
             raise ValueError(
-                f"generate: {reading.length + len(ids)} tokens, the model's context is "
-                f"{self.context}"
+                f"generate: {counted(reading.length + len(ids), 'token')}, the model's context is "
+                f"{self.context:,}"
             )
         for id in ids:
             if not 0 <= id < size:

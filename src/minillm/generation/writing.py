@@ -10,6 +10,7 @@ import numpy
 from minillm.generation.reading import CHUNK, Reading
 from minillm.generation.sampling import Sampler
 from minillm.generation.stopping import StopText
+from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 
 
@@ -68,8 +69,8 @@ class Row:
         assert self.context is not None
         if not self.slides:
             raise ValueError(
-                f"generate: the model's context of {self.context} tokens is full; overflow slide "
-                "goes on from its last half"
+                f"generate: the model's context of {counted(self.context, 'token')} is full; "
+                "overflow slide goes on from its last half"
             )
         text = self.reading.ids + self.unread
         before = text[: min(self.kept, self.context - 1)]

@@ -21,6 +21,7 @@ from minillm import ops
 from minillm.formats import hf
 from minillm.models.folder import load_model, load_tokenizer, require_fit
 from minillm.models.opening import find, open_config
+from minillm.quantities import counted
 from minillm.tensor import Tensor, no_grad
 
 POOLING = {  # sentence-transformers' switches, in the order in which it joins the vectors
@@ -101,7 +102,7 @@ class Embedder:
             return whole, 0
         if extra >= len(ids):
             raise ValueError(
-                f"embed: {len(whole)} tokens cannot be cut to {self.max_length}, "
+                f"embed: {counted(len(whole), 'token')} cannot be cut to {self.max_length}, "
                 "room for the control tokens and text is needed"
             )
         return self.tokenizer.around(ids[:-extra]), extra
@@ -119,7 +120,8 @@ class Embedder:
                 raise ValueError(f"embed: {text!r} gives no token, at least 1 is needed")
         if cut:
             warnings.warn(
-                f"embed: {cut} of {len(rows)} texts have more than {self.max_length} tokens and "
+                f"embed: {cut} of {len(rows)} texts have more than "
+                f"{counted(self.max_length, 'token')} and "
                 "are cut to these",
                 stacklevel=2,
             )

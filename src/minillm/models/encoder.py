@@ -17,6 +17,7 @@ from minillm.models.encoder_config import EncoderConfig
 from minillm.models.encoder_heads import MaskedHead, masked_loss, span_loss, text_loss
 from minillm.models.family import ACTIVATIONS
 from minillm.models.pretrained import Pretrained
+from minillm.quantities import counted
 from minillm.tensor import Tensor, checkpoint
 
 
@@ -156,7 +157,7 @@ class Encoder(Pretrained):
         positions = self.positions(ids)
         if positions.size and positions.max() >= self.config.max_position_embeddings:
             raise ValueError(
-                f"{name}: {ids.shape[1]} tokens given, the model has positions for "
+                f"{name}: {counted(ids.shape[1], 'token')} given, the model has positions for "
                 f"{self.config.context}"
             )
         seen = visible(name, mask)

@@ -24,6 +24,7 @@ from minillm.models.opening import (
     open_model,
     require_memory,
 )
+from minillm.quantities import counted
 from minillm.tensor import no_grad
 from minillm.tokenizers import Tokenizer
 
@@ -206,8 +207,8 @@ def require_fit(tokenizer: Tokenizer, size: int, path: str | os.PathLike[str]) -
     """ValueError if the tokenizer has more ids than the model's `size` embeddings."""
     if tokenizer.vocab_size > size:
         raise ValueError(
-            f"load: the tokenizer of {path} has {tokenizer.vocab_size} ids, "
-            f"the model only {size}; they do not belong together"
+            f"load: the tokenizer of {path} has {counted(tokenizer.vocab_size, 'id')}, "
+            f"the model only {size:,}; they do not belong together"
         )
 
 

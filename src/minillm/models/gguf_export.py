@@ -16,6 +16,7 @@ from minillm.models import FAMILIES
 from minillm.models.gguf_keys import Metadata
 from minillm.models.gguf_metadata import to_metadata
 from minillm.models.gguf_names import EMBEDDING, HEAD, NAMES, POSITIONS, ROTARY_FACTORS, to_gguf
+from minillm.quantities import counted
 from minillm.tokenizers.gguf_roles import UNUSED
 from minillm.tokenizers.gguf_vocabulary import to_gguf as vocabulary_to_gguf
 
@@ -114,7 +115,9 @@ def vocabulary(tokenizer: Any, vocab_size: int) -> Metadata:
     tokens, types = (metadata[f"tokenizer.ggml.{part}"] for part in ("tokens", "token_type"))
     missing = vocab_size - len(tokens)
     if missing < 0:
-        raise ValueError(f"gguf: {len(tokens)} tokens for {vocab_size} embeddings, at most as many")
+        raise ValueError(
+            f"gguf: {counted(len(tokens), 'token')} for {vocab_size:,} embeddings, at most as many"
+        )
     tokens += [f"[PAD{id}]" for id in range(len(tokens), vocab_size)]
     metadata["tokenizer.ggml.token_type"] = numpy.append(
         types, numpy.full(missing, UNUSED, types.dtype)

@@ -8,6 +8,7 @@ import numpy
 
 from minillm.models.gguf_keys import Content, Metadata
 from minillm.models.gguf_rope import write_scaling
+from minillm.quantities import counted
 
 ARCHITECTURE_OF = {
     "llama": "llama",
@@ -73,7 +74,8 @@ def _rotary(content: Content, arch: str) -> tuple[Metadata, numpy.ndarray | None
     if slides and window is not None and window < context:
         raise ValueError(
             f"gguf: sliding_window={window} is not applied by llama.cpp, which would see all "
-            f"{context} positions; a max_position_embeddings of at most {window} is needed"
+            f"{counted(context, 'position')}; a max_position_embeddings of at most {window} is "
+            "needed"
         )
     metadata: Metadata = {
         "vocab_size": content["vocab_size"],

@@ -11,7 +11,7 @@ from minillm import kernels, machine
 from minillm.formats import hf, shards
 from minillm.formats.deferred import kind_of
 from minillm.models import FAMILIES, Family
-from minillm.quantities import count, size
+from minillm.quantities import count, counted, size
 
 GGUF_MAGIC = b"GGUF"
 BYTES = 4  # of a parameter in memory
@@ -122,11 +122,12 @@ def _file(path: Path) -> Path:
     with open(path, "rb") as file:
         if file.read(4) == GGUF_MAGIC:
             return path
+    held = counted(path.stat().st_size, "byte")
     beside = path.suffix in (".safetensors", ".json") and (path.parent / "config.json").is_file()
     hint = f"; give the folder: {path.parent}" if beside else ""
     raise ValueError(
-        f"load: {path} is not a folder nor a GGUF file, a folder in Hugging Face layout or a "
-        f".gguf file is needed{hint}"
+        f"load: {path} ({held}) is not a folder nor a GGUF file, a folder in Hugging Face layout "
+        f"or a .gguf file is needed{hint}"
     )
 
 
@@ -217,8 +218,9 @@ def _require_agreement(config: Any, state: dict[str, Any], source: Path) -> None
     held, needed = sum(array.size for array in state.values()), config.parameter_count
     if needed > TOO_MANY * held or config.n_layer > len(state):
         raise ValueError(
-            f"load: the configuration describes {needed} parameters in {config.n_layer} layers, "
-            f"{source} holds {held} in {len(state)} tensors; they do not belong together"
+            f"load: the configuration describes {counted(needed, 'parameter')} in "
+            f"{config.n_layer:,} layers, {source} holds {held:,} in {len(state)} tensors; they do "
+            "not belong together"
         )
     problems = [
         f"{name} has dtype {array.dtype}"

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minillm.quantities import counted
+
 from .added_tokens import AddedToken, read_added_tokens
 from .reading import Document, a_list, a_string, an_object, short
 from .tokenizer import CONFIG_FILE, Tokenizer
@@ -71,7 +73,9 @@ def read_json(path: Path) -> Document:
     """The object in a JSON file; ValueError for a file that is too large or damaged."""
     size = path.stat().st_size
     if size > LARGEST_FILE:
-        raise ValueError(f"{path.name} has {size} bytes, at most {LARGEST_FILE} are accepted")
+        raise ValueError(
+            f"{path.name} has {counted(size, 'byte')}, at most {LARGEST_FILE:,} are accepted"
+        )
     try:
         spec = json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError:

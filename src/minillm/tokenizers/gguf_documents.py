@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minillm.quantities import counted
+
 from ..formats.gguf_strings import Strings
 from .added_tokens import AddedToken
 from .description import ROLES, Description
@@ -50,7 +52,9 @@ def from_gguf(metadata: Metadata, backend: str | None = None) -> Tokenizer:
         tokens = _strings(metadata, "tokens")
         types = np.asarray(metadata.get("tokenizer.ggml.token_type", ())).astype(np.int64).tolist()
         if types and len(types) != len(tokens):
-            raise ValueError(f"{len(tokens)} tokens and {len(types)} types, as many are needed")
+            raise ValueError(
+                f"{counted(len(tokens), 'token')} and {len(types)} types, as many are needed"
+            )
         return _KINDS[kind](metadata, tokens, types or [NORMAL] * len(tokens), backend)
     except ValueError as error:
         raise ValueError(f"from_gguf: {error}") from None

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minillm.quantities import counted
+
 from .char import CharTokenizer
 from .gguf_roles import (
     BYTE,
@@ -30,7 +32,9 @@ def pieces(metadata: Metadata, stored: Sequence[str], types: list[int]) -> Token
     bpe = metadata["tokenizer.ggml.model"] == "llama"
     scores = [float(one) for one in metadata.get("tokenizer.ggml.scores", ())]
     if len(scores) != len(tokens):
-        raise ValueError(f"{len(tokens)} tokens and {len(scores)} scores, as many are needed")
+        raise ValueError(
+            f"{counted(len(tokens), 'token')} and {len(scores)} scores, as many are needed"
+        )
     if bpe and not any(scores) and all(len(t) == 1 for t, k in zip(tokens, types) if k == NORMAL):
         return _characters(metadata, tokens, types)
     defaults = {"unk": 0, "bos": 1, "eos": 2} if bpe else {"unk": 2, "eos": 1, "pad": 0}

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from minillm.quantities import counted
+
 from ..formats.gguf_strings import Strings
 
 FACTOR = 0x9E3779B97F4A7C15
@@ -49,7 +51,9 @@ class PackedVocabulary(Mapping[str, int]):
         (self._numbers,) = numbers.of(names.packed, (begins, ends))
         in_order = np.sort(self._numbers)
         if (in_order[1:] == in_order[:-1]).any():
-            raise ValueError(f"vocabulary: some of {len(names)} tokens have the same number")
+            raise ValueError(
+                f"vocabulary: some of {counted(len(names), 'token')} have the same number"
+            )
         ids = np.arange(len(names), dtype=np.int32)
         self._slots = np.zeros(1 << SLOTS, np.int32)
         self._slots[_slot(self._numbers)] = ids

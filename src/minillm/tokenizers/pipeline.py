@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minillm.quantities import counted
+
 from . import models, normalizers, pre_tokenizers
 from .added_tokens import AddedToken, Finder, read_added_tokens
 from .decoders import decoder
@@ -236,7 +238,7 @@ def all_tokens(
     wrong = next((i for i, token in enumerate(tokens) if vocab[token] != i), None)
     if wrong is not None:
         raise ValueError(
-            f"model.vocab has {len(tokens)} tokens but not id {wrong}, ids must be 0 to "
+            f"model.vocab has {counted(len(tokens), 'token')} but not id {wrong}, ids must be 0 to "
             f"{len(tokens) - 1}"
         )
     return {token: vocab[token] for token in tokens}, list(by_content.values())

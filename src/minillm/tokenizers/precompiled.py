@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from minillm.quantities import counted
+
 from .graphemes import clusters
 
 _MOST_NODES = 1 << 15
@@ -26,7 +28,9 @@ class CharsMap:
         """ValueError for what is no such table."""
         size = int.from_bytes(data[:4], "little")
         if size % 4 or not 0 < size <= len(data) - 4:
-            raise ValueError(f"a table of {len(data)} bytes says that its trie has {size}")
+            raise ValueError(
+                f"a table of {counted(len(data), 'byte')} says that its trie has {size:,}"
+            )
         self._texts = data[4 + size :]
         units = np.frombuffer(data, "<u4", size // 4, 4).astype(np.int64)
         self._labels = np.where(units >> 31, -1, units & 0xFF)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from minillm.quantities import counted
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
@@ -27,7 +29,9 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise ValueError(f"wire type {kind} at byte {at}, 0, 1, 2 or 5 is needed")
         if length > size - at:
-            raise ValueError(f"a field of {length} bytes at byte {at}, only {size - at} are left")
+            raise ValueError(
+                f"a field of {counted(length, 'byte')} at byte {at}, only {size - at} are left"
+            )
         yield key >> 3, data[at : at + length]
         at += length
 

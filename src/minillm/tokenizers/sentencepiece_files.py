@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minillm.quantities import counted
+
 from ..formats.llama2c import read_vocabulary
 from .character_merging import BYTE_TOKENS, MARK
 from .description import Description
@@ -62,7 +64,7 @@ def from_llama2c(path: Path) -> SentencePieceTokenizer:
     pieces, scores = read_vocabulary(path)
     names = [piece.decode("utf-8").replace(" ", MARK) for piece in pieces]
     if len(names) < 3:
-        raise ValueError(f"{len(names)} pieces, <unk>, <s> and </s> are needed at least")
+        raise ValueError(f"{counted(len(names), 'piece')}, <unk>, <s> and </s> are needed at least")
     names[:3] = ["<unk>", "<s>", "</s>"]
     byte_tokens = set(BYTE_TOKENS)
     types = [BYTE if name in byte_tokens else NORMAL for name in names]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from minillm.quantities import counted
+
 from .protobuf import fields
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -54,7 +56,9 @@ def parse(data: bytes) -> PieceModel:
         elif number == 5 and dict(fields(_message(value))).get(2):
             raise ValueError("a denormalizer is not supported")
     if not pieces:
-        raise ValueError(f"{len(data)} bytes hold no piece, a SentencePiece model is needed")
+        raise ValueError(
+            f"{counted(len(data), 'byte')} hold no piece, a SentencePiece model is needed"
+        )
     return _checked(pieces, scores, types, trainer, normalizer)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from minillm.quantities import counted
+
 from .bpe import BPETokenizer
 from .bpe_training import Progress, count_words, learn_merges
 from .byte import ByteTokenizer
@@ -61,7 +63,9 @@ def _checked(texts: Iterable[str]) -> Iterator[str]:
 def _byte(vocab_size: int | None, special_tokens: Sequence[str]) -> ByteTokenizer:
     size = 256 + len(special_tokens)
     if vocab_size not in (None, size):
-        raise ValueError(f"train: a vocabulary of {vocab_size} bytes, it always has {size}")
+        raise ValueError(
+            f"train: a vocabulary of {counted(vocab_size, 'byte')}, it always has {size:,}"
+        )
     return ByteTokenizer(special_tokens)
 
 

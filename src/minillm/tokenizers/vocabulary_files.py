@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from minillm.quantities import counted
+
 from .added_tokens import AddedToken
 from .bpe import read_merges
 from .description import LARGEST_FILE, Description, description, read_json
@@ -173,7 +175,9 @@ def _lines(path: Path) -> list[str]:
     """The lines of a text, without their ends; no other character ends a line."""
     size = path.stat().st_size
     if size > LARGEST_FILE:
-        raise ValueError(f"{path.name} has {size} bytes, at most {LARGEST_FILE} are accepted")
+        raise ValueError(
+            f"{path.name} has {counted(size, 'byte')}, at most {LARGEST_FILE:,} are accepted"
+        )
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

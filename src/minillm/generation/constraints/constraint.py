@@ -39,7 +39,7 @@ class Constraint:
             )
         if costs[root][0] >= UNREACHABLE - 1:
             raise ValueError(
-                f"{kind}: the shortest text needs {costs[root][0]} tokens, at most "
+                f"{kind}: the shortest text needs {counted(costs[root][0], 'token')}, at most "
                 f"{UNREACHABLE - 2} are possible"
             )
         self.kind, self.pieces = kind, pieces
