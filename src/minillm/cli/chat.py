@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from minillm.cli.adapted import add_adapter, load
 from minillm.cli.decoding_flags import SETTINGS, add_flags, given
 
 MAX_TOKENS = 1024
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--template", metavar="FILE", help="chat template (Jinja) to use instead")
     parser.add_argument("--history", metavar="FILE", help="keep what is typed in a file")
+    add_adapter(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
 
 
@@ -35,7 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm.cli.texts import read_file
     from minillm.generation.conversation import Conversation
     from minillm.generation.options import Options
-    from minillm.models.folder import load
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         tell(f"minillm: note: {options.unused}")
     if arguments.context is not None and arguments.context < 1:
         raise ValueError(f"context: {arguments.context}, 1 or more is needed")
-    model, tokenizer = load(arguments.model)
+    model, tokenizer = load(arguments.model, arguments.adapter)
     if model.config.kind != "decoder":
         raise ValueError(f"chat: the model is an {model.config.kind}, a decoder is needed")
     if arguments.template is not None:

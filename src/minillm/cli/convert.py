@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     out, dtype = Path(arguments.out), arguments.dtype
     target = arguments.to or ("gguf" if out.suffix == ".gguf" else "hf")
-    _require_held(out, target, dtype)
+    require_held("convert", out, target, dtype)
     opened = open_model(find(arguments.model))
     writing.tell_of_loss(opened, dtype)
     model = load_model(opened.path)
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if target == "gguf":
         writing.write_gguf(out, opened, model, dtype)
     else:
-        _write_folder(out, opened, model, dtype)
+        write_folder("convert", out, opened, model, dtype)
     del model
     with kernels.use(provider):
         difference = writing.largest_difference(out, before)
@@ -73,21 +73,22 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _require_held(out: Path, target: str, dtype: str) -> None:
+def require_held(command: str, out: Path, target: str, dtype: str) -> None:
+    """ValueError unless `target` holds `dtype` and there is room for `out`."""
     if dtype not in FORMATS[target]:
         raise ValueError(
-            f"convert: {target} does not hold {dtype}, one of {', '.join(FORMATS[target])} is "
+            f"{command}: {target} does not hold {dtype}, one of {', '.join(FORMATS[target])} is "
             "needed; --to gguf holds it"
         )
     if not (target == "hf" and out.is_dir() and not any(out.iterdir())):
-        writing.require_place("convert", out)
+        writing.require_place(command, out)
 
 
-def _write_folder(out: Path, opened: Model, model: Any, dtype: str) -> None:
+def write_folder(command: str, out: Path, opened: Model, model: Any, dtype: str) -> None:
     """Write the whole folder aside, then give it its name."""
     from minillm.models.folder import save_model
 
-    _round(model, dtype)
+    _round(command, model, dtype)
     aside = out.with_name(f"{out.name}.{secrets.token_hex(4)}.tmp")
     try:
         save_model(aside, model, writing.tokenizer_of(opened), dtype=dtype)
@@ -99,14 +100,14 @@ def _write_folder(out: Path, opened: Model, model: Any, dtype: str) -> None:
         raise
 
 
-def _round(model: Any, dtype: str) -> None:
+def _round(command: str, model: Any, dtype: str) -> None:
     """Give the weights the values they will have in the file, so that the logits stored fit."""
     kind = dtype.upper()
     for name, parameter in model.named_parameters() if dtype != "f32" else ():
         try:
             raw = numpy.concatenate(list(encode(kind, parameter.data)))
         except ValueError as error:
-            raise ValueError(f"convert: {name}: {error}") from error
+            raise ValueError(f"{command}: {name}: {error}") from error
         Blocks(raw.view(numpy.uint8), kind, parameter.shape).decode(parameter.data)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 COMMANDS = {  # each a file of this folder, data_<name>
     "report": "Say what is in texts: languages, lengths, duplicates, encodings, personal data.",
     "prepare": "Clean, deduplicate, filter, split and encode texts: a folder to train from.",
+    "show-mask": "Print what a model is to learn of conversations, in colour where a person "
+    "watches.",
 }
 
 

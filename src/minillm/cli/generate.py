@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from minillm.cli.adapted import add_adapter, load
 from minillm.cli.damage import named
 from minillm.cli.decoding_flags import FLAGS, add_flags, given
 from minillm.cli.main import OK, tell
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chat", action="store_true", help="put the prompt as a chat message")
     parser.add_argument("--echo", action="store_true", help="write the prompt before the text")
     add_flags(parser, FLAGS)
+    add_adapter(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--no-cache", action="store_true", help="compute every position each time")
     parser.add_argument("--json", action="store_true", help="print a JSON object when it is done")
@@ -29,18 +31,17 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
     from minillm.cli.written import Written
     from minillm.generation.options import Options
-    from minillm.models.folder import load
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     asked = given(arguments) | {"echo": arguments.echo, "use_cache": not arguments.no_cache}
     Options.of(**asked)  # before a model is read
     begin = time.perf_counter()
-    model, tokenizer = load(arguments.model)
+    model, tokenizer = load(arguments.model, arguments.adapter)
     seconds = time.perf_counter() - begin
     prompt = _prompt(arguments, model, tokenizer)
     if "draft" in asked:
-        asked["draft"] = load(asked["draft"])  # and its tokenizer, which has to be the same
+        asked["draft"] = load(asked["draft"], None)  # and its tokenizer, which has to be the same
     written = Written(model, tokenizer, prompt, Options.of(**asked), chat=arguments.chat)
     models = [arguments.model, *([arguments.draft] if arguments.draft else [])]
     with named("generate", *models):

@@ -15,6 +15,7 @@ from minillm.cli.parser import USAGE, Parser
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes, beside USAGE
 COMMANDS = {  # each a file of this folder that begins with these words
     "train": "Train a language model on text files.",
+    "finetune": "Tune a model on conversations, instructions, preferences or text.",
     "generate": "Write text with a trained model.",
     "chat": "Talk with a model in the terminal.",
     "predict": "Show the tokens that a model expects next, most probable first.",
@@ -29,6 +30,7 @@ COMMANDS = {  # each a file of this folder that begins with these words
     "info": "Say what a model is, from the headers of its files: sizes, memory, tokenizer, checks.",
     "convert": "Write a model in another format or with smaller numbers, and compare the two.",
     "quantize": "Write a model as a GGUF file of fewer bits, and show what that costs and gains.",
+    "merge": "Merge a LoRA adapter into its base, and compare the logits before and after.",
     "data": "Look into texts, and prepare them for training.",
     "pull": "Fetch a model from the Hugging Face hub (extra: hf).",
     "verify-resume": "Prove on this machine that a resumed run equals an uninterrupted one, "

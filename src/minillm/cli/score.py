@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from minillm.cli.adapted import add_adapter, load
 from minillm.cli.damage import named
 from minillm.cli.main import OK, tell
 from minillm.cli.parser import Once
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--text", action=Once, metavar="TEXT", help="the text, - to read it from stdin")
     add("--file", action=Once, metavar="FILE", help="a file of text in UTF-8")
     add_windows(parser)
+    add_adapter(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
@@ -39,7 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm.cli.meter import meter
     from minillm.cli.texts import read_file, read_stdin
     from minillm.generation.scoring import score
-    from minillm.models.folder import load
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         text = read_file("score", arguments.file)
     else:
         text = read_stdin("score") if arguments.text == "-" else arguments.text
-    model, tokenizer = load(arguments.model)
+    model, tokenizer = load(arguments.model, arguments.adapter)
     with named("score", arguments.model), meter("tokens") as progress:
         found = score(
             model,

@@ -25,6 +25,8 @@ def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
         "--stop-after", type=int, metavar="STEP", help="save and stop after this step of the run"
     )
     for option in fields_of(settings):
+        if option.metadata.get("hidden"):
+            continue
         limits = option.metadata
         shown = f"{limits['help']}{_default(option.default)}"
         name = f"--{flag(option.name)}"
@@ -61,7 +63,11 @@ def given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
             raise ValueError(f"{name}: an empty name given, a path is needed")
     if arguments.stop_after is not None and arguments.stop_after < 0:
         raise ValueError(f"stop-after: {arguments.stop_after}, 0 or more is needed")
-    values = {o.name: getattr(arguments, o.name) for o in fields_of(settings)}
+    values = {
+        o.name: getattr(arguments, o.name)
+        for o in fields_of(settings)
+        if not o.metadata.get("hidden")
+    }
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -136,8 +136,7 @@ class GPT2(Pretrained):
 
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
         """Cross-entropy of targets (B, T) in nats; -100 is ignored."""
-        x = self.features(ids)
-        return ops.linear_cross_entropy(x, self.head, targets, reduction=reduction)
+        return nn.linear_cross_entropy(self.features(ids), self.head, targets, reduction)
 
 
 def to_files(state: dict[str, Array], config: GPT2Config) -> dict[str, Array]:

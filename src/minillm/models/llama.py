@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from minillm import nn, ops
+from minillm import nn
 from minillm.arrays import Array, new_generator
 from minillm.models.family import ACTIVATIONS, Family, tie, without_prefix
 from minillm.models.llama_config import ARCHITECTURES, LlamaConfig
@@ -148,7 +148,7 @@ class Llama(Pretrained):
 
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
         """Cross-entropy of targets (B, T) in nats; -100 is ignored."""
-        return ops.linear_cross_entropy(self.features(ids), self.head, targets, reduction=reduction)
+        return nn.linear_cross_entropy(self.features(ids), self.head, targets, reduction)
 
 
 def to_files(state: dict[str, Array], config: LlamaConfig) -> dict[str, Array]:

@@ -16,12 +16,15 @@ from minillm.nn.layers import (
     normal,
     uniform,
 )
+from minillm.nn.lora import LoRALinear
+from minillm.nn.loss import linear_cross_entropy
 from minillm.nn.module import Module, ModuleList, Sequential
 from minillm.nn.multihead import MultiheadAttention
 from minillm.nn.parameter import (
     DeferredParameter,
     Parameter,
     blocks_of,
+    held_blocks,
     init_skipped,
     skip_init,
 )
@@ -39,6 +42,7 @@ __all__ = [
     "GatedFeedForward",
     "LayerNorm",
     "Linear",
+    "LoRALinear",
     "Module",
     "ModuleList",
     "MultiheadAttention",
@@ -51,8 +55,10 @@ __all__ = [
     "attend_dropping",
     "blocks_of",
     "feed_forward",
+    "held_blocks",
     "init_skipped",
     "linear",
+    "linear_cross_entropy",
     "merge_heads",
     "normal",
     "relative_position_bucket",

@@ -164,7 +164,8 @@ def feed_forward(
 ) -> Tensor:
     """second(activation(first(x))) + residual, as one operation where that knows the activation."""
     apart = held_blocks(first.weight) or held_blocks(second.weight)
-    if activation not in FUSED or apart:
+    adapted = type(first) is not Linear or type(second) is not Linear
+    if activation not in FUSED or apart or adapted:
         return second(ACTIVATIONS[activation](first(x)), residual)
     return ops.feed_forward(
         x,

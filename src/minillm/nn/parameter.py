@@ -159,14 +159,24 @@ def held_blocks(parameter: Tensor) -> Held | None:
     """The blocks to compute from; None where the values are used, which widens them once for all.
 
     They are used to train, without the extension (decoding again and again would be slow), and
-    where blocks save nothing: of float32.
+    where blocks save nothing: of float32. What takes no gradient is multiplied as blocks in any
+    case, so that none is computed for it.
     """
-    if parameter.__class__ is not DeferredParameter or kernels.active_cpu is None:
+    if parameter.requires_grad:
+        if parameter.__class__ is not DeferredParameter or kernels.active_cpu is None:
+            return None
+        if grad_mode.enabled:
+            return None
+        held = parameter.held
+        return None if held is None or held.kind == "F32" else held
+    if isinstance(parameter, DeferredParameter) and kernels.active_cpu is not None:
+        held = parameter.held
+        if held is not None and held.kind != "F32":
+            return held
+    data = parameter.data
+    if data.ndim != 2 or data.dtype != numpy.float32 or is_gpu_array(data):
         return None
-    if grad_mode.enabled and parameter.requires_grad:
-        return None
-    held = parameter.held
-    return None if held is None or held.kind == "F32" else held
+    return Held("F32", data.view(numpy.uint8)) if data.flags.c_contiguous else None
 
 
 def blocks_of(parameter: Tensor) -> tuple[int, Array, int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy
 
+from minillm import kernels
 from minillm.arrays import to_numpy
 from minillm.blocks import CHUNK, KINDS, decode_rows, row_length
 from minillm.op import Op
@@ -11,6 +12,7 @@ from minillm.ops.arith import sum_rows
 from minillm.ops.linear import check_residual, rows_of
 
 ROUNDED = 2.0**-15
+DECODED = 1 << 20  # numbers of a weight decoded at once in the backward pass
 
 
 def block_linear_forward(xp, x, blocks, bias=None, residual=None, *, kind):
@@ -43,9 +45,12 @@ def block_linear_backward(xp, grad, saved, *, kind):
     return dx, None, dbias, grad if has_residual else None
 
 
-def _pieces(xp, blocks, kind, dtype):
-    """(first row, decoded rows) of the weight, in turn."""
-    step = max(1, CHUNK // max(1, row_length(kind, blocks)))
+def _pieces(xp, blocks, kind, dtype, numbers=CHUNK):
+    """(first row, decoded rows) of the weight, in turn, about so many numbers at once."""
+    if kind == "F32" and dtype == xp.float32:
+        yield 0, xp.ascontiguousarray(blocks).view(xp.float32)
+        return
+    step = max(1, numbers // max(1, row_length(kind, blocks)))
     for start in range(0, len(blocks), step):
         weight = decode_rows(kind, to_numpy(blocks[start : start + step]))
         yield start, xp.asarray(weight, dtype)
@@ -79,6 +84,15 @@ def block_linear_kernel_forward(lib, xp, x, blocks, bias=None, residual=None, *,
     if x.dtype != xp.float32:
         return NotImplemented
     out = xp.empty((*x.shape[:-1], len(blocks)), x.dtype)
+    if kind == "F32" and x.size >= kernels.MANY_ROWS * x.shape[-1]:
+        lib.linear_forward(
+            rows_of(xp, x),
+            xp.ascontiguousarray(blocks).view(xp.float32),
+            None if bias is None else xp.ascontiguousarray(bias),
+            None if residual is None else rows_of(xp, residual),
+            rows_of(xp, out),
+        )
+        return out, (blocks, bias is not None, residual is not None)
     lib.block_linear_forward(
         KINDS[kind].id,
         xp.ascontiguousarray(blocks),
@@ -88,6 +102,25 @@ def block_linear_kernel_forward(lib, xp, x, blocks, bias=None, residual=None, *,
         rows_of(xp, out),
     )
     return out, (blocks, bias is not None, residual is not None)
+
+
+def block_linear_kernel_backward(lib, xp, grad, saved, *, kind):
+    blocks, has_bias, has_residual = saved
+    if grad.dtype != xp.float32:
+        return NotImplemented
+    width = row_length(kind, blocks)
+    rows = rows_of(xp, grad)
+    dx = xp.zeros((len(rows), width), grad.dtype)
+    for start, weight in _pieces(xp, blocks, kind, grad.dtype, DECODED):
+        part = rows[:, start : start + len(weight)]
+        if len(weight) == len(blocks):
+            lib.matmul_forward(part, weight, dx)
+        else:
+            product = xp.empty_like(dx)
+            lib.matmul_forward(part, weight, product)
+            dx += product
+    dbias = sum_rows(xp, rows) if has_bias else None
+    return dx.reshape(*grad.shape[:-1], width), None, dbias, grad if has_residual else None
 
 
 def block_linear_sample(draw):
@@ -128,6 +161,7 @@ block_linear = Op(
     block_linear_sample,
     check=block_linear_check,
     kernel_forward=block_linear_kernel_forward,
+    kernel_backward=block_linear_kernel_backward,
     constant=(1,),
     rounds={0: ROUNDED},
 )

@@ -94,7 +94,7 @@ class PipelineTokenizer(Tokenizer):
         ids: list[int] = self._encoded(text, True).tolist()
         return ids
 
-    def encode_parts(self, parts: Sequence[str]) -> list[int]:
+    def encode_parts(self, parts: Sequence[str], begins: bool = True) -> list[int]:
         flags = {token.content: token for token in self._added}
         ids: list[int] = []
         for index, part in enumerate(parts):
@@ -105,7 +105,8 @@ class PipelineTokenizer(Tokenizer):
                 part = part.lstrip()
             if index + 1 < len(parts) and flags[parts[index + 1]].lstrip:
                 part = part.rstrip()
-            packed = self._reference.encode_stretch(part, False, "".join(parts[:index]) == "")
+            first = begins and "".join(parts[:index]) == ""
+            packed = self._reference.encode_stretch(part, False, first)
             ids += np.frombuffer(packed, id_dtype(self.vocab_size)).tolist()
         return ids
 

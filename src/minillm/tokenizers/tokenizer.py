@@ -157,8 +157,11 @@ class Tokenizer(Vocabulary, ABC):
         """
         return chat_ids(self, messages, add_generation_prompt, variables)
 
-    def encode_parts(self, parts: Sequence[str]) -> list[int]:
-        """The ids of one text given as text, control token, text ... in turn."""
+    def encode_parts(self, parts: Sequence[str], begins: bool = True) -> list[int]:
+        """The ids of one text given as text, control token, text ... in turn.
+
+        With `begins` false the text goes on from another: nothing is put before its first word.
+        """
         ids: list[int] = []
         for index, part in enumerate(parts):
             ids += [self.special_tokens[part]] if index % 2 else self.encode_array(part).tolist()

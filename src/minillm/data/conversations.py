@@ -1,0 +1,139 @@
+"""Conversations to learn from: rows of JSON as messages, and what is wrong in which line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from minillm.data.sources import TEXT
+from minillm.data.tables import Faults, text_of
+
+Messages = list[dict[str, str]]
+FORMS = (
+    "an object with messages, turns, instruction and output, prompt and answer, or text, or with "
+    "chosen and rejected"
+)
+
+
+class Talk(NamedTuple):
+    """What a row says: messages that end with an answer, or with the answer `rejected` beside it.
+
+    `text` instead of messages is learnt as a whole.
+    """
+
+    line: int
+    messages: Messages
+    rejected: str | None = None
+    text: str | None = None
+
+
+def read(
+    path: str, faults: Faults, columns: Mapping[str, str] | None = None, instruction: str = ""
+) -> Iterator[Talk]:
+    """The conversations of a file: JSON lines, a JSON array, or plain text as one document.
+
+    `columns` says what a field is called in the file where it has another name; `instruction` is
+    put before each prompt. A row that is none of `FORMS` goes to `faults`.
+    """
+    text, source = text_of(path)
+    if source.kind == TEXT:
+        yield Talk(1, [], text=text)
+        return
+    for line, row in _rows(text, faults):
+        try:
+            talk = _talk(line, row, columns or {}, instruction)
+        except ValueError as error:
+            detail, _, needed = str(error).partition(", ")
+            faults.found(line, detail, detail, needed.removesuffix(" is needed"))
+            continue
+        yield talk
+
+
+def _rows(text: str, faults: Faults) -> Iterator[tuple[int, Any]]:
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"read: {faults.name}: not JSON ({error}), an array is needed"
+            ) from None
+        yield from enumerate(found, 1)
+        return
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        try:
+            yield line, json.loads(content)
+        except (ValueError, RecursionError) as error:
+            faults.found(line, "no JSON", f"no JSON ({error})", "an object")
+
+
+def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> Talk:
+    if not isinstance(row, dict):
+        raise ValueError(f"no object, {FORMS} is needed")
+
+    def field(name: str, kind: type = str) -> Any:
+        key = columns.get(name, name)
+        value = row.get(key)
+        if kind is str and isinstance(value, list) and value:
+            value = value[0]  # the first of several references
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{key!r} is no {_KINDS[kind.__name__]}, one is needed")
+        return value
+
+    rejected = field("rejected")
+    answer = field("answer") if rejected is None else field("chosen")
+    if rejected is not None and answer is None:
+        raise ValueError("rejected without chosen, both are needed")
+    messages = _messages(field("messages", list), field("turns", list))
+    if not messages:
+        prompt = field("prompt")
+        if prompt is None and field("instruction") is not None:
+            prompt = "\n\n".join(filter(None, (field("instruction"), field("input"))))
+            answer = field("output") if answer is None else answer
+        if prompt is None:
+            return _text(line, field("text"), row, answer is None)
+        messages = [{"role": "user", "content": prompt}]
+    if answer is not None:
+        messages = [*messages, {"role": "assistant", "content": answer}]
+    if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
+        raise ValueError("no answer at the end, an assistant's message with text is needed")
+    if len(messages) < 2:
+        raise ValueError("nothing before the answer, a message of the user is needed")
+    if rejected is not None and rejected == messages[-1]["content"]:
+        raise ValueError("chosen and rejected are the same, two different answers are needed")
+    if instruction:
+        first = next(place for place, one in enumerate(messages) if one["role"] == "user")
+        asked = f"{instruction}\n\n{messages[first]['content']}"
+        messages[first] = {"role": "user", "content": asked}
+    return Talk(line, messages, rejected)
+
+
+_KINDS = {"str": "text", "list": "list"}
+
+
+def _text(line: int, text: str | None, row: Mapping[str, Any], alone: bool) -> Talk:
+    if text is None or not alone:
+        present = ", ".join(map(repr, list(row)[:8])) or "nothing"
+        raise ValueError(f"fields {present}".replace(", ", " ") + f", {FORMS} is needed")
+    if not text.strip():
+        raise ValueError("an empty text, one with words is needed")
+    return Talk(line, [], text=text)
+
+
+def _messages(messages: list[Any] | None, turns: list[Any] | None) -> Messages:
+    if turns is not None:
+        if not all(isinstance(turn, str) for turn in turns):
+            raise ValueError("a turn that is no text, texts are needed")
+        turns = turns[: len(turns) // 2 * 2]  # what is not answered teaches nothing
+        roles = ("user", "assistant")
+        return [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(turns)]
+    found = []
+    for one in messages or ():
+        if not isinstance(one, dict) or not isinstance(one.get("role"), str):
+            raise ValueError("a message without role, role and content are needed")
+        if not isinstance(one.get("content"), str):
+            raise ValueError("a message without text, role and content are needed")
+        found.append({"role": one["role"], "content": one["content"]})
+    return found

@@ -1,0 +1,342 @@
+"""LoRA adapters: beside the layers of a model, in files that `peft` reads and writes, merged.
+
+An adapter is a folder with adapter_config.json and adapter_model.safetensors. There its matrices
+have the names that the layers have in Hugging Face's files. A layer of ours that joins several of
+those (queries, keys and values) takes their matrices side by side: A stacked, B block-diagonal.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+
+from minillm import nn
+from minillm.arrays import Array, new_generator
+from minillm.formats import hf, safetensors
+from minillm.models import FAMILIES
+from minillm.nn.parameter import Parameter
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
+ENCODER_TASKS = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS", "question": "QUESTION_ANS"}
+REFUSED = {  # settings of peft that change what an adapter computes
+    "use_dora": (False, None),
+    "lora_bias": (False, None),
+    "bias": ("none", None),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "layers_to_transform": (None,),
+    "trainable_token_indices": (None,),
+    "target_parameters": (None,),
+    "megatron_config": (None,),
+}
+
+
+class Spot(NamedTuple):
+    """Where rows of a matrix of ours lie in the files: the module's name, which rows, and whether
+    it is stored as (in, out)."""
+
+    module: str
+    rows: slice
+    transposed: bool
+
+
+class Lora(NamedTuple):
+    """How layers are adapted. `targets` are names of layers, by their last words in the files."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ()
+    dropout: float = 0.0
+    rslora: bool = False
+
+
+def spots_of(model: Any) -> dict[str, list[Spot]]:
+    """For each matrix of a linear layer of the model (by our name) where it lies in the files.
+
+    The family's own map is asked: it is given matrices whose numbers tell what they are.
+    """
+    layers = {
+        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
+    order: list[str] = []
+    tagged: dict[str, Array] = {}
+    for name, parameter in model.named_parameters():
+        shape = parameter.shape
+        if name in layers and ".lora_" not in name:
+            rows = numpy.arange(shape[0])[:, None] + (len(order) << 32)
+            tagged[name] = numpy.broadcast_to(rows, shape)
+            order.append(name)
+        elif ".lora_" not in name:
+            tagged[name] = numpy.broadcast_to(numpy.int64(-1), shape)
+    family = FAMILIES[model.config.to_hf()["model_type"]]
+    found: dict[str, list[Spot]] = {name: [] for name in order}
+    for name, array in family.to_files(tagged, model.config).items():
+        if array.ndim != 2 or array[0, 0] < 0:
+            continue
+        transposed = array.shape[1] > 1 and array[0, 0] != array[0, 1]
+        first, count = int(array[0, 0]), array.shape[1 if transposed else 0]
+        row = first & 0xFFFFFFFF
+        spot = Spot(name.removesuffix(".weight"), slice(row, row + count), bool(transposed))
+        found[order[first >> 32]].append(spot)
+    return {name: spots for name, spots in found.items() if spots}
+
+
+def adaptable(model: Any) -> dict[str, list[Spot]]:
+    """`spots_of` the layers inside the blocks: what adapters usually act on."""
+    stack = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    inside = tuple(f"{name}." for name in stack)
+    return {name: spots for name, spots in spots_of(model).items() if name.startswith(inside)}
+
+
+def last_word(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def attach(model: Any, lora: Lora, seed: int = 0) -> list[str]:
+    """Freeze the model and put fresh adapters beside the targets; the names of their modules.
+
+    Without targets that is every linear layer of the blocks. ValueError for a target that is none.
+    """
+    spots = adaptable(model)
+    known = sorted({last_word(s.module) for found in spots.values() for s in found})
+    for target in lora.targets:
+        if target not in known:
+            raise ValueError(
+                f"lora: no layer is called {target!r}, some of {', '.join(known)} are needed"
+            )
+    wanted = lora.targets or tuple(known)
+    freeze(model)
+    generator, modules = new_generator(seed), []
+    for name, found in spots.items():
+        chosen = [spot for spot in found if last_word(spot.module) in wanted]
+        if not chosen:
+            continue
+        if len(chosen) < len(found):
+            missing = [s.module for s in found if s not in chosen]
+            raise ValueError(
+                f"lora: {chosen[0].module} is one matrix with {', '.join(missing)} here, all of "
+                "them or none are needed as targets"
+            )
+        base = _at(model, name)
+        layer = nn.LoRALinear(base, lora.rank, lora.alpha, lora.dropout, lora.rslora, generator)
+        _put(model, name, layer)
+        modules += [spot.module for spot in chosen]
+    return modules
+
+
+def freeze(model: Any) -> None:
+    """Let no parameter of the model require a gradient."""
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+
+
+def adapted(model: Any) -> Iterator[tuple[str, nn.LoRALinear]]:
+    """Names and layers of all adapters."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LoRALinear):
+            yield name, module
+
+
+def save(
+    folder: str | os.PathLike[str], model: Any, lora: Lora, base: str, reference: Array
+) -> None:
+    """Write the adapters of a model; `reference` are the base's logits of the reference prompt."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    spots, arrays, modules = spots_of(model), {}, {}
+    for name, layer in adapted(model):
+        for spot in spots[f"{name}.weight"]:
+            modules[spot.module] = spot.transposed
+            arrays[f"{PREFIX}{spot.module}.lora_A.weight"] = layer.lora_A.numpy()
+            arrays[f"{PREFIX}{spot.module}.lora_B.weight"] = numpy.ascontiguousarray(
+                layer.lora_B.numpy()[spot.rows]
+            )
+    kind = model.config.kind
+    task = TASKS.get(kind) or ENCODER_TASKS.get(getattr(model.config, "task", ""))
+    content = {
+        "peft_type": "LORA",
+        "task_type": task,
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.rslora,
+        "target_modules": sorted({last_word(name) for name in modules}),
+        "fan_in_fan_out": all(modules.values()),
+        "bias": "none",
+        "modules_to_save": None,
+        "inference_mode": True,
+        "init_lora_weights": True,
+    }
+    hf.write_json(folder / CONFIG, content)
+    metadata = {"format": "pt"} | hf.reference_metadata(reference)
+    safetensors.write(folder / WEIGHTS, arrays, metadata)
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of adapter_config.json; FileNotFoundError or ValueError for what is no LoRA."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"adapter: {folder} holds no {CONFIG}, the folder of an adapter is needed"
+        )
+    content = hf.read_json(path)
+    if content.get("peft_type") != "LORA":
+        raise ValueError(f"adapter: {path} is {content.get('peft_type')!r}, LORA is needed")
+    for name, neutral in REFUSED.items():
+        if content.get(name) not in neutral and name in content:
+            raise ValueError(
+                f"adapter: {name} is {content[name]!r} in {path}, {neutral[0]!r} is needed; other "
+                "values are not supported"
+            )
+    if content.get("modules_to_save"):
+        raise ValueError(
+            f"adapter: {path} replaces {', '.join(content['modules_to_save'])}, an adapter of "
+            "matrices alone is needed"
+        )
+    for name, kinds in (("r", int), ("lora_alpha", (int, float))):
+        if not isinstance(content.get(name), kinds) or content[name] <= 0:
+            raise ValueError(
+                f"adapter: {name} is {content.get(name)!r} in {path}, a number above 0 is needed"
+            )
+    return content
+
+
+def load(model: Any, folder: str | os.PathLike[str], logits: Any = None) -> Lora:
+    """Put the adapters of `folder` beside the layers of a model, which is frozen.
+
+    `logits`, a function of ids, checks the base against the one that the adapter was made with: a
+    warning says by how much they differ. ValueError for an adapter of another base.
+    """
+    folder = Path(folder)
+    content = read_config(folder)
+    arrays, _ = _read(folder)
+    lora = Lora(
+        content["r"],
+        float(content["lora_alpha"]),
+        tuple(content.get("target_modules") or ())
+        if isinstance(content.get("target_modules"), list)
+        else (),
+        float(content.get("lora_dropout") or 0.0),
+        bool(content.get("use_rslora")),
+    )
+    if logits is not None:
+        difference = difference_of_bases(model, folder, logits)
+        if difference is not None and difference > hf.TOLERANCE:
+            warnings.warn(
+                f"{folder}: the logits of this base differ by up to {difference:.3g} from those of "
+                "the base that the adapter was made with",
+                stacklevel=2,
+            )
+    pairs = _pairs(arrays, folder)
+    freeze(model)
+    unused = set(pairs)
+    for name, spots in spots_of(model).items():
+        found = [(spot, pairs[spot.module]) for spot in spots if spot.module in pairs]
+        unused -= {spot.module for spot, _ in found}
+        if found:
+            _put(model, name, _layer(_at(model, name), found, lora, folder))
+    if unused:
+        raise ValueError(
+            f"adapter: {folder} adapts {sorted(unused)[0]}, which this model does not have; the "
+            f"base it was made for is needed ({content.get('base_model_name_or_path')})"
+        )
+    return lora
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and metadata, checked by the digest where there is one."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"adapter: {folder} holds no {WEIGHTS}, it is needed")
+    arrays, metadata = safetensors.read(path)
+    return safetensors.verify(path) if safetensors.DIGEST in metadata else (arrays, metadata)
+
+
+def difference_of_bases(
+    model: Any, folder: str | os.PathLike[str], logits: Callable[[numpy.ndarray], numpy.ndarray]
+) -> float | None:
+    """By how much the logits of this base differ from those of the one that the adapter was made
+    with; None where the adapter does not say."""
+    read_config(folder)
+    metadata, config = _read(Path(folder))[1], model.config
+    return hf.reference_difference(metadata, logits, config.vocab_size, config.context)
+
+
+def _pairs(arrays: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """lora_A and lora_B by the name of the module."""
+    pairs: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        module, _, kind = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
+        if kind not in ("lora_A", "lora_B") or array.ndim != 2:
+            raise ValueError(f"adapter: {name} in {folder} is no matrix lora_A or lora_B")
+        pairs.setdefault(module, {})[kind] = array
+    for module, pair in pairs.items():
+        if len(pair) < 2:
+            raise ValueError(
+                f"adapter: {module} in {folder} has only {next(iter(pair))}, both "
+                "matrices are needed"
+            )
+    if not pairs:
+        raise ValueError(f"adapter: {folder} adapts nothing, at least 1 layer is needed")
+    return pairs
+
+
+def _layer(base: nn.Linear, found: Any, lora: Lora, folder: Path) -> nn.LoRALinear:
+    out_features, in_features = base.weight.shape
+    for spot, pair in found:
+        rank, size = pair["lora_A"].shape[0], spot.rows.stop - spot.rows.start
+        if pair["lora_A"].shape[1] != in_features or pair["lora_B"].shape != (size, rank):
+            raise ValueError(
+                f"adapter: {spot.module} in {folder} has matrices {pair['lora_A'].shape} and "
+                f"{pair['lora_B'].shape}, ({rank}, {in_features}) and ({size}, {rank}) are needed; "
+                "it was made for another base"
+            )
+        if rank != lora.rank:
+            raise ValueError(
+                f"adapter: {spot.module} in {folder} has rank {rank}, {lora.rank} is needed"
+            )
+    first = found[0][1]["lora_A"]
+    alike = len(found) * (found[-1][0].rows.stop - found[-1][0].rows.start) == out_features
+    shared = alike and all(numpy.array_equal(pair["lora_A"], first) for _, pair in found)
+    layer = nn.skip_init(nn.LoRALinear, base, lora.rank, lora.alpha, lora.dropout, lora.rslora)
+    if shared:
+        a, b = first, numpy.concatenate([pair["lora_B"] for _, pair in found])
+    else:
+        a = numpy.concatenate([pair["lora_A"] for _, pair in found])
+        b = numpy.zeros((out_features, len(a)), first.dtype)
+        for place, (spot, pair) in enumerate(found):
+            b[spot.rows, place * lora.rank : (place + 1) * lora.rank] = pair["lora_B"]
+    layer.lora_A = Parameter(numpy.array(a, numpy.float32))
+    layer.lora_B = Parameter(numpy.array(b, numpy.float32))
+    return layer
+
+
+def merge(model: Any) -> int:
+    """Add all adapters to their weights and leave plain layers; how many. ValueError for none."""
+    layers = list(adapted(model))
+    if not layers:
+        raise ValueError("merge: the model has no adapter, at least 1 is needed")
+    for name, layer in layers:
+        _put(model, f"{name}.weight", layer.merged())
+    return len(layers)
+
+
+def _at(model: Any, weight: str) -> Any:
+    part = model
+    for word in weight.removesuffix(".weight").split("."):
+        part = getattr(part, word)
+    return part
+
+
+def _put(model: Any, weight: str, layer: nn.Module) -> None:
+    parent, _, word = weight.removesuffix(".weight").rpartition(".")
+    layer.training = model.training
+    setattr(_at(model, parent) if parent else model, word, layer)

@@ -1,0 +1,283 @@
+"""Before the first step of a tuning run, and taking one up again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minillm import kernels
+from minillm.data import learnt
+from minillm.data.learnt import Parts
+from minillm.formats import hf
+from minillm.machine import environment
+from minillm.models import adapter
+from minillm.models import folder as model_folder
+from minillm.models.adapter import Lora
+from minillm.quantities import count, duration
+from minillm.tokenizers import Tokenizer
+from minillm.training import methods
+from minillm.training import state as states
+from minillm.training.answers import AnswerModelling
+from minillm.training.interrupt import terminate_as_interrupt
+from minillm.training.plan import EVALUATIONS
+from minillm.training.preference import REFERENCE, Preference, log_probabilities
+from minillm.training.preflight import costs, forecast, settle_machine
+from minillm.training.run_folder import INNER, Say, new_folder, read_settings, resumed
+from minillm.training.trainer import Trainer
+from minillm.training.tuning_data import DEFAULT_CONTEXT, read_parts
+from minillm.training.tuning_settings import ADAPTERS, PREFERENCE_SHARE, RATES, TuneSettings
+
+PASSES, PREFERENCE_PASSES = 3, 1
+BATCH = 4
+BASE = "base.json"
+
+
+def start(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) -> Trainer:
+    """The preflight: read, decide, check, prepare the run folder; nothing is left of a refused run.
+
+    Raises ValueError, TypeError or OSError in one line for what cannot be tuned.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"finetune: {folder} exists already; name another --out, or go on with --resume "
+            f"{folder}"
+        )
+    with terminate_as_interrupt(), new_folder(folder):
+        return _prepare(files, settings, folder, say)
+
+
+def open_base(path: str, template: str | None = None) -> tuple[Any, Tokenizer]:
+    """A decoder and its tokenizer, with another chat template if one is given."""
+    model, tokenizer = model_folder.load(path)
+    if model.config.kind != "decoder":
+        raise ValueError(f"finetune: {path} is an {model.config.kind}, a decoder is needed")
+    if template is not None:
+        try:
+            tokenizer.chat_template = Path(template).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"template: {template} is not UTF-8 ({error}), it is needed") from None
+    return model, tokenizer
+
+
+def context_of(settings: TuneSettings, model: Any) -> int:
+    """Tokens of the longest example: as asked, else 512 or what the model has."""
+    most = model.config.context
+    if settings.context is None:
+        return min(DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
+    if most is not None and settings.context > most:
+        raise ValueError(f"context: {settings.context}, at most {most} (the model's) is needed")
+    return settings.context
+
+
+def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) -> Trainer:
+    assert settings.base is not None
+    model, tokenizer = open_base(settings.base, settings.template)
+    settings = _decided(settings, model)
+    parts = read_parts(files, tokenizer, settings, settings.context or 0, say)
+    reference = model_folder.logits_of(model)(_reference_prompt(model))
+    what = choose_trained(model, settings)
+    trained = sum(p.size for p in model.parameters() if p.requires_grad)
+    whole = count(model.parameter_count() - _added(model))
+    beside = "trained beside them" if settings.method in ADAPTERS else "of them trained"
+    say(f"model: {settings.base} with {whole} parameters, {count(trained)} {beside} ({what})")
+    if settings.objective == "dpo":
+        parts = _with_reference(model, parts, settings, say)
+    for line in parts.lines_for_people(settings.objective != "answers"):
+        say(line)
+    learnt.save(folder / INNER, parts)
+    hf.write_json(folder / INNER / BASE, hf.reference_metadata(reference))
+    trainer = _trainer(model, tokenizer, parts, settings, folder, reference)
+    settings = settle_machine(trainer, settings, say)
+    trainer.settings, reason = _length(settings, trainer)
+    _describe(trainer, tokenizer, files, parts)
+    say(forecast(trainer, costs(trainer), reason, time.time()))
+    return trainer
+
+
+def _decided(settings: TuneSettings, model: Any) -> TuneSettings:
+    preferring = settings.objective != "answers"
+    lr = RATES[settings.method] * (PREFERENCE_SHARE if preferring else 1.0)
+    return replace(
+        settings,
+        context=context_of(settings, model),
+        batch=settings.batch or BATCH,
+        lr=settings.lr or lr,
+        beta=settings.beta or ({"dpo": 0.1, "simpo": 2.0}.get(settings.objective)),
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _reference_prompt(model: Any) -> np.ndarray:
+    return hf.reference_prompt(model.config.vocab_size, model.config.context)
+
+
+def _added(model: Any) -> int:
+    return sum(p.size for _, layer in adapter.adapted(model) for p in (layer.lora_A, layer.lora_B))
+
+
+def lora_of(settings: TuneSettings) -> Lora:
+    targets = tuple(filter(None, (settings.targets or "").split(",")))
+    return Lora(settings.rank, settings.alpha, targets, settings.lora_dropout, settings.rslora)
+
+
+def choose_trained(model: Any, settings: TuneSettings) -> str:
+    """Let what the method trains require gradients, and nothing else; what that is, in words."""
+    if hasattr(model, "recompute"):
+        model.recompute = settings.recompute
+    match settings.method:
+        case "qlora" if not methods.blocks_held(model):
+            raise ValueError(
+                f"finetune: {settings.base} has no quantised matrix, qlora needs one; make it with "
+                f"minillm quantize {settings.base} OUT.gguf, or use --method lora"
+            )
+        case "lora" | "qlora":
+            if settings.method == "lora":
+                methods.widen(model)
+            modules = adapter.attach(model, lora_of(settings), settings.seed)
+            return f"{settings.method} of rank {settings.rank} on {len(modules)} layers"
+    methods.widen(model)
+    match settings.method:
+        case "head":
+            methods.train_head(model)
+            return "its head"
+        case "last-n":
+            methods.train_last(model, settings.last)
+            return f"its last {settings.last} blocks and the head"
+    methods.train_all(model)
+    return "all"
+
+
+def _with_reference(model: Any, parts: Parts, settings: TuneSettings, say: Say) -> Parts:
+    """The examples with what the untuned model says of each."""
+    begin, rows = time.perf_counter(), 2 * (settings.batch or BATCH)
+    model.eval()
+    for part in parts:
+        found = list(log_probabilities(model, part, rows))
+        part.more[REFERENCE] = np.concatenate(found) if found else np.empty(0)
+    say(f"reference: log-probabilities of all answers in {duration(time.perf_counter() - begin)}")
+    return parts
+
+
+def objective_of(tokenizer: Tokenizer, parts: Parts, settings: TuneSettings) -> AnswerModelling:
+    s: Any = settings
+    if s.objective == "answers":
+        return AnswerModelling(tokenizer, parts, batch=s.batch, seed=s.seed)
+    gamma = s.gamma if s.objective == "simpo" else None
+    return Preference(tokenizer, parts, batch=s.batch, seed=s.seed, beta=s.beta, gamma=gamma)
+
+
+def _trainer(
+    model: Any,
+    tokenizer: Tokenizer,
+    parts: Parts,
+    settings: TuneSettings,
+    folder: Path,
+    reference: np.ndarray,
+) -> Trainer:
+    write: Callable[[Path, Any], None] = model_folder.save_weights
+    if settings.method in ADAPTERS:
+        write = partial(
+            _write_adapter, lora=lora_of(settings), base=str(settings.base), reference=reference
+        )
+    rehearsal = replace(settings, steps=settings.steps or 1000, time=None, warmup=0)
+    return Trainer(model, objective_of(tokenizer, parts, settings), rehearsal, folder, write)
+
+
+def _write_adapter(folder: Path, model: Any, **what: Any) -> None:
+    adapter.save(folder, model, **what)
+
+
+def _length(settings: TuneSettings, trainer: Trainer) -> tuple[TuneSettings, str]:
+    """Steps, and what follows from them; and why so many."""
+    s: Any = settings
+    samples = s.batch * s.accumulate
+    whole = trainer.objective.order.per_epoch  # type: ignore[attr-defined]
+    steps, reason = s.steps, "as asked"
+    if s.time is not None:
+        steps = None
+        expected = max(1, int(s.time / trainer.step_seconds))
+        reason = f"about {expected:,} steps in the {duration(s.time)} given"
+    elif steps is None:
+        passes = PASSES if s.objective == "answers" else PREFERENCE_PASSES
+        steps = max(1, -(-passes * whole // samples))
+        reason = f"{passes} {'passes' if passes > 1 else 'pass'} over the examples"
+    expected = steps or max(1, int((s.time or 0) / trainer.step_seconds))
+    warmup = min(100, expected // 10) if s.time is None and s.warmup is None else s.warmup
+    eval_every = s.eval_every or max(1, expected // min(EVALUATIONS, 8))
+    return replace(
+        settings,
+        steps=steps,
+        warmup=warmup,
+        eval_every=eval_every,
+        save_every=s.save_every or eval_every,
+        eval_examples=s.eval_examples or max(1, min(64, trainer.objective.validation_size)),
+    ), reason
+
+
+def _describe(trainer: Trainer, tokenizer: Tokenizer, files: Sequence[str], parts: Parts) -> None:
+    """Everything about the run that does not change while it trains."""
+    folder, model, s = trainer.folder, trainer.model, trainer.settings
+    tuned = "minillm chat " + (f"{s.base} --adapter {{run}}" if s.method in ADAPTERS else "{run}")
+    if s.method in ADAPTERS:
+        tokenizer.save(folder)
+    else:
+        model_folder.save_description(folder, model, tokenizer)
+    settings = s.to_dict() | {"command": s.command, "files": [str(name) for name in files]}
+    hf.write_json(folder / INNER / "settings.json", settings)
+    facts = {
+        "data": {
+            "files": len(files),
+            "training examples": len(parts.train),
+            "examples held out": len(parts.val),
+            "training tokens": len(parts.train.ids),
+            "learnt tokens": parts.train.targets,
+        },
+        "model": {
+            "base": s.base,
+            "family": type(model).__name__,
+            "parameters": model.parameter_count() - _added(model),
+            "trained": sum(p.size for p in trainer.trained.values()),
+            "vocabulary": tokenizer.vocab_size,
+        },
+        "environment": environment(),
+        "decides": list(trainer.objective.best),
+        "commands": [tuned, "minillm finetune --resume {run}"],
+    }
+    hf.write_json(folder / INNER / "facts.json", facts)
+
+
+def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
+    """Take up the run of `folder` after its last undamaged save.
+
+    Raises FileNotFoundError or ValueError in one line where that cannot be, as where the base is
+    not what it was.
+    """
+    settings = read_settings(folder, TuneSettings)
+    model, tokenizer = open_base(str(settings.base), settings.template)
+    kept = hf.read_json(folder / INNER / BASE)
+    logits = model_folder.logits_of(model)
+    config = model.config
+    difference = hf.reference_difference(kept, logits, config.vocab_size, config.context)
+    if difference is None or difference > hf.TOLERANCE:
+        raise ValueError(
+            f"resume: the logits of {settings.base} differ by up to {difference:.3g} from those "
+            "of the base this run began with, the same is needed"
+        )
+    parts = learnt.load(folder / INNER)
+    saved, notices = states.load_latest(folder / INNER)
+    for notice in notices:
+        say(notice)
+    kernels.set_threads(threads or settings.threads or kernels.threads())
+    reference = logits(_reference_prompt(model))
+    choose_trained(model, settings)
+    trainer = _trainer(model, tokenizer, parts, settings, folder, reference)
+    trainer.settings = settings
+    trainer.restore(saved)
+    say(resumed(trainer))
+    return trainer

@@ -1,0 +1,309 @@
+"""minillm finetune: methods, resume, what is learnt, preferences, and what is refused."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from minillm import kernels, nn
+from minillm.formats import safetensors
+from minillm.models import adapter
+from minillm.models.folder import load, load_model, logits_of
+from minillm.models.gguf_export import write_gguf
+from minillm.training import metrics, tuning
+from minillm.training.tuning_settings import METHODS, TuneSettings
+from small_runs import CLOCKED, minillm, tree
+from small_tuning import base, gpt2, llama, preferences, talks, tokenizer
+
+FLAGS = {
+    "steps": 8, "batch": 2, "accumulate": 2, "eval-every": 4, "save-every": 4, "context": 90,
+    "sample-tokens": 4, "precision": "f32", "threads": 1, "rank": 2, "lr": 0.01,
+}  # fmt: skip
+
+
+def flags(**changed):
+    return [
+        word
+        for name, value in (FLAGS | {k.replace("_", "-"): v for k, v in changed.items()}).items()
+        for word in (f"--{name}", str(value))
+        if value is not None
+    ]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base(tmp_path / "base")
+    talks(tmp_path / "talks.jsonl")
+    return tmp_path
+
+
+def finetune(*words, data="talks.jsonl", model="base", out="run", **changed):
+    return minillm("finetune", model, data, "--out", out, *words, *flags(**changed))
+
+
+def quantised(path):
+    """A GGUF file of blocks: the matrices that are wide enough for them."""
+    write_gguf(path, llama(), tokenizer(), "q8_0")
+    return path
+
+
+def result(folder):
+    files = {
+        name: content
+        for name, content in tree(folder).items()
+        if name.endswith((".safetensors", "samples.jsonl")) and "state-00000004" not in name
+    }
+    rows = [
+        {key: value for key, value in row.items() if key not in CLOCKED}
+        for row in metrics.read(folder / "metrics.jsonl")
+    ]
+    return files, rows
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "qlora"])
+def test_each_method_lowers_the_loss_and_trains_what_it_says(here, method):
+    assert finetune("--method", method, steps=30, last=1, lr=0.01) == 0
+    rows = metrics.read(here / "run/metrics.jsonl")
+    losses = [row["val_loss"] for row in rows if "val_loss" in row]
+    assert losses[-1] < 0.98 * losses[0]
+    saved, _ = safetensors.read(max((here / "run/training").glob("state-*")))
+    trained = {name.partition("/")[2] for name in saved if name.startswith("model/")}
+    own = {name for name, _ in llama().named_parameters()}
+    if method == "full":
+        assert trained == own
+    elif method == "head":
+        assert trained == {"norm.weight", "embed_tokens.weight"}
+    elif method == "last-n":
+        assert trained == {n for n in own if n.startswith("layers.1.")} | {"norm.weight"}
+    else:
+        assert len(trained) == 28
+        assert all(".lora_" in name for name in trained)
+    before, page = load_model(here / "base"), (here / "run/report.html").read_text("utf-8")
+    assert "Loss" in page
+    if method == "lora":
+        after = load_model(here / "base")
+        adapter.load(after, here / "run")
+    else:
+        after = load_model(here / "run")
+    ids = np.array([[72, 105, 33]])
+    assert np.abs(logits_of(after)(ids) - logits_of(before)(ids)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "words", [("--method", "full"), ("--method", "lora", "--lora-dropout", "0.2")]
+)
+@pytest.mark.parametrize("cut", [3, 4])
+def test_a_cut_run_has_the_bits_of_a_straight_one(here, words, cut):
+    assert finetune(*words, out="straight") == 0
+    assert finetune(*words, "--stop-after", cut, out="cut") == 0
+    assert minillm("finetune", "--resume", "cut") == 0
+    assert result(here / "cut") == result(here / "straight")
+
+
+def test_qlora_trains_beside_blocks_that_stay(here):
+    quantised(here / "q.gguf")
+    assert finetune("--method", "qlora", model="q.gguf", steps=30) == 0
+    losses = [r["val_loss"] for r in metrics.read(here / "run/metrics.jsonl") if "val_loss" in r]
+    assert losses[-1] < 0.98 * losses[0]
+    assert minillm("merge", "q.gguf", "run", "merged", "--json") == 0
+
+
+@pytest.mark.skipif(
+    kernels.cpu is None, reason="needs the extension: without it blocks are widened"
+)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_beside_blocks_are_those_beside_their_numbers(here, recompute):
+    quantised(here / "q.gguf")
+    ids = np.array([[72, 105, 33, 9, 200, 4, 17, 88]] * 5)
+    targets = np.where(ids == 33, -100, ids[:, ::-1])
+    grads = []
+    for widened in (False, True):
+        model = load_model(here / "q.gguf")
+        if widened:
+            for parameter in model.parameters():
+                _ = parameter.data
+        model.recompute = recompute
+        adapter.attach(model, adapter.Lora(2), seed=1)
+        for _, layer in adapter.adapted(model):
+            layer.lora_B.data[...] = 0.1
+        model.loss(ids, targets, reduction="sum").backward()
+        kinds = {nn.held_blocks(layer.weight).kind for _, layer in adapter.adapted(model)}
+        assert kinds == ({"F32"} if widened else {"Q8_0"})
+        grads.append([p.grad.numpy() for p in model.parameters() if p.requires_grad])
+    for one, other in zip(*grads):  # kernels round activations to 16 bits
+        assert np.abs(one - other).max() < 2e-3 * np.abs(other).max()
+
+
+def test_the_loss_is_that_of_the_answers_alone(here):
+    settings = TuneSettings(
+        base="base", context=90, batch=3, accumulate=2, steps=4, precision="f32", lr=0.0001
+    )
+    run = tuning.start(["talks.jsonl"], settings, here / "run", lambda line: None)
+    model, own = load(here / "base")
+    nats, count = 0.0, 0
+    places = run.objective.order.samples(0, 6)
+    for place in places:
+        text, learnt = run.objective.parts.train.text(place)
+        said = own.decode(text)
+        logits = logits_of(model)(text[None, :-1].astype(np.int64))[0].astype(np.float64)
+        logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        begin = len(own.encode(said[: said.index("assistant: ")])) + len("assistant: ") + 1
+        assert text[-1] == own.eos_id  # the end is learnt
+        for at in range(begin, len(text)):
+            nats -= logp[at - 1, text[at]]
+            count += 1
+        assert learnt.sum() == len(text) - begin
+    assert run.step(0.5).loss == pytest.approx(nats / count, rel=1e-5)
+
+
+def test_after_enough_steps_answers_end_by_themselves(here, capsys):
+    talks(here / "few.jsonl", 4)
+    words = ("--method", "full", "--val-fraction", "0")
+    assert finetune(*words, data="few.jsonl", steps=150, lr=0.01, eval_every=150) == 0
+    model, own = load(here / "run")
+    rows = [json.loads(line)["messages"] for line in (here / "few.jsonl").read_text().splitlines()]
+    from minillm.generation import complete
+
+    for messages in rows:
+        ids = own.apply_chat_template(messages[:1], add_generation_prompt=True)
+        (found,) = complete(model, own, [ids], max_tokens=60, temperature=0.0)
+        assert (found.text, found.finish_reason) == (messages[1]["content"], "stop")
+
+
+def test_preferences_are_learnt(here):
+    preferences(here / "p.json")
+    for objective in ("dpo", "simpo"):
+        words = ("--method", "lora", "--objective", objective)
+        assert finetune(*words, data="p.json", out=objective, steps=30, lr=0.01) == 0
+        rows = [r for r in metrics.read(here / objective / "metrics.jsonl") if "val_loss" in r]
+        assert rows[-1]["val_accuracy"] == 1.0
+        assert rows[-1]["val_loss"] < rows[0]["val_loss"]
+    assert "Best accuracy" in (here / "dpo/report.html").read_text("utf-8")
+
+
+def test_dpo_begins_at_the_loss_of_a_coin(here):
+    preferences(here / "p.json")
+    settings = TuneSettings(
+        base="base", objective="dpo", context=90, batch=3, steps=4, precision="f32"
+    )
+    run = tuning.start(["p.json"], settings, here / "run", lambda line: None)
+    assert run.step(0.5).loss == pytest.approx(np.log(2), rel=1e-5)
+
+
+def test_a_preference_run_that_is_cut_has_the_same_bits(here):
+    preferences(here / "p.json")
+    words = ("--objective", "dpo")
+    assert finetune(*words, data="p.json", out="straight") == 0
+    assert finetune(*words, "--stop-after", 3, data="p.json", out="cut") == 0
+    assert minillm("finetune", "--resume", "cut") == 0
+    assert result(here / "cut") == result(here / "straight")
+
+
+def rows_of(*rows):
+    return "\n".join(json.dumps(row) for row in rows)
+
+
+USER, BOT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "line"),
+    [
+        ("{]", (), "line 1: no JSON"),
+        ("[1]", (), "line 1: no object"),
+        ("[{", (), "not JSON"),
+        (rows_of({"a": 1, "b": 2}), (), "line 1: fields 'a' 'b'"),
+        (rows_of({"messages": [USER]}), (), "line 1: no answer at the end"),
+        (rows_of({"messages": [BOT]}), (), "line 1: nothing before the answer"),
+        (rows_of({"messages": [{"role": "user"}]}), (), "line 1: a message without text"),
+        (rows_of({"prompt": "a", "answer": "  "}), (), "line 1: no answer at the end"),
+        (rows_of({"prompt": "a", "answer": 3}), (), "line 1: 'answer' is no text"),
+        (rows_of({"prompt": "a", "chosen": "b", "rejected": "b"}), (), "are the same"),
+        (rows_of({"prompt": "a", "rejected": "b"}), (), "rejected without chosen"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--objective", "dpo"), "no rejected answer"),
+        (rows_of({"prompt": "a" * 200, "answer": "b" * 95}), (), "dropped 1 of 1: no trainable"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--columns", "x"), "columns: 'x', field=name"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--beta", "1"), "--beta goes with"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--method", "qlora"), "no quantised matrix"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--targets", "x"), "no layer is called 'x'"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--context", "97"), "at most 96 (the model's)"),
+        ("", (), "at least 1 is needed"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused_in_one_line(here, capsys, text, words, line):
+    (here / "bad.jsonl").write_text(text, encoding="utf-8")
+    assert minillm("finetune", "base", "bad.jsonl", "--out", "run", *flags(), *words) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.splitlines()[-1].startswith("minillm: ")
+    assert not (here / "run").exists()
+
+
+def test_bad_rows_are_skipped_and_counted_where_asked(here, capsys):
+    good = (here / "talks.jsonl").read_text(encoding="utf-8")
+    (here / "bad.jsonl").write_text("{]\n" + good + rows_of({"messages": [USER]}), "utf-8")
+    assert finetune("--on-bad", "skip", data="bad.jsonl") == 0
+    said = capsys.readouterr().err
+    assert "skipped 2 rows of bad.jsonl: 1 with no JSON (first in line 1), 1 with no answer" in said
+
+
+def test_a_run_is_told_from_a_pretraining_run_and_its_base_is_watched(here, capsys):
+    assert finetune("--stop-after", 2) == 0
+    assert minillm("train", "--resume", "run") == 2
+    assert "go on with: minillm finetune --resume run" in capsys.readouterr().err
+    assert minillm("finetune", "--resume", "run", "--lr", "1") == 2
+    assert "--lr cannot be changed" in capsys.readouterr().err
+    base(here / "base", llama(seed=4))
+    assert minillm("finetune", "--resume", "run") == 2
+    assert "differ by up to" in capsys.readouterr().err
+
+
+def test_merge_compares_and_refuses_another_base(here, capsys):
+    assert finetune() == 0
+    capsys.readouterr()
+    assert minillm("merge", "base", "run", "merged", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["layers"] == 14
+    assert found["largest_difference_by_merging"] < 1e-4 < found["largest_change_by_adapter"]
+    both = [load_model(here / "base"), load_model(here / "merged")]
+    adapter.load(both[0], here / "run")
+    ids = np.array([[1, 2, 3]])
+    one, other = (logits_of(model)(ids) for model in both)
+    np.testing.assert_allclose(one, other, atol=1e-4)
+    base(here / "other", gpt2())
+    for words, line in (
+        (("base", "run", "merged"), "merged is there already"),
+        (("other", "run", "m2"), "the same base is needed; or --any-base"),
+        (("other", "run", "m2", "--any-base"), "which this model does not have"),
+        (("base", "talks.jsonl", "m2"), "adapter_config.json"),
+    ):
+        assert minillm("merge", *words) == 2
+        assert line in capsys.readouterr().err
+    assert minillm("generate", "base", "--adapter", "run", "--prompt", "a", "--max-tokens", 2) == 0
+
+
+def test_an_instruction_goes_before_each_prompt(here):
+    (here / "p.jsonl").write_text(
+        rows_of(*[{"source": f"text {n}", "targets": [f"t{n}", "x"]} for n in range(8)]), "utf-8"
+    )
+    words = ("--columns", "prompt=source,answer=targets", "--instruction", "Shorten:")
+    assert finetune(*words, data="p.jsonl") == 0
+    ids = safetensors.read(here / "run/training/examples.safetensors")[0]["train/ids"]
+    said = tokenizer().decode(ids[:40])
+    assert said.startswith("user: Shorten:\n\ntext ")
+
+
+def test_show_mask_prints_what_is_learnt(here, capsys, monkeypatch):
+    assert minillm("data", "show-mask", "base", "talks.jsonl", "--count", 1) == 0
+    shown = capsys.readouterr().out
+    row = json.loads((here / "talks.jsonl").read_text().splitlines()[0])["messages"]
+    assert (
+        f"user: {row[0]['content']}<|endoftext|>assistant: [[{row[1]['content']}<|endoftext|>]]"
+        in shown
+    )
+    assert "tokens are learnt in 20 examples" in shown
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert minillm("data", "show-mask", "base", "talks.jsonl", "--count", 1) == 0
+    assert f"\x1b[1;32m{row[1]['content']}<|endoftext|>\x1b[0m" in capsys.readouterr().out
