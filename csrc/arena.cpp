@@ -30,15 +30,24 @@ Arena& arena() {
 
 using Lock = std::lock_guard<std::mutex>;
 
-}  // namespace
-
-void* arena_allocate(size_t bytes) noexcept {
-    const Lock lock(arena().mutex);
+void* allocate(size_t bytes) noexcept {
     try {
         return arena().heap.allocate(bytes);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }
+}
+
+}  // namespace
+
+void* arena_allocate(size_t bytes) noexcept {
+    const Lock lock(arena().mutex);
+    return allocate(bytes);
+}
+
+void* arena_scratch(size_t bytes) noexcept {
+    const Lock lock(arena().mutex);
+    return arena().runs.empty() ? nullptr : allocate(bytes);
 }
 
 size_t arena_capacity(const void* block) noexcept {

@@ -9,6 +9,7 @@ namespace minillm {
 constexpr size_t arena_least = 64 << 10;  // bytes for which it is meant
 
 void* arena_allocate(size_t bytes) noexcept;        // page-aligned; null without memory
+void* arena_scratch(size_t bytes) noexcept;         // null outside of runs, too
 bool arena_free(void* block) noexcept;              // false if it is not the arena's
 size_t arena_capacity(const void* block) noexcept;  // bytes; 0 if it is not the arena's
 

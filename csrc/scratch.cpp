@@ -3,6 +3,7 @@
 #include <new>
 #include <utility>
 
+#include "arena.h"
 #include "platform.h"
 
 namespace minillm {
@@ -42,6 +43,10 @@ struct Block {
 
 struct Shelf {
     Block blocks[12];
+    void drop_huge() {
+        for (Block& block : blocks)
+            if (block.floats >= huge_floats) std::exchange(block, {}).free();
+    }
     ~Shelf() {
         for (Block& block : blocks) block.free();
     }
@@ -51,7 +56,15 @@ thread_local Shelf shelf;
 
 }  // namespace
 
-Scratch::Scratch(int64_t floats) {
+// During a run huge blocks come from its arena: arrays use them when the kernel is done.
+Scratch::Scratch(int64_t floats) : floats_(floats) {
+    if (floats >= huge_floats) {
+        data_ = static_cast<float*>(arena_scratch(sizeof(float) * floats));
+        if (data_) {
+            shelf.drop_huge();
+            return;
+        }
+    }
     Block* best = nullptr;
     for (Block& block : shelf.blocks)
         if (block.floats >= floats && block.data && (!best || block.floats < best->floats))
@@ -66,6 +79,7 @@ Scratch::Scratch(int64_t floats) {
 }
 
 Scratch::~Scratch() {
+    if (floats_ >= huge_floats && arena_free(data_)) return;
     Block returned{data_, floats_};
     if (floats_ <= largest_kept) {
         Block* smallest = &shelf.blocks[0];

@@ -18,6 +18,7 @@ constexpr int64_t many_rows = 2048;           // enough for blocks of twice the 
 constexpr int64_t block_rows = 128;           // of a task
 constexpr int64_t slab_lines = 256;           // hidden features of a task, backward
 constexpr int64_t chunk_rows = 1024;          // of backward, whose tiles stay in the third cache
+constexpr int64_t packed_numbers = 1 << 20;   // of a weight, backward
 constexpr int64_t strip = 256;                // of a chunk, those of a slab in the second
 constexpr int64_t streamed_floats = 2 << 20;  // hidden rows from this size on bypass the cache
 
@@ -112,14 +113,16 @@ struct Forward {
 template <int pieces>
 struct Backward {
     const FeedForward& f;
-    const float *grad, *x, *hidden;
+    const float *grad, *x, *weight1, *weight2, *hidden;
     const Gradient dx, dweight1, dweight2;
-    const Tiles first{f.inputs, f.hidden, pieces}, second{f.hidden, f.outputs, pieces};  // weights
     const int64_t tall = smaller(chunk_rows, f.rows);
     const Tiles inputs{f.inputs, tall, pieces}, grads{f.outputs, tall, pieces};
     const Tiles grads_by_row{tall, f.outputs, pieces};
     const Tiles by_row{ceil_div(tall, pair) * pair, f.hidden,
                        pieces};  // the hidden gradient, for dx
+    // The first weight, or as many columns as are packed together, to find dx.
+    const Tiles first{smaller(f.inputs, ceil_div(packed_numbers, f.hidden* pair) * pair), f.hidden,
+                      pieces};
     const Scratch dbias{ceil_div(f.rows, chunk_rows) * f.hidden};
 
     // From the gradient of the activations to that of the hidden rows, dhidden. Both it and the
@@ -203,13 +206,16 @@ struct Backward {
         const int64_t lines = smaller(slab_lines, f.hidden - line);
         const int64_t padded = ceil_div(lines, pair) * pair;  // corners are written whole
         const Tiles dhidden(padded, strip, pieces), activated(padded, strip, pieces);
+        const Tiles own(lines, f.outputs, pieces);
+        const TileBlock weights = pack_tile_columns(
+            part(row_major(weight2, f.outputs, f.hidden), 0, f.outputs, line, lines), own.at(0, 0),
+            0, pieces);
         memset(dbias + row / chunk_rows * f.hidden + line, 0, sizeof(float) * lines);
         for (int64_t from = 0; from < rows; from += strip) {
             const int64_t count = smaller(strip, rows - from);
             const Turn<Function> turn{*this, row + from, from,    count,
                                       line,  lines,      dhidden, activated};
-            Corners corners(part(grads_by_row.block(), from, count, 0, f.outputs),
-                            part(second.block(), line, lines, 0, f.outputs), turn);
+            Corners corners(part(grads_by_row.block(), from, count, 0, f.outputs), weights, turn);
             for (int64_t i = 0; i < count; i += pair)
                 for (int64_t j = 0; j < lines; j += pair) corners.multiply(i, j);
             corners.end();
@@ -234,12 +240,18 @@ struct Backward {
         parallel_for(ceil_div(f.hidden, slab_lines),
                      [&](int64_t task) { run<Function>(row, rows, task * slab_lines); });
         if (!dx.data) return;
-        parallel_for(ceil_div(rows, block_rows), [&](int64_t task) {
-            const TileScope scope;
-            const int64_t from = task * block_rows, count = smaller(block_rows, rows - from);
-            multiply_tiles_far(part(by_row.block(), from, count, 0, f.hidden), first.block(),
-                               to(dx, (row + from) * f.inputs, f.inputs, false));
-        });
+        for (int64_t col = 0; col < f.inputs; col += first.lines()) {
+            const int64_t cols = smaller(first.lines(), f.inputs - col);
+            pack_columns_together(
+                part(row_major(weight1, f.hidden, f.inputs), 0, f.hidden, col, cols), first);
+            parallel_for(ceil_div(rows, block_rows), [&](int64_t task) {
+                const TileScope scope;
+                const int64_t from = task * block_rows, count = smaller(block_rows, rows - from);
+                multiply_tiles_far(part(by_row.block(), from, count, 0, f.hidden),
+                                   part(first.block(), 0, cols, 0, f.hidden),
+                                   to(dx, (row + from) * f.inputs + col, f.inputs, false));
+            });
+        }
     }
 
     static Output to(Gradient gradient, int64_t offset, int64_t stride, bool add) {
@@ -287,8 +299,6 @@ void feed_forward_backward_tiles(const FeedForward& f, int pieces, const float* 
                                  const float* hidden, Gradient dx, Gradient dweight1,
                                  Gradient dbias1, Gradient dweight2, Gradient dbias2) {
     const auto run = [&](const auto& backward) {
-        pack_columns_together(row_major(weight2, f.outputs, f.hidden), backward.second);
-        if (dx.data) pack_columns_together(row_major(weight1, f.hidden, f.inputs), backward.first);
         for (int64_t row = 0; row < f.rows; row += chunk_rows) {
             const int64_t rows = smaller(chunk_rows, f.rows - row);
             dispatch(f.activation, [&](auto function) {
@@ -298,9 +308,9 @@ void feed_forward_backward_tiles(const FeedForward& f, int pieces, const float* 
         sum_rows(backward.dbias, ceil_div(f.rows, chunk_rows), f.hidden, dbias1);
     };
     if (pieces == 1)
-        run(Backward<1>{f, grad, x, hidden, dx, dweight1, dweight2});
+        run(Backward<1>{f, grad, x, weight1, weight2, hidden, dx, dweight1, dweight2});
     else
-        run(Backward<3>{f, grad, x, hidden, dx, dweight1, dweight2});
+        run(Backward<3>{f, grad, x, weight1, weight2, hidden, dx, dweight1, dweight2});
     sum_rows(grad, f.rows, f.outputs, dbias2);
 }
 

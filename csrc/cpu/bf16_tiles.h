@@ -17,6 +17,7 @@ class Tiles {  // memory for a block
           pieces_(pieces),
           memory_(tile_block_floats(lines, depth, pieces)) {}
     int64_t stride() const { return tiles_deep(depth_) * tile_numbers * pieces_; }
+    int64_t lines() const { return lines_; }
     int pieces() const { return pieces_; }
     TileBlock block() const { return {at(0, 0), lines_, depth_, stride(), pieces_}; }
     uint16_t* at(int64_t line, int64_t k) const {  // the tile, its first piece
