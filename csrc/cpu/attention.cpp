@@ -42,11 +42,11 @@ struct Task {
     const int64_t span = smaller(block_k, keys), stride = round_up(span, NR) + W;
     const Products products{a, larger(span, a.d)};
     const int64_t height = products.height;
-    const bool pack = products.tiles || a.q_rows * group >= few_rows;
+    const bool pack = products.pieces > 0 || a.q_rows* group >= few_rows;
     const Scratch scores{height * stride}, queries{height * a.d};
     const Scratch sums{group * (end - first)};  // of weights, by query
-    const Scratch key_memory{pack ? panel_floats(a.d, span) : 0};
-    const Scratch value_memory{panel_floats(span, pack ? a.value_d : NR)};
+    const Scratch key_memory{pack ? products.floats(a.d, span) : 0};
+    const Scratch value_memory{pack ? products.floats(span, a.value_d) : panel_floats(span, NR)};
 
     void run() const;
     void meet_keys(int64_t first_k, int64_t cols) const;
@@ -99,7 +99,7 @@ void Task::weigh(int64_t head, int64_t row, int64_t rows, int64_t first_k, int64
             store(line + j, weight);
             return weight;
         });
-        if (products.tiles) ahead.step();
+        if (products.pieces) ahead.step();
     }
     for (int64_t i = 0; i < rows; i++) sum_of(head, row + i) += sum(fresh[i]);
 }
@@ -235,7 +235,7 @@ void mask_scores(const Attention& a, int64_t batch, int64_t head, int64_t row, i
 void attention_forward(const Attention& a, const Heads<float>& out, float* lse) {
     if (a.q_rows == 0) return;
     // Enough tasks for all threads; a row's result does not depend on the task it falls into.
-    const int64_t pairs = a.batch * a.kv_heads, strip = wants_tiles(a) ? tile_strip : MR;
+    const int64_t pairs = a.batch * a.kv_heads, strip = pieces_for(a) ? tile_strip : MR;
     const int64_t strips = ceil_div(a.q_rows, strip);
     const int64_t wanted = ceil_div(4 * thread_count(), larger(1, pairs));
     const int64_t each = ceil_div(strips, smaller(strips, wanted)) * strip;
@@ -244,7 +244,7 @@ void attention_forward(const Attention& a, const Heads<float>& out, float* lse) 
         const int64_t pair = i / pieces, first = i % pieces * each;
         const int64_t batch = pair / a.kv_heads, kv_head = pair % a.kv_heads;
         const Task task{a, out, lse, batch, kv_head, first, smaller(a.q_rows, first + each)};
-        with_tiles(task.products.tiles, [&] { task.run(); });
+        with_tiles(task.products.pieces, [&] { task.run(); });
     });
 }
 

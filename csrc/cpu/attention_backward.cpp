@@ -31,16 +31,16 @@ struct BackwardTask : Given {
     const int64_t batch, kv_head, group = a.heads / a.kv_heads;
     const int64_t span_q = round_up(smaller(block_q, a.q_rows), NR), stride = span_q + W;
     const int64_t span_k = smaller(block_k, a.k_rows), blocks = ceil_div(a.q_rows, block_q);
-    const int64_t query_floats = larger(panel_floats(a.d, span_q), panel_floats(span_q, a.d));
-    const int64_t grad_floats =
-        larger(panel_floats(a.value_d, span_q), panel_floats(span_q, a.value_d));
     const Products products{a, larger(larger(span_q, span_k), larger(a.d, a.value_d))};
+    const int64_t query_floats = larger(products.floats(a.d, span_q), products.floats(span_q, a.d));
+    const int64_t grad_floats =
+        larger(products.floats(a.value_d, span_q), products.floats(span_q, a.value_d));
     const int64_t height = products.height;
     const Scratch weights{height * stride};                    // strip of P^T
     const Scratch dscores{round_up(span_k, height) * stride};  // block of dS^T
     const Scratch lse_memory{blocks * span_q}, delta_memory{blocks * span_q};
     const Scratch queries{2 * blocks * query_floats}, grads{2 * blocks * grad_floats};
-    const Scratch keys{panel_floats(span_k, a.d)};
+    const Scratch keys{products.floats(span_k, a.d)};
 
     void run() const;
     void pack_scaled(const Matrix& q, float* memory) const;
@@ -158,10 +158,10 @@ void BackwardTask::meet_strip(int64_t head, int64_t block, int64_t key, int64_t 
                               g.by_column, start, end, Output{ds, stride, {}}, ahead);
     for (int64_t i = 0; i < rows; i++) {
         find_line(head, block, key + i, start, end, weights + i * stride, ds + i * stride);
-        if (products.tiles) ahead.step();
+        if (products.pieces) ahead.step();
     }
     const bool add = head > kv_head * group || block > first_seeing(a, key) / block_q;
-    const int64_t first = products.tiles ? start : seeing;
+    const int64_t first = products.pieces ? start : seeing;
     const auto absorb = [&](const float* lines, const float* panels, int64_t cols,
                             const Heads<float>& to) {
         float* result = at(to, batch, kv_head, key);
@@ -223,7 +223,7 @@ void attention_backward(const Attention& a, const Heads<const float>& grad,
     parallel_for(a.batch * a.kv_heads, [&](int64_t pair) {
         const BackwardTask task{
             {a, grad, out, lse, dq, dk, dv}, pair / a.kv_heads, pair % a.kv_heads};
-        with_tiles(task.products.tiles, [&] { task.run(); });
+        with_tiles(task.products.pieces, [&] { task.run(); });
     });
 }
 

@@ -12,33 +12,45 @@ namespace {
 uint16_t* numbers(float* memory) { return reinterpret_cast<uint16_t*>(memory); }
 const uint16_t* numbers(const float* memory) { return reinterpret_cast<const uint16_t*>(memory); }
 
-TileBlock pack_lines(const RowBlock& lines, float* memory) {
+TileBlock pack_lines(const RowBlock& lines, float* memory, int pieces) {
     return pack_tile_rows({lines.data, lines.rows, lines.depth, lines.by_rows ? lines.stride : 1,
                            lines.by_rows ? 1 : lines.stride},
-                          numbers(memory));
+                          numbers(memory), 0, pieces);
+}
+
+TileBlock columns_of(const float* right, int64_t cols, int64_t depth, int pieces) {
+    return {numbers(right), cols, depth, tiles_deep(depth) * tile_numbers * pieces, pieces};
 }
 
 }  // namespace
 
-bool wants_tiles(const Attention& a) {
-    return bf16_products() && suits_tiles(a.q_rows, a.k_rows, smaller(a.d, a.value_d));
+int pieces_for(const Attention& a) {
+    const int64_t depth = smaller(a.d, a.value_d);
+    return pieces_for(a.q_rows, a.k_rows, depth);
 }
 
 #else
 
-bool wants_tiles(const Attention&) { return false; }
+int pieces_for(const Attention&) { return 0; }
 
 #endif
 
 Products::Products(const Attention& a, int64_t deepest)
-    : tiles(wants_tiles(a)),
-      height(tiles ? tile_strip : MR),
-      grain(tiles ? tile_depth : W),
-      strip_(tiles ? height * round_up(deepest, tile_depth) / 2 : 0) {}
+    : pieces(pieces_for(a)),
+      height(pieces ? tile_strip : MR),
+      grain(pieces ? tile_depth : W),
+      strip_(height * round_up(deepest, tile_depth) / 2 * pieces) {}
+
+int64_t Products::floats(int64_t rows, int64_t cols) const {
+#if MINILLM_AMX
+    if (pieces) return tile_block_floats(cols, rows, pieces);
+#endif
+    return panel_floats(rows, cols);
+}
 
 void Products::pack(const Matrix& right, float* memory) const {
 #if MINILLM_AMX
-    if (tiles) return void(pack_tile_columns(right, numbers(memory)));
+    if (pieces) return void(pack_tile_columns(right, numbers(memory), 0, pieces));
 #endif
     pack_panels(right, memory);
 }
@@ -46,12 +58,11 @@ void Products::pack(const Matrix& right, float* memory) const {
 void Products::multiply_columns(const RowBlock& lines, const float* right, int64_t start,
                                 int64_t end, const Output& to, Ahead& ahead) const {
 #if MINILLM_AMX
-    if (tiles) {
-        const TileBlock left = pack_lines(lines, strip_);
-        const TileBlock columns{numbers(right), end, lines.depth,
-                                tiles_deep(lines.depth) * tile_numbers};
+    if (pieces) {
+        const TileBlock left = pack_lines(lines, strip_, pieces);
+        const TileBlock columns = columns_of(right, end, lines.depth, pieces);
         return multiply_tiles(
-            {left.data, round_up(left.lines, tile_lines), left.depth, left.stride},
+            {left.data, round_up(left.lines, tile_lines), left.depth, left.stride, pieces},
             part(columns, start, end - start, 0, lines.depth), part(to, 0, start));
     }
 #endif
@@ -67,9 +78,9 @@ void Products::multiply_columns(const RowBlock& lines, const float* right, int64
 void Products::multiply_rows(const RowBlock& lines, const float* right, int64_t deep, int64_t first,
                              int64_t cols, const Output& to, Ahead& ahead) const {
 #if MINILLM_AMX
-    if (tiles) {
-        const TileBlock left = pack_lines(lines, strip_);
-        const TileBlock columns{numbers(right), cols, deep, tiles_deep(deep) * tile_numbers};
+    if (pieces) {
+        const TileBlock left = pack_lines(lines, strip_, pieces);
+        const TileBlock columns = columns_of(right, cols, deep, pieces);
         multiply_tiles(left, part(columns, 0, cols, first, left.depth), to);
         return;
     }

@@ -1,5 +1,5 @@
-// The products of attention: float32 panels, or tiles of bfloat16 in the mode that asks for them,
-// where operands are rounded as they are packed and scores and weights stay float32.
+// The products of attention: float32 panels, or tiles of bfloat16, where operands are rounded as
+// they are packed, or cut into pieces, and scores and weights stay float32.
 #pragma once
 
 #include "../scratch.h"
@@ -11,18 +11,19 @@ namespace minillm::MINILLM_ISA {
 constexpr int64_t tile_strip = 2 * tile_lines;
 constexpr int64_t tallest = tile_strip > MR ? tile_strip : MR;  // strip of either kind
 
-bool wants_tiles(const Attention& a);
+int pieces_for(const Attention& a);  // 0: no tiles
 
-// On one thread, which must hold a TileScope meanwhile if `tiles`.
+// On one thread, which must hold a TileScope meanwhile if there are pieces.
 class Products {
  public:
     Products(const Attention& a, int64_t deepest);
 
-    const bool tiles;
+    const int pieces;      // of a number in tiles; 0: panels
     const int64_t height;  // of a strip: the lines that go through a product together
     const int64_t grain;   // elements of a line come in whole ones of these
 
-    // Packs a right operand into memory of panel_floats(rows, cols).
+    // Packs a right operand into memory of so many floats.
+    int64_t floats(int64_t rows, int64_t cols) const;
     void pack(const Matrix& right, float* memory) const;
 
     // lines · right for the columns [start, end) of right, whole grains, but for end any vectors.

@@ -76,7 +76,7 @@ void multiply_slice(const TileBlock& a, const TileBlock& b, const Output& out) {
         for (int64_t i = 0; i < a.lines; i += pair) {
             const int64_t rows = smaller(pair, a.lines - i), cols = smaller(pair, b.lines - j);
             const Output at = part(out, i, j);
-            if (a.pieces == 1 && rows % tile_lines == 0 && cols % tile_lines == 0 &&
+            if (rows % tile_lines == 0 && cols % tile_lines == 0 &&
                 out.finish == Output::Finish::none) {
                 multiply_corner(a, i, b, j, at);
             } else {

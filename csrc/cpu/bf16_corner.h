@@ -108,11 +108,13 @@ INLINE void multiply_corner_of(const TileBlock& a, int64_t row, const TileBlock&
 
 // Whether no sum of a corner that came of pieces is infinite or NaN: 0 times a piece that is would
 // be NaN, where 0 or infinity times the whole is not.
-INLINE bool all_finite(const float* sums, int64_t rows, int64_t cols) {
-    vf bad{};
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j += W) bad += load(sums + i * pair + j) * 0.0f;
-    return _mm512_cmp_ps_mask(bad, bad, _CMP_UNORD_Q) == 0;
+INLINE bool all_finite(const float* sums, int64_t stride, int64_t rows, int64_t cols) {
+    vf bad[4] = {};
+    for (int64_t i = 0; i < rows; i += 4)
+        for (int64_t j = 0; j < cols; j += W)
+            for (int k = 0; k < 4; k++) bad[k] += load(sums + (i + k) * stride + j) * 0.0f;
+    const vf any = (bad[0] + bad[1]) + (bad[2] + bad[3]);
+    return _mm512_cmp_ps_mask(any, any, _CMP_UNORD_Q) == 0;
 }
 
 // The same sums of the whole numbers, by multiply_block.
@@ -123,10 +125,17 @@ template <int R, int C, Near near, class Meanwhile>
 INLINE void sum_corner(const TileBlock& a, int64_t row, const TileBlock& b, int64_t col,
                        const Output& at, const Meanwhile& meanwhile) {
     if (a.pieces == 1) return multiply_corner_of<R, C, 1, near>(a, row, b, col, at, meanwhile);
-    alignas(64) float sums[pair * pair];
-    multiply_corner_of<R, C, 3, near>(a, row, b, col, {sums, pair, {}}, meanwhile);
     constexpr int64_t rows = R * tile_lines, cols = C * tile_lines;
-    if (!all_finite(sums, rows, cols)) multiply_whole(a, row, b, col, sums);
+    alignas(64) float sums[pair * pair];
+    const bool direct = at.start.data != at.c;
+    if (direct) {
+        multiply_corner_of<R, C, 3, near>(a, row, b, col, at, meanwhile);
+        if (all_finite(at.c, at.stride, rows, cols)) return;
+        multiply_whole(a, row, b, col, sums);
+    } else {
+        multiply_corner_of<R, C, 3, near>(a, row, b, col, {sums, pair, {}}, meanwhile);
+        if (!all_finite(sums, pair, rows, cols)) multiply_whole(a, row, b, col, sums);
+    }
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j += W) {
             vf sum = load(sums + i * pair + j);

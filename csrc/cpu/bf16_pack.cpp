@@ -14,35 +14,48 @@ struct Lines {
     int64_t lines, depth, line_stride, depth_stride;
 };
 
-// 32 vectors of a tile: of 16 lines (up to `lines`) the depths 0-15 and 16-31 (up to `depth`), or
-// of 16 pairs of depth the even and the odd one of all lines.
-struct Numbers {
-    vf first[W], second[W];
+// Two vectors of a tile, of 16 pairs of such: of a line the depths 0-15 and 16-31, or of a pair of
+// depth the even and the odd one of all lines. There are up to `lines` and up to `depth` numbers.
+struct Row {
+    vf first, second;
 };
 
-INLINE void read_along(const Lines& from, int64_t lines, int64_t depth, Numbers& to) {
-    const auto low = static_cast<__mmask16>(depth >= 16 ? 0xffff : (1u << depth) - 1);
-    const auto high = static_cast<__mmask16>(depth >= 32  ? 0xffff
-                                             : depth > 16 ? (1u << (depth - 16)) - 1
-                                                          : 0);
-    for (int i = 0; i < W; i++) {
-        const float* line = from.data + (i < lines ? i : 0) * from.line_stride;
-        const auto keep = static_cast<__mmask16>(i < lines ? 0xffff : 0);
-        to.first[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(low & keep), line);
-        to.second[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(high & keep), line + 16);
-    }
+INLINE __mmask16 lanes_of(int64_t count) {
+    return static_cast<__mmask16>(count >= W ? 0xffff : count > 0 ? (1u << count) - 1 : 0);
 }
 
-INLINE void read_across(const Lines& from, int64_t lines, int64_t depth, Numbers& to) {
-    const auto keep = static_cast<__mmask16>(lines >= 16 ? 0xffff : (1u << lines) - 1);
-    for (int p = 0; p < W; p++) {
-        const float* first = from.data + 2 * p * from.depth_stride;
-        const auto even = static_cast<__mmask16>(2 * p < depth ? keep : 0);
-        const auto odd = static_cast<__mmask16>(2 * p + 1 < depth ? keep : 0);
-        to.first[p] = _mm512_maskz_loadu_ps(even, first);
-        to.second[p] = _mm512_maskz_loadu_ps(odd, first + from.depth_stride);
+struct Along {
+    static constexpr bool paired = false;
+    Along(const Lines& from, int64_t lines, int64_t depth)
+        : from_(from), lines_(lines), low_(lanes_of(depth)), high_(lanes_of(depth - W)) {}
+    Row operator[](int64_t i) const {
+        if (i >= lines_) return {vf{}, vf{}};
+        const float* line = from_.data + i * from_.line_stride;
+        return {_mm512_maskz_loadu_ps(low_, line), _mm512_maskz_loadu_ps(high_, line + W)};
     }
-}
+
+ private:
+    const Lines& from_;
+    const int64_t lines_;
+    const __mmask16 low_, high_;
+};
+
+struct Across {
+    static constexpr bool paired = true;
+    Across(const Lines& from, int64_t lines, int64_t depth)
+        : from_(from), depth_(depth), keep_(lanes_of(lines)) {}
+    Row operator[](int64_t pair) const {
+        const float* even = from_.data + 2 * pair * from_.depth_stride;
+        const int64_t left = depth_ - 2 * pair;
+        return {left > 0 ? _mm512_maskz_loadu_ps(keep_, even) : vf{},
+                left > 1 ? _mm512_maskz_loadu_ps(keep_, even + from_.depth_stride) : vf{}};
+    }
+
+ private:
+    const Lines& from_;
+    const int64_t depth_;
+    const __mmask16 keep_;
+};
 
 void gather(const Lines& from, int64_t lines, int64_t depth, float* copy) {
     for (int64_t i = 0; i < lines; i++)
@@ -50,36 +63,65 @@ void gather(const Lines& from, int64_t lines, int64_t depth, float* copy) {
             copy[i * tile_depth + k] = from.data[i * from.line_stride + k * from.depth_stride];
 }
 
-template <bool by_pair, bool paired, int pieces>
-INLINE void write_tile(Numbers& numbers, uint16_t* tile) {
-    for (int piece = 0; piece < pieces; piece++, tile += tile_numbers) {
+template <bool paired, int pieces>
+INLINE vf take_row(int piece, Row& row) {
+    const vf first = take_piece<pieces>(piece, row.first);
+    const vf second = take_piece<pieces>(piece, row.second);
+    return paired ? pair_pieces<pieces>(piece, first, second) : (vf)round_pair(first, second);
+}
+
+template <bool paired, int pieces>
+INLINE void put_row(Row row, float* to) {
+#pragma GCC unroll 3
+    for (int piece = 0; piece < pieces; piece++)
+        store(to + piece * tile_numbers / 2, take_row<paired, pieces>(piece, row));
+}
+
+template <bool by_pair, int pieces, class Rows>
+INLINE void write_tile(const Rows& rows, uint16_t* tile) {
+    auto* to = reinterpret_cast<float*>(tile);
+    if constexpr (Rows::paired == by_pair) {
+        for (int i = 0; i < W; i++) {
+            put_row<by_pair, pieces>(rows[i], to + i * W);
+        }
+    } else if constexpr (pieces == 1) {
         vf pairs[W];
         for (int i = 0; i < W; i++) {
-            const vf first = take_piece<pieces>(piece, numbers.first[i]);
-            const vf second = take_piece<pieces>(piece, numbers.second[i]);
-            pairs[i] =
-                paired ? pair_pieces<pieces>(piece, first, second) : (vf)round_pair(first, second);
+            Row row = rows[i];
+            pairs[i] = take_row<Rows::paired, 1>(0, row);
         }
-        if constexpr (paired != by_pair) transpose(pairs);
-        for (int i = 0; i < W; i++) store(reinterpret_cast<float*>(tile) + i * W, pairs[i]);
+        transpose(pairs);
+        for (int i = 0; i < W; i++) store(to + i * W, pairs[i]);
+    } else {  // turned before they are cut: that is done twice, whatever the pieces
+        vf low[W], high[W];
+        for (int i = 0; i < W; i++) {
+            const Row row = rows[i];
+            if (Rows::paired) {
+                (i < W / 2 ? low : high)[2 * i % W] = row.first;
+                (i < W / 2 ? low : high)[2 * i % W + 1] = row.second;
+            } else {
+                low[i] = row.first;
+                high[i] = row.second;
+            }
+        }
+        transpose(low);
+        transpose(high);
+        for (int i = 0; i < W; i++) {
+            const vf* half = i < W / 2 ? low : high;
+            Row row = by_pair ? Row{half[2 * i % W], half[2 * i % W + 1]} : Row{low[i], high[i]};
+            put_row<by_pair, pieces>(row, to + i * W);
+        }
     }
 }
 
 template <bool by_pair, int pieces>
 INLINE void pack_tile(const Lines& from, int64_t lines, int64_t depth, uint16_t* tile) {
-    Numbers numbers;
-    if (from.depth_stride == 1) {
-        read_along(from, lines, depth, numbers);
-        write_tile<by_pair, false, pieces>(numbers, tile);
-    } else if (from.line_stride == 1) {
-        read_across(from, lines, depth, numbers);
-        write_tile<by_pair, true, pieces>(numbers, tile);
-    } else {
-        float copy[tile_numbers];
-        gather(from, lines, depth, copy);
-        read_along({copy, lines, depth, tile_depth, 1}, lines, depth, numbers);
-        write_tile<by_pair, false, pieces>(numbers, tile);
-    }
+    if (from.depth_stride == 1) return write_tile<by_pair, pieces>(Along(from, lines, depth), tile);
+    if (from.line_stride == 1) return write_tile<by_pair, pieces>(Across(from, lines, depth), tile);
+    float copy[tile_numbers];
+    gather(from, lines, depth, copy);
+    const Lines gathered{copy, lines, depth, tile_depth, 1};
+    write_tile<by_pair, pieces>(Along(gathered, lines, depth), tile);
 }
 
 template <bool by_pair, int pieces>

@@ -37,11 +37,16 @@ static inline void for_each_row(int64_t rows, int64_t cols, const F& f) {
 
 // The largest element but for NaN; -inf if there is none.
 INLINE float row_max(const float* x, int64_t cols) {
-    vf greatest = splat(-infinity());
-    over_vectors(0, cols, [&](int64_t i, auto lanes) {
-        greatest = max(load(x + i, lanes, -infinity()), greatest);
+    vf greatest[4];  // so that none waits for the one before
+    for (vf& part : greatest) part = splat(-infinity());
+    int64_t i = 0;
+    for (; i + 4 * W <= cols; i += 4 * W)
+        for (int part = 0; part < 4; part++)
+            greatest[part] = max(load(x + i + part * W), greatest[part]);
+    over_vectors(i, cols, [&](int64_t j, auto lanes) {
+        greatest[0] = max(load(x + j, lanes, -infinity()), greatest[0]);
     });
-    return largest(greatest);
+    return largest(max(max(greatest[0], greatest[1]), max(greatest[2], greatest[3])));
 }
 
 // S sums over n elements: f(i, lanes, sums) adds to sums[0..S). Four partial sums each keep
