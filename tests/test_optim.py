@@ -9,6 +9,7 @@ from minillm import Tensor, nn, ops, optim
 from minillm.optim import (
     SGD,
     AdamW,
+    AdamW8bit,
     Muon,
     clip_grad_norm_,
     clip_scale,
@@ -365,3 +366,60 @@ def test_gradients_that_are_not_finite_are_not_clipped(value):
 def test_options_that_cannot_be_are_refused(options):
     with pytest.raises(ValueError, match="is needed"):
         optim.AdamW([nn.Parameter(np.zeros(2, np.float32))], **options)
+
+
+def rotated(optimizer_kind, steps=200, **options):
+    """The loss of a badly scaled quadratic after some steps."""
+    rng = np.random.default_rng(0)
+    scales = 10.0 ** rng.uniform(-2, 2, 600)
+    start = rng.normal(size=(2, 300)).astype(np.float32)
+    param = parameter(start)
+    optimizer = optimizer_kind([param], lr=0.02, weight_decay=0.0, **options)
+    for _ in range(steps):
+        slope = scales.reshape(2, 300) * param.data
+        param.grad = type(param)((slope + 0.01 * rng.normal(size=slope.shape)).astype(np.float32))
+        optimizer.step()
+    return float((scales.reshape(2, 300) * param.data**2).sum()), optimizer
+
+
+def test_moments_of_eight_bits_go_where_those_of_thirty_two_go():
+    begin = rotated(AdamW, steps=0)[0]
+    plain, _ = rotated(AdamW)
+    small, optimizer = rotated(AdamW8bit)
+    assert plain < 0.05 * begin
+    assert small < 2 * plain + 1e-3 * begin
+    kept = sum(array.nbytes for state in optimizer.state for array in state.values())
+    assert kept < 2.1 * 600
+
+
+def test_the_first_step_of_eight_bits_is_that_of_adamw():
+    rng = np.random.default_rng(1)
+    values, slopes = rng.normal(size=(2, 3, 400)).astype(np.float32)
+    found = []
+    for kind in (AdamW, AdamW8bit):
+        param = parameter(values.copy())
+        optimizer = kind([param], lr=0.1, weight_decay=0.1)
+        param.grad = type(param)(slopes)
+        optimizer.step(0.5)
+        found.append(param.data)
+    assert np.array_equal(*found)
+
+
+def test_what_eight_bits_keep_is_near_and_a_small_mean_square_is_never_nothing():
+    rng = np.random.default_rng(2)
+    param = parameter(np.zeros(1000))
+    slopes = (rng.normal(size=1000) * 10.0 ** rng.uniform(-4, 0, 1000)).astype(np.float32)
+    optimizer = AdamW8bit([param], lr=0.0)
+    param.grad = type(param)(slopes)
+    optimizer.step()
+    (state,) = optimizer.state
+    assert (state["v"][slopes != 0] > 0).all()
+    exact = 0.1 * slopes
+    scales = np.repeat(state["m_scale"], 256)[:1000]
+    found = np.sign(state["m"]) * (state["m"] / 127.0) ** 2 * scales
+    assert np.abs(found - exact).max() < 0.01 * np.abs(exact).max()
+    assert np.array_equal(np.sign(found[found != 0]), np.sign(exact[found != 0]))
+    saved = optimizer.state_dict()
+    other = AdamW8bit([parameter(np.zeros(1000))])
+    other.load_state_dict(saved)
+    assert all(np.array_equal(other.state[0][name], array) for name, array in state.items())

@@ -57,9 +57,12 @@ def test_any_cut_gives_the_bits_of_the_straight_run(start, tmp_path, provider):
         assert result(tmp_path / "often") == result(tmp_path / "straight")
 
 
-def test_a_cut_under_muon_gives_the_bits_of_the_straight_run(start, tmp_path):
-    assert start("straight", "--optimizer", "muon") == 0
-    assert start("cut", "--optimizer", "muon", "--stop-after", 5) == 0
+@pytest.mark.parametrize("optimizer", ["muon", "adamw8bit"])
+def test_a_cut_under_another_optimizer_gives_the_bits_of_the_straight_run(
+    start, tmp_path, optimizer
+):
+    assert start("straight", "--optimizer", optimizer) == 0
+    assert start("cut", "--optimizer", optimizer, "--stop-after", 5) == 0
     assert minillm("train", "--resume", "cut") == 0
     assert result(tmp_path / "cut") == result(tmp_path / "straight")
     assert start("adamw") == 0

@@ -14,6 +14,8 @@ from minillm.nn import Linear
 from minillm.nn.module import Parameter
 from minillm.tensor import Tensor
 
+MOMENTS = 256  # that share a scale in eight bits
+STRETCH = 1 << 18  # of them unpacked at once
 MUON_EPS = 1e-7  # least norm that the gradient's mean is divided by
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant", "wsd")
@@ -54,7 +56,7 @@ class Optimizer:
                 seen.add(id(param))
             self.param_groups.append(merged)
         self.state: list[dict[str, Array]] = [
-            {name: numpy.zeros_like(param.data) for name in self.names_of(group)}
+            self.new_state(param, self.names_of(group))
             for group in self.param_groups
             for param in group["params"]
         ]
@@ -65,6 +67,10 @@ class Optimizer:
     def names_of(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The names of what is kept for each parameter of a group."""
         return self.state_names
+
+    def new_state(self, param: Parameter, names: tuple[str, ...]) -> dict[str, Array]:
+        """What is kept for a parameter, by its names, as it is before the first step."""
+        return {name: numpy.zeros_like(param.data) for name in names}
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -118,7 +124,7 @@ class Optimizer:
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    state_names = ("m", "v")
+    state_names: tuple[str, ...] = ("m", "v")
 
     def __init__(
         self,
@@ -187,6 +193,64 @@ class Muon(AdamW):
             grad_scale=grad_scale,
             **self._of_muon,
         )
+
+
+class AdamW8bit(AdamW):
+    """AdamW whose two moments take a byte each and a scale for 256 of them (Dettmers et al. 2022).
+
+    Within a block a byte holds the square root of a mean and the fourth root of a mean square, as
+    shares of the largest: so small ones keep digits. No mean square becomes 0 by rounding, which
+    bounds each step. Updates are those of AdamW, a stretch of a parameter at a time.
+    """
+
+    state_names = ("m", "m_scale", "v", "v_scale")
+
+    def new_state(self, param: Parameter, names: tuple[str, ...]) -> dict[str, Array]:
+        scales = numpy.zeros(-(-param.size // MOMENTS), numpy.float32)
+        return {
+            "m": numpy.zeros(param.size, numpy.int8),
+            "m_scale": scales,
+            "v": numpy.zeros(param.size, numpy.uint8),
+            "v_scale": scales.copy(),
+        }
+
+    def _update(self, arrays: list[Array], group: dict[str, Any], grad_scale: float) -> None:
+        for start in range(0, len(arrays), 6):
+            param, grad, *state = arrays[start : start + 6]
+            flat, slope = param.reshape(-1), grad.reshape(-1)
+            for begin in range(0, flat.size, STRETCH):
+                part = slice(begin, begin + STRETCH)
+                scales = slice(begin // MOMENTS, (begin + STRETCH) // MOMENTS)
+                kept = state[0][part], state[1][scales], state[2][part], state[3][scales]
+                m = _unpacked(kept[0], kept[1], 2).astype(param.dtype, copy=False)
+                v = _unpacked(kept[2], kept[3], 4).astype(param.dtype, copy=False)
+                super()._update([flat[part], slope[part], m, v], group, grad_scale)
+                _pack(m, kept[0], kept[1], 2)
+                _pack(v, kept[2], kept[3], 4)
+
+
+def _unpacked(codes: Array, scales: Array, power: int) -> Array:
+    """Numbers float32 of codes: sign(c) (|c| / largest code) ** power of the block's scale."""
+    share = codes.astype(numpy.float32)
+    share /= numpy.iinfo(codes.dtype).max
+    numbers = share * numpy.abs(share) if power == 2 else (share * share) ** 2
+    return numbers * numpy.repeat(scales, MOMENTS)[: len(codes)]
+
+
+def _pack(numbers: Array, codes: Array, scales: Array, power: int) -> None:
+    """Write the codes and scales of numbers float32: the reverse of `_unpacked`."""
+    size = numpy.abs(numbers)
+    padded = numpy.zeros(len(scales) * MOMENTS, numpy.float32)
+    padded[: len(size)] = size
+    scales[:] = padded.reshape(-1, MOMENTS).max(axis=1)
+    whole = numpy.repeat(numpy.where(scales > 0, scales, 1), MOMENTS)[: len(size)]
+    share = numpy.sqrt(size / whole)
+    if power == 4:
+        share = numpy.sqrt(share)
+    whole_codes = numpy.rint(share * numpy.iinfo(codes.dtype).max)
+    if power == 4:
+        numpy.maximum(whole_codes, size > 0, out=whole_codes)
+    codes[:] = numpy.copysign(whole_codes, numbers)
 
 
 class SGD(Optimizer):

@@ -10,7 +10,7 @@ from minillm.tokenizers.training import KINDS
 from minillm.training.options import check, fields_of, flag, option
 
 PRECISIONS = ("f32", "bf16")
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "adamw8bit", "muon")
 ON_NAN = ("skip", "stop")
 
 
@@ -35,7 +35,11 @@ class LoopSettings:
         0.1, "last learning rate as a share of the peak", float, low=0.0, high=1.0
     )
     optimizer: str = option(
-        "adamw", "muon: AdamW but for the matrices of blocks", str, choices=OPTIMIZERS
+        "adamw",
+        "muon: AdamW but for the matrices of blocks; adamw8bit: its state in a quarter of the "
+        "memory",
+        str,
+        choices=OPTIMIZERS,
     )
     weight_decay: float = option(0.1, "decoupled weight decay of matrices", float, low=0.0)
     beta1: float = option(0.9, "AdamW's decay of the mean gradient", float, low=0.0, high=0.9999)

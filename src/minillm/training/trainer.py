@@ -17,6 +17,7 @@ from minillm.arrays import manual_seed
 from minillm.models import folder as model_folder
 from minillm.optim import (
     AdamW,
+    AdamW8bit,
     Muon,
     Optimizer,
     clip_scale,
@@ -31,6 +32,7 @@ from minillm.training.objective import Objective
 from minillm.training.settings import LoopSettings
 from minillm.training.state import Counters, State
 
+KINDS: dict[str, Any] = {"adamw": AdamW, "adamw8bit": AdamW8bit, "muon": Muon}
 REHEARSED, REHEARSED_SECONDS = 3, 0.5  # steps; more of a long run, but not for longer
 TIMED_WARMUP = 0.05  # share of a run with a time budget
 
@@ -71,12 +73,10 @@ class Trainer:
         self.folder = folder
         self.counters = Counters()
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        betas = settings.beta1, settings.beta2
-        self.optimizer: Optimizer = (
-            AdamW(decay_groups(self.trained.values(), settings.weight_decay), betas=betas)
-            if settings.optimizer == "adamw"
-            else Muon(muon_groups(model, settings.weight_decay), betas=betas)
-        )
+        kind, decay = KINDS[settings.optimizer], settings.weight_decay
+        muon = kind is Muon
+        groups = muon_groups(model, decay) if muon else decay_groups(self.trained.values(), decay)
+        self.optimizer: Optimizer = kind(groups, betas=(settings.beta1, settings.beta2))
         self.arena = kernels.Arena()
         self.step_seconds = 0.0  # measured by `rehearse`
 
