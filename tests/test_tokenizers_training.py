@@ -116,7 +116,13 @@ def test_progress_counts_up_to_the_merges_asked_for():
 @pytest.mark.parametrize(
     ("kind", "texts", "options", "error", "message"),
     [
-        ("word", [], {}, ValueError, "kind 'word', one of byte, char, bpe is needed"),
+        (
+            "word",
+            [],
+            {},
+            ValueError,
+            "kind 'word', one of byte, char, bpe, wordpiece, unigram is needed",
+        ),
         ("bpe", [], {}, ValueError, "a bpe vocabulary of None, at least 257 are needed"),
         ("bpe", [], {"vocab_size": 256}, ValueError, "of 256, at least 257"),
         (

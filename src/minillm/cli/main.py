@@ -32,6 +32,7 @@ COMMANDS = {  # each a file of this folder that begins with these words
     "quantize": "Write a model as a GGUF file of fewer bits, and show what that costs and gains.",
     "merge": "Merge a LoRA adapter into its base, and compare the logits before and after.",
     "data": "Look into texts, and prepare them for training.",
+    "tokenizer": "Learn a tokenizer from texts.",
     "pull": "Fetch a model from the Hugging Face hub (extra: hf).",
     "verify-resume": "Prove on this machine that a resumed run equals an uninterrupted one, "
     "byte for byte.",

@@ -1,16 +1,18 @@
-"""Learning the merges of byte-pair encoding from counted pre-tokens."""
+"""Learning the merges of neighbours, most frequent first, from counted pre-tokens."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
+from typing import TypeVar
 
 from .splitting import split, windows
 
 Progress = Callable[[int, int], object]
 Pair = tuple[int, int]
+Token = TypeVar("Token", str, bytes)
 
 LEAST_COUNT = 2
 LONGEST_WORD = 1024
@@ -41,19 +43,35 @@ def learn_merges(
     the right one. Stops early when no pair occurs twice. `progress(done, total)` is called after
     each merge. A pair that makes an already known token is a merge but no new token.
     """
-    corpus = _Corpus(words)
-    tokens = [bytes([byte]) for byte in range(256)]
-    ids = {token: id for id, token in enumerate(tokens)}
-    merges = []
+    alphabet = [bytes([byte]) for byte in range(256)]
+    spelled = ((word.encode("utf-8"), count) for word, count in words.items())
+    return merge_pairs(alphabet, spelled, bytes.__add__, size, progress)
 
-    def entry(pair: Pair) -> tuple[int, bytes, bytes, Pair]:
+
+def merge_pairs(
+    alphabet: Sequence[Token],
+    words: Iterable[tuple[Sequence[int], int]],
+    join: Callable[[Token, Token], Token],
+    size: int,
+    progress: Progress | None = None,
+) -> list[tuple[Token, Token]]:
+    """As `learn_merges`, for any tokens that can be compared.
+
+    `words` are spelled in places of the `alphabet`; `join` makes the token of a pair.
+    """
+    corpus = _Corpus(words)
+    tokens = list(alphabet)
+    ids = {token: id for id, token in enumerate(tokens)}
+    merges: list[tuple[Token, Token]] = []
+
+    def entry(pair: Pair) -> tuple[int, Token, Token, Pair]:
         return -corpus.counts[pair], tokens[pair[0]], tokens[pair[1]], pair
 
     # An entry is never below its pair's count: counts that rise get a new entry at once, counts
     # that have fallen are noticed when the entry comes up.
     heap = [entry(pair) for pair in corpus.counts]
     heapify(heap)
-    while heap and len(tokens) < 256 + size:
+    while heap and len(tokens) < len(alphabet) + size:
         count, left, right, pair = heappop(heap)
         now = corpus.counts[pair]
         if now != -count:
@@ -63,13 +81,14 @@ def learn_merges(
         if now < LEAST_COUNT:
             break
         merges.append((left, right))
-        made = ids.setdefault(left + right, len(tokens))
+        joined = join(left, right)
+        made = ids.setdefault(joined, len(tokens))
         if made == len(tokens):
-            tokens.append(left + right)
+            tokens.append(joined)
         for risen in corpus.merge(pair, made):
             heappush(heap, entry(risen))
         if progress is not None:
-            progress(len(tokens) - 256, size)
+            progress(len(tokens) - len(alphabet), size)
     return merges
 
 
@@ -79,13 +98,12 @@ class _Corpus:
     A merge costs time in proportion to the places of its pair, however long the words are.
     """
 
-    def __init__(self, words: Mapping[str, int]) -> None:
+    def __init__(self, words: Iterable[tuple[Sequence[int], int]]) -> None:
         self.counts: Counter[Pair] = Counter()
         self._places: defaultdict[Pair, list[int]] = defaultdict(list)
         self._ids: list[int] = [_BORDER]
         self._weights: list[int] = [0]
-        for word, count in words.items():
-            data = word.encode("utf-8")
+        for data, count in words:
             for at, pair in enumerate(pairwise(data), len(self._ids)):
                 self.counts[pair] += count
                 self._places[pair].append(at)

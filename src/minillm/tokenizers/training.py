@@ -12,10 +12,11 @@ from .bpe_training import Progress, count_words, learn_merges
 from .byte import ByteTokenizer
 from .byte_alphabet import spell
 from .char import CharTokenizer
-from .tokenizer import END_OF_TEXT, Tokenizer, check_text
+from .tokenizer import END_OF_TEXT, Tokenizer, check_text, default_eos
 from .tokenizer_json import check_special_tokens
 
-KINDS = ("byte", "char", "bpe")
+KINDS = ("byte", "char", "bpe")  # those that give back any text as it was
+OTHER_KINDS = ("wordpiece", "unigram")
 
 
 def train(
@@ -25,9 +26,10 @@ def train(
     vocab_size: int | None = None,
     special_tokens: Sequence[str] = (END_OF_TEXT,),
     byte_fallback: bool | None = None,
+    lowercase: bool = True,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """A tokenizer of a kind, "byte", "char" or "bpe", for texts like these.
+    """A tokenizer of a kind, "byte", "char", "bpe", "wordpiece" or "unigram", for such texts.
 
     `texts` are chunks of one text: where they are cut makes no difference, nor does anything but
     their content. `vocab_size` counts everything, control tokens included.
@@ -39,19 +41,27 @@ def train(
     bpe    `vocab_size` is the size aimed at; a text too small to fill it gives a smaller one, with
            no merge of a pair that occurs once. `progress(done, total)` follows the merges.
 
+    wordpiece  BERT's: lower case without accents unless `lowercase` is False, words of its own
+           control tokens [PAD], [UNK], [CLS], [SEP], [MASK] (`special_tokens` are not asked for).
+    unigram    the most probable cut into pieces, spaces as U+2581; what has no piece is spelled in
+           bytes. `vocab_size` is the most there may be, as it is for wordpiece.
+
     Raises ValueError for an unknown kind, a size that cannot be, options of another kind, lone
     surrogates; TypeError for chunks that are not str.
     """
     check_special_tokens(special_tokens)
-    if kind not in KINDS:
-        raise ValueError(f"train: tokenizer kind {kind!r}, one of {', '.join(KINDS)} is needed")
+    known = (*KINDS, *OTHER_KINDS)
+    if kind not in known:
+        raise ValueError(f"train: tokenizer kind {kind!r}, one of {', '.join(known)} is needed")
     if kind != "char" and byte_fallback is not None:
         raise ValueError(f"train: byte_fallback is of kind 'char', kind {kind!r} has none")
     if kind == "byte":
         return _byte(vocab_size, special_tokens)
     if kind == "char":
         return _char(_checked(texts), vocab_size, special_tokens, byte_fallback)
-    return _bpe(_checked(texts), vocab_size, special_tokens, progress)
+    if kind == "bpe":
+        return _bpe(_checked(texts), vocab_size, special_tokens, progress)
+    return _pipeline(kind, _checked(texts), vocab_size, special_tokens, lowercase, progress)
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
@@ -108,3 +118,27 @@ def _bpe(
     merges = learn_merges(count_words(texts), vocab_size - least, progress)
     lines = [f"{spell(left)} {spell(right)}" for left, right in merges]
     return BPETokenizer.from_merges(lines, special_tokens)
+
+
+def _pipeline(
+    kind: str,
+    texts: Iterable[str],
+    vocab_size: int | None,
+    special_tokens: Sequence[str],
+    lowercase: bool,
+    progress: Progress | None,
+) -> Tokenizer:
+    from .description import Description
+    from .loading import from_document
+    from .unigram_training import UNKNOWN, unigram_document
+    from .word_piece_training import ROLES, word_piece_document
+
+    if vocab_size is None or vocab_size < 1:
+        raise ValueError(f"train: a {kind} vocabulary of {vocab_size}, 1 or more is needed")
+    if kind == "wordpiece":
+        document, roles = word_piece_document(texts, vocab_size, lowercase, progress), dict(ROLES)
+    else:
+        document = unigram_document(texts, vocab_size, special_tokens, progress)
+        eos = default_eos(special_tokens)
+        roles = {"unk": UNKNOWN} | ({} if eos is None else {"eos": eos})
+    return from_document(document, Description({}, roles, [], None))
