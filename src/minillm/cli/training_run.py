@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import Field
 from typing import Any
 
 from minillm.cli.main import FAILED, INTERRUPTED, OK, one_line, tell
@@ -24,7 +25,12 @@ def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
     parser.add_argument(
         "--stop-after", type=int, metavar="STEP", help="save and stop after this step of the run"
     )
-    for option in fields_of(settings):
+    add_flags(parser, fields_of(settings))
+
+
+def add_flags(parser: Any, fields: Sequence[Field[Any]]) -> None:
+    """A flag for each of the settings that are not hidden, in a parser or a group of it."""
+    for option in fields:
         if option.metadata.get("hidden"):
             continue
         limits = option.metadata

@@ -1,0 +1,85 @@
+"""The examples of a run that tunes an encoder: read, split, kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minillm.arrays import new_generator
+from minillm.formats import hf
+from minillm.quantities import counted
+from minillm.tasks.examples import columns_of
+from minillm.tasks.settings import TaskSettings
+from minillm.tasks.task import Task
+from minillm.training.run_folder import INNER, Say
+
+EXAMPLES = "examples.json"
+
+
+class Parts(NamedTuple):
+    """What the head tells apart, the examples, and the digest of the weights of the beginning."""
+
+    labels: tuple[str, ...]
+    train: list[Any]
+    val: list[Any]
+    digest: str = ""
+
+
+def read_parts(task: Task, files: Sequence[str], settings: TaskSettings, say: Say) -> Parts:
+    """The examples to learn from and those to validate on, and the labels of the first."""
+    columns = columns_of(settings.columns)
+
+    def read(paths: Sequence[str]) -> list[Any]:
+        found: list[Any] = []
+        for path in paths:
+            examples, notices = task.read(path, columns, settings.on_bad)
+            for notice in notices:
+                say(f"data: {notice}")
+            found += examples
+        return found
+
+    train = read(files)
+    if settings.val is not None:
+        val, source = read([settings.val]), settings.val
+    else:
+        train, val = split(train, settings)
+        source = "the examples held out"
+    labels = task.labels(train)
+    if val:
+        val, notices = task.known(val, labels, source, settings.on_bad)
+        for notice in notices:
+            say(f"data: {notice}")
+    told = "" if task.name == "qa" else f", {counted(len(labels), 'label')}"
+    say(f"data: {counted(len(train), 'example')} to learn from, {len(val):,} to validate on{told}")
+    return Parts(labels, train, val)
+
+
+def split(examples: list[Any], settings: TaskSettings) -> tuple[list[Any], list[Any]]:
+    """The last ones, or a share drawn from the seed, apart from the others."""
+    n = len(examples)
+    last = settings.val_last
+    if last is not None and last >= n:
+        raise ValueError(
+            f"val-last: {last} of {counted(n, 'example')}, at least 1 to learn from is needed"
+        )
+    if last is not None:
+        return examples[:-last], examples[-last:]
+    size = int(n * settings.val_fraction)
+    held = set(new_generator(settings.seed).permutation(n)[:size].tolist())
+    return (
+        [example for place, example in enumerate(examples) if place not in held],
+        [examples[place] for place in sorted(held)],
+    )
+
+
+def save(folder: Path, parts: Parts) -> None:
+    """Write them into the folder of a run."""
+    hf.write_json(folder / INNER / EXAMPLES, parts._asdict())
+
+
+def load(folder: Path, task: Task) -> Parts:
+    """The examples of the run in `folder`."""
+    content = hf.read_json(folder / INNER / EXAMPLES)
+    train, val = (task.restored(content[name]) for name in ("train", "val"))
+    return Parts(tuple(content["labels"]), train, val, content["digest"])

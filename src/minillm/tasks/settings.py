@@ -1,0 +1,69 @@
+"""Every decision of a run that tunes an encoder for a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from minillm.data.tables import POLICIES
+from minillm.optim import SCHEDULES
+from minillm.tasks.kinds import TASKS
+from minillm.training.options import option
+from minillm.training.settings import LoopSettings
+
+METHODS = ("full", "head", "last-n")
+RATES = {"full": 3e-4, "head": 3e-3, "last-n": 5e-4}
+
+
+@dataclass
+class TaskSettings(LoopSettings):
+    """Those of `minillm finetune --task`."""
+
+    command: ClassVar[str] = "finetune"
+
+    schedule: str = option("linear", "learning rate after warm-up", str, choices=SCHEDULES)
+    final_lr: float = option(
+        0.0, "last learning rate as a share of the peak", float, low=0.0, high=1.0
+    )
+    weight_decay: float = option(0.01, "decoupled weight decay of matrices", float, low=0.0)
+    beta2: float = option(
+        0.999, "AdamW's decay of the squared gradient", float, low=0.0, high=0.99999
+    )
+    sample_tokens: int = option(0, "tasks write no samples", hidden=True)
+    base: str | None = option(None, "the model that is tuned", str, hidden=True)
+    task: str | None = option(None, "what an encoder is tuned for", str, choices=tuple(TASKS))
+    method: str = option("full", "what is trained", str, choices=METHODS)
+    last: int = option(2, "blocks that --method last-n trains", low=1)
+    passes: int | None = option(None, "passes over the examples, instead of --steps", low=1)
+    dropout: float | None = option(
+        None, "share of activations zeroed (the base's)", float, low=0.0, high=0.95
+    )
+    max_length: int | None = option(None, "longest row in tokens (the model's context)", low=4)
+    val: str | None = option(None, "file of examples to validate on", str)
+    val_last: int | None = option(None, "examples at the end that are held out", low=1)
+    val_fraction: float = option(0.1, "share of the examples held out", float, low=0.0, high=0.9)
+    eval_examples: int | None = option(
+        None, "examples looked at in each validation (all at the end)", low=1
+    )
+    columns: str | None = option(
+        None, "columns under other names, such as text=review,label=stars", str
+    )
+    on_bad: str = option("stop", "at a row that cannot be used", str, choices=POLICIES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.val is not None and self.val_last is not None:
+            raise ValueError("finetune: both --val and --val-last given, one of them is needed")
+        lengths = [name for name in ("steps", "time", "passes") if getattr(self, name) is not None]
+        if len(lengths) > 1 and "passes" in lengths:
+            raise ValueError(
+                f"finetune: both --{lengths[0]} and --passes given, one of them is needed"
+            )
+
+    @property
+    def optional(self) -> set[str]:
+        return super().optional | {"passes", "dropout", "max_length", "val", "val_last", "columns"}
+
+    @property
+    def evaluated(self) -> int | None:
+        return self.eval_examples

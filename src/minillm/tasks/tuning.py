@@ -1,0 +1,198 @@
+"""Before the first step of a run that tunes an encoder for a task, and taking one up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from minillm import kernels, nn
+from minillm.formats import hf
+from minillm.machine import environment
+from minillm.models import folder as model_folder
+from minillm.quantities import count, duration
+from minillm.tasks import heads
+from minillm.tasks import parts as kept
+from minillm.tasks.kinds import TASKS
+from minillm.tasks.objective import LabelledExamples
+from minillm.tasks.parts import Parts, read_parts
+from minillm.tasks.settings import RATES, TaskSettings
+from minillm.tasks.task import Task
+from minillm.training import methods
+from minillm.training import state as states
+from minillm.training.interrupt import terminate_as_interrupt
+from minillm.training.preflight import costs, forecast, settle_machine
+from minillm.training.run_folder import INNER, Say, new_folder, read_settings, resumed
+from minillm.training.trainer import Trainer
+
+PASSES = {"full": 5, "last-n": 5, "head": 10}
+BATCH, WARMUP_SHARE, EVALUATIONS = 32, 0.1, 8
+
+
+def start(files: Sequence[str], settings: TaskSettings, folder: Path, say: Say) -> Trainer:
+    """The preflight: read, decide, check, prepare the run folder; nothing is left of a refused run.
+
+    Raises ValueError, TypeError or OSError in one line for what cannot be tuned.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"finetune: {folder} exists already; name another --out, or go on with --resume "
+            f"{folder}"
+        )
+    with terminate_as_interrupt(), new_folder(folder):
+        return _prepare(files, settings, folder, say)
+
+
+def _prepare(files: Sequence[str], settings: TaskSettings, folder: Path, say: Say) -> Trainer:
+    task = TASKS[str(settings.task)]
+    base = heads.require_encoder(task, str(settings.base))
+    parts = read_parts(task, files, settings, say)
+    settings = replace(
+        settings,
+        base=str(base),
+        batch=settings.batch or BATCH,
+        lr=settings.lr or RATES[settings.method],
+    )
+    model = _model(task, parts, settings)
+    parts = parts._replace(digest=digest_of(model))
+    kept.save(folder, parts)
+    trainer = _trainer(task, model, parts, settings, folder)
+    trained = sum(parameter.size for parameter in trainer.trained.values())
+    say(
+        f"model: {settings.base} with {count(model.parameter_count())} parameters, "
+        f"{count(trained)} of them trained ({settings.method}), {task.head}, attention undropped"
+    )
+    goal: Any = trainer.objective
+    for notice in goal.notices:
+        say(f"rows: {notice}")
+    settings = settle_machine(trainer, settings, say)
+    trainer.settings, reason = _length(settings, trainer)
+    _describe(trainer, files, parts)
+    say(forecast(trainer, costs(trainer), reason, time.time()))
+    return trainer
+
+
+def _model(task: Task, parts: Parts, settings: TaskSettings) -> Any:
+    model = heads.with_new_head(task, str(settings.base), parts.labels, settings.seed)
+    if settings.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = settings.dropout
+    for layer in model.layers:  # dropping attention weights would take attention step by step
+        layer.attention_dropout.p = 0.0
+    model.recompute = settings.recompute
+    match settings.method:
+        case "head":
+            methods.train_head(model)
+        case "last-n":
+            methods.train_last(model, settings.last)
+        case _:
+            methods.train_all(model)
+    return model
+
+
+def digest_of(model: Any) -> str:
+    """SHA-256 of the configuration and all weights."""
+    digest = hashlib.sha256(json.dumps(model.config.to_hf(), sort_keys=True).encode("utf-8"))
+    for name, array in sorted(model.state_dict().items()):
+        digest.update(name.encode("utf-8"))
+        digest.update(numpy.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _trainer(task: Task, model: Any, parts: Parts, settings: TaskSettings, folder: Path) -> Trainer:
+    s: Any = settings
+    encoding = heads.encoding_of(Path(s.base), model.config, s.max_length)
+    goal = LabelledExamples(
+        task, encoding, parts.labels, parts.train, parts.val, batch=s.batch, seed=s.seed
+    )
+    rehearsal = replace(settings, steps=settings.steps or 1000, passes=None, time=None, warmup=0)
+    return Trainer(model, goal, rehearsal, folder)
+
+
+def _length(settings: TaskSettings, trainer: Trainer) -> tuple[TaskSettings, str]:
+    """Steps, and what follows from them; and why so many."""
+    s: Any = settings
+    goal: Any = trainer.objective
+    steps, reason = s.steps, "as asked"
+    expected = steps
+    if s.time is not None:
+        expected = max(1, int(s.time / trainer.step_seconds))
+        reason = f"about {expected:,} steps in the {duration(s.time)} given"
+    elif steps is None:
+        passes = s.passes or PASSES[s.method]
+        steps = expected = -(-passes * len(goal.rows) // (s.batch * s.accumulate))
+        reason = f"{passes} pass{'es' if passes > 1 else ''} over the examples"
+    warmup = int(expected * WARMUP_SHARE) if s.time is None and s.warmup is None else s.warmup
+    eval_every = s.eval_every or max(1, -(-expected // EVALUATIONS))
+    return replace(
+        settings,
+        steps=steps,
+        passes=None,
+        warmup=warmup,
+        eval_every=eval_every,
+        save_every=s.save_every or eval_every,
+        eval_examples=s.eval_examples or max(1, goal.validation_size),
+    ), reason
+
+
+def _describe(trainer: Trainer, files: Sequence[str], parts: Parts) -> None:
+    """Everything about the run that does not change while it trains."""
+    folder, model, s = trainer.folder, trainer.model, trainer.settings
+    goal: Any = trainer.objective
+    model_folder.save_description(folder, model, goal.encoding.tokenizer)
+    settings = s.to_dict() | {"command": s.command, "files": [str(name) for name in files]}
+    hf.write_json(folder / INNER / "settings.json", settings)
+    facts = {
+        "data": {
+            "files": len(files),
+            "training examples": len(parts.train),
+            "validation examples": len(parts.val),
+            "rows": len(goal.rows),
+            "labels": len(parts.labels),
+        },
+        "model": {
+            "base": s.base,
+            "family": type(model).__name__,
+            "architecture": model.config.architecture,
+            "parameters": model.parameter_count(),
+            "trained": sum(parameter.size for parameter in trainer.trained.values()),
+            "vocabulary": model.config.vocab_size,
+        },
+        "environment": environment(),
+        "decides": list(goal.best),
+        "commands": [f"minillm task {s.task} {{run}}", "minillm finetune --resume {run}"],
+    }
+    hf.write_json(folder / INNER / "facts.json", facts)
+
+
+def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
+    """Take up the run of `folder` after its last undamaged save.
+
+    Raises FileNotFoundError or ValueError in one line where that cannot be, as where the base is
+    not what it was.
+    """
+    settings = read_settings(folder, TaskSettings)
+    task = TASKS[str(settings.task)]
+    parts = kept.load(folder, task)
+    model = _model(task, parts, settings)
+    if digest_of(model) != parts.digest:
+        raise ValueError(
+            f"resume: {settings.base} is not what it was when this run began (other weights or "
+            "settings), the same base is needed"
+        )
+    saved, notices = states.load_latest(folder / INNER)
+    for notice in notices:
+        say(notice)
+    kernels.set_threads(threads or settings.threads or kernels.threads())
+    trainer = _trainer(task, model, parts, settings, folder)
+    trainer.settings = settings
+    trainer.restore(saved)
+    say(resumed(trainer))
+    return trainer
