@@ -6,9 +6,13 @@
 namespace minillm::MINILLM_ISA {
 namespace {
 
+constexpr int64_t ahead = 1024;  // the processor itself fetches ahead within a page only
+
 template <class Function>
 void apply(const float* x, int64_t n, float* out) {
     for_each_vector(n, [=](int64_t i, auto lanes) {
+        __builtin_prefetch(x + i + ahead);
+        __builtin_prefetch(out + i + ahead, 1);
         store(out + i, Function::value(load(x + i, lanes)), lanes);
     });
 }
