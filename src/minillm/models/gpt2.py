@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -30,18 +31,22 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
     def forward(
-        self, x: Tensor, cache: LayerCache | None, residual: Tensor | None = None
+        self,
+        x: Tensor,
+        cache: LayerCache | None,
+        residual: Tensor | None = None,
+        mask: Any = None,
     ) -> Tensor:
         width = x.shape[-1]
         joint = self.c_attn(x)  # (B, T, 3C)
-        if cache is None:
+        if cache is None and mask is None:
             mixed = ops.packed_attention(joint, heads=self.heads, scale=self.scale)
             return self.c_proj(mixed, residual)
         q, k, v = (
             nn.split_heads(joint[..., start : start + width], self.heads)  # (B, H, T, D)
             for start in (0, width, 2 * width)
         )
-        out = nn.attend(q, k, v, layer=self.layer, cache=cache, scale=self.scale)
+        out = nn.attend(q, k, v, layer=self.layer, cache=cache, mask=mask, scale=self.scale)
         return self.c_proj(nn.merge_heads(out), residual)
 
 
@@ -65,11 +70,11 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Any = None) -> Tensor:
         if self.dropout.active:
-            x = x + self.dropout(self.attn(self.ln_1(x), cache))
+            x = x + self.dropout(self.attn(self.ln_1(x), cache, mask=mask))
             return x + self.dropout(self.mlp(self.ln_2(x)))
-        x = self.attn(self.ln_1(x), cache, residual=x)
+        x = self.attn(self.ln_1(x), cache, x, mask)
         return self.mlp(self.ln_2(x), residual=x)
 
 
@@ -106,8 +111,12 @@ class GPT2(Pretrained):
             else:
                 parameter.data[...] = 1.0 if name.endswith("weight") else 0.0
 
-    def features(self, ids: Any, cache: Any = None) -> Tensor:
-        """What the head reads: ids (B, T) to (B, T, C). A cache shifts the positions."""
+    def features(self, ids: Any, cache: Any = None, documents: Any = None) -> Tensor:
+        """What the head reads: ids (B, T) to (B, T, C). A cache shifts the positions.
+
+        `documents` (B, T), without a cache, numbers the document that each id is of, those of one
+        side by side: each is read as if it stood alone.
+        """
         if getattr(ids, "ndim", None) != 2:
             raise ValueError(f"gpt2: ids of shape {numpy.shape(ids)}, an array (B, T) is needed")
         start = 0 if cache is None else cache.length
@@ -116,9 +125,16 @@ class GPT2(Pretrained):
             raise ValueError(
                 f"gpt2: position {end - 1} asked for, the model has {self.config.n_positions}"
             )
-        x = self.dropout(self.wte(ids) + self.wpe(numpy.arange(start, end)))
+        positions, mask = numpy.arange(start, end), None
+        if documents is not None:
+            positions = places_in(documents)
+            mask = (documents[:, :, None] == documents[:, None, :])[:, None]
+        x = self.dropout(self.wte(ids) + self.wpe(positions))
         for block in self.h:
-            x = checkpoint(block, x) if self.recompute and cache is None else block(x, cache)
+            if self.recompute and cache is None:
+                x = checkpoint(functools.partial(block, mask=mask), x)
+            else:
+                x = block(x, cache, mask)
         return self.ln_f(x)
 
     @property
@@ -134,9 +150,20 @@ class GPT2(Pretrained):
         """Logits (B, V) after the last id of each row."""
         return nn.linear(self.features(ids, cache)[:, -1], self.head)
 
-    def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
-        """Cross-entropy of targets (B, T) in nats; -100 is ignored."""
-        return nn.linear_cross_entropy(self.features(ids), self.head, targets, reduction)
+    def loss(
+        self, ids: Any, targets: Any, reduction: str = "mean", documents: Any = None
+    ) -> Tensor:
+        """Cross-entropy of targets (B, T) in nats, -100 ignored; `documents` as in `features`."""
+        features = self.features(ids, documents=documents)
+        return nn.linear_cross_entropy(features, self.head, targets, reduction)
+
+
+def places_in(documents: Any) -> Any:
+    """The place of each position in its document, from 0: (B, T) to (B, T)."""
+    places = numpy.arange(documents.shape[1])
+    begins = numpy.zeros(documents.shape, places.dtype)
+    begins[:, 1:] = numpy.where(documents[:, 1:] != documents[:, :-1], places[1:], 0)
+    return places - numpy.maximum.accumulate(begins, axis=1)
 
 
 def to_files(state: dict[str, Array], config: GPT2Config) -> dict[str, Array]:

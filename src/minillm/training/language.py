@@ -23,7 +23,9 @@ PROMPT_SEARCHED, PROMPT_LENGTH = 512, 24  # tokens, characters
 class LanguageModelling:
     """Windows of `context` tokens of a dataset; measured in nats a token and bits a byte.
 
-    Samples continue `prompt`, else the first words of a line of the validation text.
+    With `document_mask` each document is read as if it stood alone: an end token begins the next
+    one, so that its first token is learnt from that alone. Samples continue `prompt`, else the
+    first words of a line of the validation text.
     """
 
     unit = "tokens"
@@ -38,18 +40,33 @@ class LanguageModelling:
         batch: int,
         seed: int,
         prompt: str | None = None,
+        document_mask: bool = False,
     ) -> None:
+        if document_mask and tokenizer.eos_id is None:
+            raise ValueError(
+                f"document-mask: the {tokenizer.kind} tokenizer has no end token, one between "
+                "documents is needed; leave it out, or use another tokenizer"
+            )
         self.tokenizer, self.dataset = tokenizer, dataset
         self.context, self.rows, self.seed, self.prompt = context, batch, seed, prompt
         self.fingerprint = dataset.fingerprint
         self.windows = Windows(dataset.train, context, seed)
         self.byte_lengths = tokenizer.byte_lengths()
+        self.border = tokenizer.eos_id if document_mask else None
 
     @classmethod
     def of(cls, settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> Self:
         """As the settings of a run have it, which leave nothing open."""
         s: Any = settings
-        return cls(tokenizer, dataset, s.context, batch=s.batch, seed=s.seed, prompt=s.prompt)
+        return cls(
+            tokenizer,
+            dataset,
+            s.context,
+            batch=s.batch,
+            seed=s.seed,
+            prompt=s.prompt,
+            document_mask=s.document_mask,
+        )
 
     @property
     def sample_tokens(self) -> float:
@@ -69,7 +86,11 @@ class LanguageModelling:
         return int((batch[1] != IGNORED).sum())
 
     def loss(self, model: Any, batch: Any) -> Tensor:
-        return model.loss(*batch, reduction="sum")
+        inputs, targets = batch
+        if self.border is None:
+            return model.loss(inputs, targets, reduction="sum")
+        documents = numpy.cumsum(inputs == self.border, axis=1)  # an end token begins the next one
+        return model.loss(inputs, targets, reduction="sum", documents=documents)
 
     def excerpt(self, batch: Any) -> str:
         return self.tokenizer.decode(batch[0][0][:TEXT_SHOWN])[:TEXT_SHOWN]
@@ -78,7 +99,7 @@ class LanguageModelling:
         assert self.dataset.val is not None
         nats, tokens, size = 0.0, 0, 0
         for inputs, targets in validation(self.dataset.val, self.context, self.rows, limit):
-            nats += model.loss(inputs, targets, reduction="sum").item()
+            nats += self.loss(model, (inputs, targets)).item()
             tokens += targets.size
             size += int(self.byte_lengths[targets].sum())
         return {"val_loss": nats / tokens, "val_bpb": nats / LN2 / max(1, size)}

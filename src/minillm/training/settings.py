@@ -111,6 +111,9 @@ class Settings(LoopSettings):
     width: int | None = option(None, "features of a token, a multiple of the heads", low=1)
     context: int | None = option(None, "tokens the model sees at once", low=1)
     dropout: float | None = option(None, "share of activations zeroed", float, low=0.0, high=0.95)
+    document_mask: bool = option(
+        False, "read each document as if it stood alone: no attention to others", bool
+    )
     val_fraction: float = option(
         0.1, "share of the text kept for validation", float, low=0.0, high=0.9
     )
