@@ -31,7 +31,10 @@ TEXTS = [
 SENTENCES = (
     "in O\nparis B-place\n\nthe O\neiffel B-thing\ntower I-thing\n\nrome B-place\nb O\n\n" * 3
 )
-QUESTIONS = [("who ?", "a b eiffel c", "eiffel"), ("in ?", "it was in 1889 .", "1889")] * 3
+QUESTIONS = [
+    ("who ?", "a b eiffel c", "eiffel"),
+    ("in ?", "it was built in paris or rome in 1889 .", "1889"),
+] * 3
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,7 @@ def test_a_run_learns_its_task(given, tmp_path, capsys, task):
 def test_a_run_that_is_cut_goes_on_bit_for_bit(given, tmp_path, capsys, task, method):
     words = ("--method", method, "--steps", 11, "--accumulate", 2, "--eval-every", 3)
     words += ("--save-every", 4, "--val-fraction", 0.3, "--last", 1)
+    words += ("--cloze", 2) * (task == "qa")
     assert tune(given, task, tmp_path / "whole", *words) == 0
     assert tune(given, task, tmp_path / "cut", *words, "--stop-after", 5) == 0
     assert minillm("finetune", "--resume", tmp_path / "cut", "--stop-after", 8) == 0
@@ -203,6 +207,7 @@ class TestRefusals:
             (("--val-last", 10), "val-last: 10 of 10 examples, at least 1 to learn from is needed"),
             (("--val", "x", "--val-last", 2), "finetune: both --val and --val-last given, one of"),
             (("--steps", 2, "--passes", 2), "finetune: both --steps and --passes given, one of"),
+            (("--cloze", 2), "finetune: --cloze 2 goes with --task qa only"),
             (("--max-length", 99), "max-length: 99, 4 to 24 (the model's) is needed"),
             (("--columns", "text"), "columns: 'text', pairs such as"),
             (("--method", "last-n", "--last", 3), "finetune: --last 3, the model has 2 blocks"),

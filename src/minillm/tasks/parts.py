@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from minillm.arrays import new_generator
 from minillm.formats import hf
 from minillm.quantities import counted
+from minillm.tasks.cloze import cloze
 from minillm.tasks.examples import columns_of
 from minillm.tasks.settings import TaskSettings
 from minillm.tasks.task import Task
@@ -46,13 +47,16 @@ def read_parts(task: Task, files: Sequence[str], settings: TaskSettings, say: Sa
         train, val = split(train, settings)
         source = "the examples held out"
     labels = task.labels(train)
+    made = cloze(train, settings.cloze, settings.seed) if settings.cloze else []
     if val:
         val, notices = task.known(val, labels, source, settings.on_bad)
         for notice in notices:
             say(f"data: {notice}")
     told = "" if task.name == "qa" else f", {counted(len(labels), 'label')}"
     say(f"data: {counted(len(train), 'example')} to learn from, {len(val):,} to validate on{told}")
-    return Parts(labels, train, val)
+    if made:
+        say(f"data: {counted(len(made), 'question')} made of the texts to learn from")
+    return Parts(labels, train + made, val)
 
 
 def split(examples: list[Any], settings: TaskSettings) -> tuple[list[Any], list[Any]]:

@@ -45,6 +45,9 @@ class TaskSettings(LoopSettings):
     eval_examples: int | None = option(
         None, "examples looked at in each validation (all at the end)", low=1
     )
+    cloze: int = option(
+        0, "qa: questions made of each example's text, learnt beside the others", low=0
+    )
     columns: str | None = option(
         None, "columns under other names, such as text=review,label=stars", str
     )
@@ -54,6 +57,8 @@ class TaskSettings(LoopSettings):
         super().__post_init__()
         if self.val is not None and self.val_last is not None:
             raise ValueError("finetune: both --val and --val-last given, one of them is needed")
+        if self.cloze and self.task != "qa":
+            raise ValueError(f"finetune: --cloze {self.cloze} goes with --task qa only")
         lengths = [name for name in ("steps", "time", "passes") if getattr(self, name) is not None]
         if len(lengths) > 1 and "passes" in lengths:
             raise ValueError(
