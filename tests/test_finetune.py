@@ -214,7 +214,7 @@ USER, BOT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "
         ("{]", (), "line 1: no JSON"),
         ("[1]", (), "line 1: no object"),
         ("[{", (), "not JSON"),
-        (rows_of({"a": 1, "b": 2}), (), "line 1: fields 'a' 'b'"),
+        (rows_of({"a": 1, "b": 2}), (), "line 1: the fields 'a', 'b', an object with messages"),
         (rows_of({"messages": [USER]}), (), "line 1: no answer at the end"),
         (rows_of({"messages": [BOT]}), (), "line 1: nothing before the answer"),
         (rows_of({"messages": [{"role": "user"}]}), (), "line 1: a message without text"),
@@ -307,3 +307,37 @@ def test_show_mask_prints_what_is_learnt(here, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert minillm("data", "show-mask", "base", "talks.jsonl", "--count", 1) == 0
     assert f"\x1b[1;32m{row[1]['content']}<|endoftext|>\x1b[0m" in capsys.readouterr().out
+
+
+def test_max_memory_chooses_smaller_batches_and_recomputation(here, capsys):
+    from minillm.machine import memory
+    from minillm.training import tuning_memory
+
+    model = llama()
+    adapter.attach(model, adapter.Lora(2))
+    now = memory().rss_mb
+    if now is None:
+        pytest.skip("the system does not say what memory a process holds")
+    settings = TuneSettings(base="base", batch=8, max_memory="900G")
+    free = tuning_memory.choose(model, settings, [91])
+    assert (free.batch, free.recompute) == (8, False)
+    sizes = [
+        tuning_memory.predicted(model, settings, 90, rows, again)
+        for rows, again in ((8, False), (4, False), (1, False), (8, True), (1, True))
+    ]
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[4]
+    assert sizes[0] > sizes[3] > sizes[4]
+    assert finetune("--max-memory", "20G", batch=4, accumulate=1) == 0
+    assert "memory: about" in capsys.readouterr().err
+    assert finetune("--max-memory", "1M", out="small") == 2
+    said = capsys.readouterr().err
+    assert "are needed for one example of" in said
+    assert "1.0 MB are allowed" in said
+    for text in ("1", "1T", "fast", "-1G"):
+        assert finetune(f"--max-memory={text}", out="small") == 2
+        assert "max-memory" in capsys.readouterr().err
+
+
+def test_a_limit_of_examples_is_kept(here, capsys):
+    assert finetune("--limit", "6") == 0
+    assert "training: 5 examples" in capsys.readouterr().err

@@ -16,6 +16,13 @@ FORMS = (
 )
 
 
+class Fault(ValueError):
+    """What is wrong with a row: its kind, the detail, and what is needed in its place."""
+
+    def __init__(self, detail: str, needed: str, kind: str | None = None) -> None:
+        super().__init__(kind or detail, detail, needed)
+
+
 class Talk(NamedTuple):
     """What a row says: messages that end with an answer, or with the answer `rejected` beside it.
 
@@ -43,9 +50,8 @@ def read(
     for line, row in _rows(text, faults):
         try:
             talk = _talk(line, row, columns or {}, instruction)
-        except ValueError as error:
-            detail, _, needed = str(error).partition(", ")
-            faults.found(line, detail, detail, needed.removesuffix(" is needed"))
+        except Fault as fault:
+            faults.found(line, *fault.args)
             continue
         yield talk
 
@@ -71,7 +77,7 @@ def _rows(text: str, faults: Faults) -> Iterator[tuple[int, Any]]:
 
 def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> Talk:
     if not isinstance(row, dict):
-        raise ValueError(f"no object, {FORMS} is needed")
+        raise Fault("no object", FORMS)
 
     def field(name: str, kind: type = str) -> Any:
         key = columns.get(name, name)
@@ -79,13 +85,13 @@ def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> 
         if kind is str and isinstance(value, list) and value:
             value = value[0]  # the first of several references
         if value is not None and not isinstance(value, kind):
-            raise ValueError(f"{key!r} is no {_KINDS[kind.__name__]}, one is needed")
+            raise Fault(f"{key!r} is no {_KINDS[kind.__name__]}", "one")
         return value
 
     rejected = field("rejected")
     answer = field("answer") if rejected is None else field("chosen")
     if rejected is not None and answer is None:
-        raise ValueError("rejected without chosen, both are needed")
+        raise Fault("rejected without chosen", "a row with both")
     messages = _messages(field("messages", list), field("turns", list))
     if not messages:
         prompt = field("prompt")
@@ -98,11 +104,11 @@ def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> 
     if answer is not None:
         messages = [*messages, {"role": "assistant", "content": answer}]
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise ValueError("no answer at the end, an assistant's message with text is needed")
+        raise Fault("no answer at the end", "an assistant's message with text")
     if len(messages) < 2:
-        raise ValueError("nothing before the answer, a message of the user is needed")
+        raise Fault("nothing before the answer", "a message of the user")
     if rejected is not None and rejected == messages[-1]["content"]:
-        raise ValueError("chosen and rejected are the same, two different answers are needed")
+        raise Fault("chosen and rejected are the same", "another answer")
     if instruction:
         first = next(place for place, one in enumerate(messages) if one["role"] == "user")
         asked = f"{instruction}\n\n{messages[first]['content']}"
@@ -116,24 +122,24 @@ _KINDS = {"str": "text", "list": "list"}
 def _text(line: int, text: str | None, row: Mapping[str, Any], alone: bool) -> Talk:
     if text is None or not alone:
         present = ", ".join(map(repr, list(row)[:8])) or "nothing"
-        raise ValueError(f"fields {present}".replace(", ", " ") + f", {FORMS} is needed")
+        raise Fault(f"the fields {present}", FORMS, "other fields")
     if not text.strip():
-        raise ValueError("an empty text, one with words is needed")
+        raise Fault("an empty text", "one with words")
     return Talk(line, [], text=text)
 
 
 def _messages(messages: list[Any] | None, turns: list[Any] | None) -> Messages:
     if turns is not None:
         if not all(isinstance(turn, str) for turn in turns):
-            raise ValueError("a turn that is no text, texts are needed")
+            raise Fault("a turn that is no text", "a list of texts")
         turns = turns[: len(turns) // 2 * 2]  # what is not answered teaches nothing
         roles = ("user", "assistant")
         return [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(turns)]
     found = []
     for one in messages or ():
         if not isinstance(one, dict) or not isinstance(one.get("role"), str):
-            raise ValueError("a message without role, role and content are needed")
+            raise Fault("a message without role", "one with role and content")
         if not isinstance(one.get("content"), str):
-            raise ValueError("a message without text, role and content are needed")
+            raise Fault("a message without text", "one with role and content")
         found.append({"role": one["role"], "content": one["content"]})
     return found

@@ -31,11 +31,13 @@ from minillm.training.preflight import costs, forecast, settle_machine
 from minillm.training.run_folder import INNER, Say, new_folder, read_settings, resumed
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_data import DEFAULT_CONTEXT, read_parts
+from minillm.training.tuning_memory import limit_of, obey
 from minillm.training.tuning_settings import ADAPTERS, PREFERENCE_SHARE, RATES, TuneSettings
 
 PASSES, PREFERENCE_PASSES = 3, 1
 BATCH = 4
 BASE = "base.json"
+REFERENCE_ROWS = 16  # examples read at once by the model that is not tuned yet
 
 
 def start(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) -> Trainer:
@@ -77,6 +79,8 @@ def context_of(settings: TuneSettings, model: Any) -> int:
 
 def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) -> Trainer:
     assert settings.base is not None
+    if settings.max_memory is not None:
+        limit_of(settings.max_memory)  # before anything is read
     model, tokenizer = open_base(settings.base, settings.template)
     settings = _decided(settings, model)
     parts = read_parts(files, tokenizer, settings, settings.context or 0, say)
@@ -86,6 +90,9 @@ def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Sa
     whole = count(model.parameter_count() - _added(model))
     beside = "trained beside them" if settings.method in ADAPTERS else "of them trained"
     say(f"model: {settings.base} with {whole} parameters, {count(trained)} {beside} ({what})")
+    if settings.max_memory is not None:
+        settings, line = obey(model, settings, [*parts.train.lengths, *parts.val.lengths])
+        say(line)
     if settings.objective == "dpo":
         parts = _with_reference(model, parts, settings, say)
     for line in parts.lines_for_people(settings.objective != "answers"):
@@ -155,10 +162,12 @@ def choose_trained(model: Any, settings: TuneSettings) -> str:
 
 def _with_reference(model: Any, parts: Parts, settings: TuneSettings, say: Say) -> Parts:
     """The examples with what the untuned model says of each."""
-    begin, rows = time.perf_counter(), 2 * (settings.batch or BATCH)
+    begin = time.perf_counter()
     model.eval()
     for part in parts:
-        found = list(log_probabilities(model, part, rows))
+        precision: Any = settings.precision or "f32"
+        with kernels.precision(precision):
+            found = list(log_probabilities(model, part, REFERENCE_ROWS))
         part.more[REFERENCE] = np.concatenate(found) if found else np.empty(0)
     say(f"reference: log-probabilities of all answers in {duration(time.perf_counter() - begin)}")
     return parts

@@ -48,6 +48,8 @@ def read_parts(
         for talk in conversations.read(
             path, faults, columns_of(settings.columns), settings.instruction or ""
         ):
+            if len(found) >= (settings.limit or len(found) + 1):
+                break
             if pairs and talk.rejected is None:
                 faults.found(
                     talk.line, "no rejected answer", "no rejected answer", "a row with both"
@@ -126,7 +128,7 @@ class Reader:
                     talk.line,
                     "equal answers",
                     "chosen and rejected are the same tokens",
-                    "two different answers",
+                    "another answer",
                 )
                 return
         self.read += 1

@@ -44,6 +44,10 @@ class TuneSettings(LoopSettings):
     eval_examples: int | None = option(
         None, "examples looked at in each validation (all at the end)", low=1
     )
+    max_memory: str | None = option(
+        None, "keep the peak below this, like 800M or 1G: smaller batches, --recompute", str
+    )
+    limit: int | None = option(None, "use the first N examples only", low=1)
     instruction: str | None = option(None, "put before each prompt", str)
     columns: str | None = option(
         None, "fields under other names, such as prompt=source,answer=target", str
@@ -58,7 +62,15 @@ class TuneSettings(LoopSettings):
 
     @property
     def optional(self) -> set[str]:
-        return super().optional | {"targets", "beta", "instruction", "columns", "template"}
+        return super().optional | {
+            "targets",
+            "beta",
+            "limit",
+            "max_memory",
+            "instruction",
+            "columns",
+            "template",
+        }
 
     @property
     def evaluated(self) -> int | None:
