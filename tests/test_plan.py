@@ -88,6 +88,31 @@ def test_heads_and_width_fit_each_other(tmp_path, given, heads, width):
     assert (chosen.heads, chosen.width) == (heads, width)
 
 
+def products_of_muon(layers, width):
+    """Multiplications of five steps on the four matrices of each block, counted one by one."""
+    total = 0
+    for rows, cols in ((3 * width, width), (width, width), (4 * width, width), (width, 4 * width)):
+        side, longer = sorted((rows, cols))
+        total += 5 * (2 * side * side * longer + side**3)
+    return layers * total
+
+
+@pytest.mark.parametrize("tokens, optimizer", [(24, "adamw"), (256, "muon"), (240, "adamw")])
+def test_muon_is_chosen_where_its_products_are_fewer_than_those_of_a_step(
+    tmp_path, tokens, optimizer
+):
+    tokenizer, dataset = prepared(tmp_path, story(10))
+    given = Settings(context=8, batch=tokens // 8, layers=2, width=64, heads=2)
+    chosen = plan.choose_model(given, tokenizer, dataset)
+    step = 3 * 2 * 12 * 64**2 * tokens  # of the blocks' matrices, forward and twice backward
+    assert (products_of_muon(2, 64) <= step) == (optimizer == "muon")
+    assert chosen.optimizer == optimizer
+    assert chosen.lr == 4e-3
+    asked = replace(given, optimizer="adamw8bit", width=256)
+    assert plan.choose_model(asked, tokenizer, dataset).optimizer == "adamw8bit"
+    assert plan.choose_model(asked, tokenizer, dataset).lr == 2e-3
+
+
 def test_an_absurd_width_is_refused_at_once(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "s.txt")

@@ -65,8 +65,19 @@ def test_a_cut_under_another_optimizer_gives_the_bits_of_the_straight_run(
     assert start("cut", "--optimizer", optimizer, "--stop-after", 5) == 0
     assert minillm("train", "--resume", "cut") == 0
     assert result(tmp_path / "cut") == result(tmp_path / "straight")
-    assert start("adamw") == 0
+    assert start("adamw", "--optimizer", "adamw") == 0
     assert result(tmp_path / "adamw") != result(tmp_path / "straight")
+
+
+def test_a_run_from_before_there_were_optimizers_to_choose_from_goes_on(start, tmp_path):
+    assert start("straight", "--optimizer", "adamw") == 0
+    assert start("cut", "--optimizer", "adamw", "--stop-after", 5) == 0
+    settings = tmp_path / "cut" / "training" / "settings.json"
+    content = json.loads(settings.read_text())
+    assert content.pop("optimizer") == "adamw"
+    settings.write_text(json.dumps(content))
+    assert minillm("train", "--resume", "cut") == 0
+    assert result(tmp_path / "cut") == result(tmp_path / "straight")
 
 
 def test_a_cut_at_another_step_would_be_seen(start, tmp_path):
@@ -171,7 +182,7 @@ def test_resuming_a_finished_run_changes_nothing(start, tmp_path, capsys):
 
 def test_weights_moments_and_counters_all_come_back(tmp_path):
     """Adam by hand: lr 0.1, w = 1, gradients 1, 0.5, 0.25, cut before the last."""
-    run = trainer(tmp_path, width=4, heads=1)
+    run = trainer(tmp_path, width=4, heads=1, optimizer="adamw")
     values = {}
     for cut in (False, True):
         group = run.optimizer.param_groups[0]

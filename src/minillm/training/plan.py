@@ -26,7 +26,9 @@ LADDER = (  # layers, heads, width
     (12, 12, 768),
 )
 PARAMETERS_PER_TOKEN = 10
-LR_TIMES_WIDTH, HIGHEST_LR = 0.5, 4e-3
+LR_TIMES_WIDTH = {"adamw": 0.5, "adamw8bit": 0.5, "muon": 1.5}
+HIGHEST_LR = 4e-3
+MUON_WORK = 280 / 72  # multiplications of its products beside those of a step: for width / tokens
 EPOCHS = 30
 LEAST_STEPS, MOST_STEPS = 200, 5000
 PATIENCE = 300.0  # seconds a run takes unless asked for longer
@@ -84,14 +86,18 @@ def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> 
     width = settings.width or (
         rung[2] if rung[2] % heads == 0 else heads * max(1, rung[2] // heads)
     )
+    batch = settings.batch or 16
+    tokens = batch * settings.accumulate * (settings.context or 1)
+    optimizer = settings.optimizer or ("muon" if MUON_WORK * width <= tokens else "adamw")
     return replace(
         settings,
         layers=layers,
         heads=heads,
         width=width,
-        batch=settings.batch or 16,
+        batch=batch,
         dropout=0.1 if settings.dropout is None else settings.dropout,
-        lr=settings.lr or float(f"{min(HIGHEST_LR, LR_TIMES_WIDTH / width):.1e}"),
+        optimizer=optimizer,
+        lr=settings.lr or float(f"{min(HIGHEST_LR, LR_TIMES_WIDTH[optimizer] / width):.1e}"),
     )
 
 

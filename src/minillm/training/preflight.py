@@ -54,6 +54,7 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
         f"model: GPT-2 with {count(config.parameter_count)} parameters ({parts}, width "
         f"{settings.width}, context {settings.context}), about {size(needed)} of memory"
     )
+    say(f"optimizer: {settings.optimizer}, learning rate up to {settings.lr:g}")
     plan.require_memory(needed, available_memory())
     check_prompt(settings, tokenizer)
     model = plan.model_of(settings, config)

@@ -125,6 +125,7 @@ def read_settings(folder: Path, kind: type[AnySettings]) -> AnySettings:
             f"resume: {folder} is a run of minillm {command}, one of minillm {kind.command} is "
             f"needed; go on with: minillm {command} --resume {folder}"
         )
+    content.setdefault("optimizer", "adamw")  # the only one when this was not written down
     try:
         settings = kind(**{name.replace("-", "_"): value for name, value in content.items()})
         settings.require_complete()

@@ -12,6 +12,9 @@ from minillm.training.options import check, fields_of, flag, option
 PRECISIONS = ("f32", "bf16")
 OPTIMIZERS = ("adamw", "adamw8bit", "muon")
 ON_NAN = ("skip", "stop")
+_OPTIMIZER = (
+    "muon: AdamW but for the matrices of blocks; adamw8bit: its state in a quarter of the memory"
+)
 
 
 @dataclass
@@ -34,13 +37,7 @@ class LoopSettings:
     final_lr: float = option(
         0.1, "last learning rate as a share of the peak", float, low=0.0, high=1.0
     )
-    optimizer: str = option(
-        "adamw",
-        "muon: AdamW but for the matrices of blocks; adamw8bit: its state in a quarter of the "
-        "memory",
-        str,
-        choices=OPTIMIZERS,
-    )
+    optimizer: str | None = option("adamw", _OPTIMIZER, str, choices=OPTIMIZERS)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices", float, low=0.0)
     beta1: float = option(0.9, "AdamW's decay of the mean gradient", float, low=0.0, high=0.9999)
     beta2: float = option(
@@ -101,6 +98,9 @@ class LoopSettings:
 class Settings(LoopSettings):
     """Those of pretraining on text."""
 
+    optimizer: str | None = option(
+        None, f"{_OPTIMIZER} (muon if its own work is less than a step's)", str, choices=OPTIMIZERS
+    )
     tokenizer: str | None = option(None, "kind of tokenizer", str, choices=KINDS)
     vocab_size: int | None = option(None, "size of the vocabulary", low=2)
     byte_fallback: bool | None = option(

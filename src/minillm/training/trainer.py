@@ -73,7 +73,7 @@ class Trainer:
         self.folder = folder
         self.counters = Counters()
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        kind, decay = KINDS[settings.optimizer], settings.weight_decay
+        kind, decay = KINDS[self.settings.optimizer], settings.weight_decay
         muon = kind is Muon
         groups = muon_groups(model, decay) if muon else decay_groups(self.trained.values(), decay)
         self.optimizer: Optimizer = kind(groups, betas=(settings.beta1, settings.beta2))
