@@ -37,7 +37,7 @@ class LoopSettings:
     final_lr: float = option(
         0.1, "last learning rate as a share of the peak", float, low=0.0, high=1.0
     )
-    optimizer: str | None = option("adamw", _OPTIMIZER, str, choices=OPTIMIZERS)
+    optimizer: str = option("adamw", _OPTIMIZER, str, choices=OPTIMIZERS)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices", float, low=0.0)
     beta1: float = option(0.9, "AdamW's decay of the mean gradient", float, low=0.0, high=0.9999)
     beta2: float = option(
@@ -98,7 +98,7 @@ class LoopSettings:
 class Settings(LoopSettings):
     """Those of pretraining on text."""
 
-    optimizer: str | None = option(
+    optimizer: str | None = option(  # type: ignore[assignment]  # chosen with the model
         None, f"{_OPTIMIZER} (muon if its own work is less than a step's)", str, choices=OPTIMIZERS
     )
     tokenizer: str | None = option(None, "kind of tokenizer", str, choices=KINDS)
