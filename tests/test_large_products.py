@@ -88,6 +88,16 @@ def test_feed_forward_layers_agree_with_the_truth(sizes, activation):
     check("feed_forward", [normal(rng, *shape) for shape in shapes], activation=activation)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("sizes", [(201, 201, 65), (130, 333, 66)])
+def test_attention_agrees_with_the_truth(sizes, causal):
+    queries, keys, width = sizes
+    rng = new_generator(*sizes)
+    q, k, v = (normal(rng, 1, 2, rows, width) for rows in (queries, keys, keys))
+    check("scaled_dot_product_attention", [q, k, v, None],
+          causal=causal, offset=keys - queries, scale=None)  # fmt: skip
+
+
 def test_a_loss_of_many_classes_agrees_with_the_truth():
     rng = new_generator(3)
     target = rng.integers(0, 2110, 530)

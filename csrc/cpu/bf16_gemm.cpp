@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t most_lines = 256;           // of a task
 constexpr int64_t most_depth = 8192;          // packed at a time, in pieces
 constexpr int64_t shared_numbers = 16 << 20;  // of it, of the shared side
-constexpr int64_t packed_lines = 128;         // of it, by a task
+constexpr int64_t packed_lines = 512;         // of it, by a task
 
 int64_t round_up(int64_t n, int64_t unit) { return ceil_div(n, unit) * unit; }
 

@@ -93,23 +93,19 @@ INLINE void write_tile(const Rows& rows, uint16_t* tile) {
         transpose(pairs);
         for (int i = 0; i < W; i++) store(to + i * W, pairs[i]);
     } else {  // turned before they are cut: that is done twice, whatever the pieces
-        vf low[W], high[W];
+        vf turned[2][W];
         for (int i = 0; i < W; i++) {
             const Row row = rows[i];
-            if (Rows::paired) {
-                (i < W / 2 ? low : high)[2 * i % W] = row.first;
-                (i < W / 2 ? low : high)[2 * i % W + 1] = row.second;
-            } else {
-                low[i] = row.first;
-                high[i] = row.second;
-            }
+            vf(&half)[W] = turned[2 * i / W];
+            (Rows::paired ? half[2 * i % W] : turned[0][i]) = row.first;
+            (Rows::paired ? half[2 * i % W + 1] : turned[1][i]) = row.second;
         }
-        transpose(low);
-        transpose(high);
+        for (vf(&half)[W] : turned) transpose(half);
         for (int i = 0; i < W; i++) {
-            const vf* half = i < W / 2 ? low : high;
-            Row row = by_pair ? Row{half[2 * i % W], half[2 * i % W + 1]} : Row{low[i], high[i]};
-            put_row<by_pair, pieces>(row, to + i * W);
+            const vf(&half)[W] = turned[2 * i / W];
+            put_row<by_pair, pieces>(by_pair ? Row{half[2 * i % W], half[2 * i % W + 1]}
+                                             : Row{turned[0][i], turned[1][i]},
+                                     to + i * W);
         }
     }
 }
