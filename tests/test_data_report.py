@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
+from minillm.data.guessing import guess_encoding
 from minillm.data.preparation import sections
-from minillm.data.text import guess_encoding
 from small_runs import minillm
 from small_texts import records, sentences
 
@@ -92,8 +92,8 @@ def test_lines_and_page_say_the_same(tmp_path, capsys, monkeypatch):
     words = ["data", "report", "a.jsonl", "--workers", 1, "--on-bad", "skip"]
     assert minillm(*words) == 0
     out = capsys.readouterr().out
-    assert out.startswith("1 files, 3 documents, ")
-    assert "a.jsonl: 1 bad rows, the first: a.jsonl line 4 is not JSON" in out
+    assert out.startswith("1 file, 3 documents, ")
+    assert "a.jsonl: 1 bad row, the first: a.jsonl line 4 is not JSON" in out
     assert minillm(*words, "--html", "page.html") == 0
     assert capsys.readouterr().err.endswith("wrote page.html\n")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

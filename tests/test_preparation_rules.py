@@ -203,7 +203,7 @@ def test_bad_rows_are_skipped_and_told(tmp_path, monkeypatch, capsys):
     assert minillm(*words, "--on-bad", "skip") == 2  # begun otherwise
     assert "was begun with other reading" in capsys.readouterr().err
     assert minillm(*words[:4], "o2", *words[5:], "--on-bad", "skip") == 0
-    assert "read: 2 bad rows skipped\n" in capsys.readouterr().err
+    assert "read: bad rows skipped: 2\n" in capsys.readouterr().err
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
@@ -225,7 +225,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
         assert minillm(*words, "out") == 2
     err = capsys.readouterr().err
     assert err.endswith("what was done is kept in out, the same command goes on\n")
-    assert "prepare: no space left on device, a disk with room" in err
+    assert "prepare: no space left on device, more room is needed" in err
     assert not list((tmp_path / "out").rglob("*.tmp"))
     assert minillm(*words, "out") == 0
     assert minillm(*words, "straight") == 0

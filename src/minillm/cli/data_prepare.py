@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from minillm.data.preparation.options import DEDUP, Options
 from minillm.words import meant
 
 if TYPE_CHECKING:
+    from minillm.data import Prepared
     from minillm.data.preparation.job import Group, Learn
 
 TRAINED = ("byte", "char", "bpe")
@@ -43,6 +45,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out lines about web pages: cookies, menus, rights",
     )
+    _add_filters(parser, defaults)
+    parser.add_argument("--mix", metavar="TOML", help="sources with weights, instead of files")
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        default=defaults.val_fraction,
+        metavar="F",
+        help=f"share of the text kept for validation ({defaults.val_fraction})",
+    )
+    parser.add_argument(
+        "--shard-tokens",
+        type=int,
+        default=defaults.shard_tokens,
+        metavar="N",
+        help=f"tokens in a file ({defaults.shard_tokens:,})",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (one for each core)")
+
+
+def _add_filters(parser: argparse.ArgumentParser, defaults: Options) -> None:
     parser.add_argument(
         "--dedup",
         choices=DEDUP,
@@ -69,27 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="put <EMAIL> and so on for addresses, cards, keys ...",
     )
-    parser.add_argument("--mix", metavar="TOML", help="sources with weights, instead of files")
-    parser.add_argument(
-        "--val-fraction",
-        type=float,
-        default=defaults.val_fraction,
-        metavar="F",
-        help=f"share of the text kept for validation ({defaults.val_fraction})",
-    )
-    parser.add_argument(
-        "--shard-tokens",
-        type=int,
-        default=defaults.shard_tokens,
-        metavar="N",
-        help=f"tokens in a file ({defaults.shard_tokens:,})",
-    )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (one for each core)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from minillm.data.preparation.job import Preparation
-    from minillm.data.preparation.summary import lines_for_people
     from minillm.training.interrupt import terminate_as_interrupt
 
     workers = os.cpu_count() or 1 if arguments.workers is None else arguments.workers
@@ -121,21 +126,28 @@ def run(arguments: argparse.Namespace) -> int:
         tell(f"\nstopped; what was done is kept in {out}, the same command goes on")
         raise
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and "read:" in str(error):
+        if not error.strerror:  # a file that cannot be read, told in full already
             raise
         raise RuntimeError(
-            f"prepare: {one_line(error)}, a disk with room that can be written to is needed; what "
-            f"was done is kept in {out}, the same command goes on"
+            f"{one_line(error, 'prepare')}; what was done is kept in {out}, the same command "
+            "goes on"
         ) from error
+    _say(prepared)
+    return OK
+
+
+def _say(prepared: Prepared) -> None:
+    from minillm.data.preparation.summary import lines_for_people
+
     for line in lines_for_people(prepared.content):
         tell(line)
     for line in prepared.dataset(prepared.tokenizer, verify=False).facts.lines_for_people():
         tell(line)
     for part in prepared.content["mixture"]:
         tell(f"mixture: {part['source']} is read {part['passes']:g} times in a pass")
-    tell(f"done: {out} holds the data; train on it:")
-    tell(f"  minillm train {out}")
-    return OK
+    folder = shlex.quote(str(prepared.folder))
+    tell(f"done: {folder} holds the data; train on it:")
+    tell(f"  minillm train {folder}")
 
 
 def _groups(arguments: argparse.Namespace, reader: Any) -> list[Group]:

@@ -12,6 +12,7 @@ from typing import Any
 from minillm.cli.main import OK, tell
 from minillm.cli.meter import meter
 from minillm.cli.reading_flags import add_reading, reader_of
+from minillm.quantities import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The findings in words; what did not happen is not mentioned."""
     yield (
-        f"{len(found['files']):,} files, {found['documents']:,} documents, {found['lines']:,} "
-        f"lines, {found['words']:,} words, {found['characters']:,} characters"
+        f"{counted(len(found['files']), 'file')}, {counted(found['documents'], 'document')}, "
+        f"{counted(found['lines'], 'line')}, {counted(found['words'], 'word')}, "
+        f"{counted(found['characters'], 'character')}"
     )
     for of in found["files"]:
         if of["note"]:
             yield f"{of['name']}: {of['encoding']} ({of['note']})"
         if of["first bad row"]:
-            yield f"{of['name']}: {of['bad rows']:,} bad rows, the first: {of['first bad row']}"
+            bad = counted(of["bad rows"], "bad row")
+            yield f"{of['name']}: {bad}, the first: {of['first bad row']}"
     total = sum(found["languages"].values()) or 1
     shares = [f"{name} {value / total:.1%}" for name, value in found["languages"].items()]
     yield f"languages    {', '.join(shares[:8])}"
@@ -70,14 +73,15 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         width = round(30 * bar["documents"] / most)
         yield f"  to {bar['up to']:>13,}  {bar['documents']:>11,}  {'#' * width}"
     for name, of in found["duplicates"].items():
-        yield f"duplicates   {name}: {of['texts']:,} texts, {of['characters']:,} characters"
+        texts, characters = counted(of["texts"], "text"), counted(of["characters"], "character")
+        yield f"duplicates   {name}: {texts}, {characters}"
     for group, label in (("characters and lines", "found"), ("personal data", "personal")):
-        pairs = [f"{value:,} {name}" for name, value in found[group].items() if value]
+        pairs = [f"{name} {value:,}" for name, value in found[group].items() if value]
         if pairs:
             yield f"{label:12} {', '.join(pairs)}"
     yield f"quality      {found['quality']['mean']:.1%} of ten rules kept on average"
     for name, value in found["quality"]["texts that break a rule"].items():
         if value:
-            yield f"  {value:,} texts break the rule: {name}"
+            yield f"  {counted(value, 'text')} not so: {name}"
     for line in found["frequent lines"]:
         yield f"{line['times']:>11,} times  {line['line']}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from minillm.cli.main import OK, tell
 from minillm.cli.meter import meter
 from minillm.cli.reading_flags import add_reading, reader_of
+from minillm.quantities import counted
 
 KINDS = ("bpe", "wordpiece", "unigram")
 SHOWN = 1_000_000  # characters that are encoded to say how well it does
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     Path(arguments.out).mkdir(parents=True, exist_ok=True)
     tokenizer.save(arguments.out)
     if repairs.bad_rows:
-        tell(f"skipped {repairs.bad_rows:,} bad rows, the first: {repairs.first_bad_row}")
+        tell(f"skipped {counted(repairs.bad_rows, 'bad row')}, the first: {repairs.first_bad_row}")
     size = len(sample.encode("utf-8"))
     ids = len(tokenizer.encode_array(sample))
     tell(

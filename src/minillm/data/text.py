@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
-
 _MARKS = (  # the longer first: UTF-32-LE begins like UTF-16-LE
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -99,12 +97,12 @@ def decode(
     counts both. Raises ValueError naming line (from 1), byte offset (from 0) and byte where the
     bytes are not text of that encoding.
     """
-    head, rest = _split_head(chunks)
+    head, rest = split_head(chunks)
     _check_mark(head, decoding, name)
     pieces = _Decoder(decoding, name, repairs)
     at_start = decoding.encoding not in _STRIPS_MARK
     if not at_start:
-        repairs.boms += _mark_of(head) is not None
+        repairs.boms += mark_of(head) is not None
     for chunk in chain((head,), rest, (None,)):
         text = pieces.decode(chunk)
         if text and at_start:
@@ -162,7 +160,8 @@ class _Decoder:
         )
 
 
-def _split_head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+def split_head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, enough for a byte order mark, and the rest."""
     rest = iter(chunks)
     head = b""
     while len(head) < _LONGEST_MARK and (chunk := next(rest, None)) is not None:
@@ -170,12 +169,13 @@ def _split_head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
     return head, rest
 
 
-def _mark_of(head: bytes) -> str | None:
+def mark_of(head: bytes) -> str | None:
+    """The encoding whose byte order mark the bytes begin with."""
     return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
 
 
 def _check_mark(head: bytes, decoding: Decoding, name: str) -> None:
-    marked, encoding = _mark_of(head), decoding.encoding
+    marked, encoding = mark_of(head), decoding.encoding
     if not marked:
         if head and encoding in _WIDE:
             raise ValueError(
@@ -202,7 +202,7 @@ def refuse_binary(chunks: Iterable[bytes], decoding: Decoding, name: str) -> Ite
     wide = decoding.wide
     for chunk in chunks:
         if not offset:
-            wide = wide or (_mark_of(chunk) or "").startswith(_WIDE)
+            wide = wide or (mark_of(chunk) or "").startswith(_WIDE)
         at = -1 if wide else chunk.find(0)
         if at < 0 and not offset and not wide:
             at = _first_of_many_controls(chunk[:_HEAD_BYTES])
@@ -221,37 +221,3 @@ def _first_of_many_controls(head: bytes) -> int:
     if controls < _CONTROL_LEAST or controls <= _CONTROL_SHARE * len(head):
         return -1
     return next(at for at, byte in enumerate(head) if byte in _CONTROL_BYTES)
-
-
-def guess_encoding(chunks: Iterable[bytes]) -> tuple[str, str]:
-    """The encoding that the bytes of a file are most likely in, and what speaks against UTF-8.
-
-    A byte order mark tells; else all that is valid UTF-8 is that; else zero bytes at even or odd
-    places speak for UTF-16; the rest is taken as cp1252, or as latin-1 where that cannot be.
-    """
-    head, rest = _split_head(chunks)
-    marked = _mark_of(head)
-    if marked:
-        return marked.removesuffix("-le").removesuffix("-be"), "by its byte order mark"
-    decoder, offset, fault = codecs.getincrementaldecoder("utf-8")(), 0, ""
-    counts = np.zeros(256, np.int64)
-    zeros = [0, 0]
-    for chunk in chain((head,), rest):
-        values = np.frombuffer(chunk, np.uint8)
-        counts += np.bincount(values, minlength=256)
-        for side in (0, 1):
-            zeros[(side + offset) % 2] += int((values[side::2] == 0).sum())
-        if not fault:
-            held = len(decoder.getstate()[0])
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                at = offset - held + error.start
-                fault = f"byte 0x{error.object[error.start]:02X} at offset {at} is not UTF-8"
-        offset += len(chunk)
-    if zeros[0] + zeros[1] > offset // 8:
-        return ("utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"), "zero bytes, a guess"
-    if not fault:
-        return "utf-8", ""
-    undefined = counts[[0x81, 0x8D, 0x8F, 0x90, 0x9D]].sum()
-    return ("latin-1" if undefined else "cp1252"), f"{fault}; a guess"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ...formats.files import atomic_write_text, remove_leftovers
-from ...formats.hf import read_json
 from ...formats.lock import Lock
 from ...tokenizers import Tokenizer, load
 from ...tokenizers.tokenizer import CONFIG_FILE
@@ -24,17 +23,16 @@ from ..reading import Reader
 from ..sources import Source, size_of
 from ..split import SplitFacts
 from ..text import Repairs
+from .begun import JOB, WORK, begun
 from .encoding import Encoding, units
 from .options import Options
 from .parts import Cleaning, CleanPart
 from .pool import in_order
-from .prepared import MANIFEST, VERSION, Prepared, write_manifest
+from .prepared import VERSION, Prepared, write_manifest
 from .sections import Part, parts, sections
 from .selection import KEPT, Catalogue, Selection, select
 from .summary import described, write_places
 from .writing import Shards, Written
-
-WORK, JOB = "work", "job.json"
 
 Meter = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
@@ -90,7 +88,7 @@ class Preparation:
         as the system does. What was done is kept, but for the last of these steps.
         """
         work = self.out / WORK
-        done = self._begun(work)
+        done = begun(self.out, json.loads(self._identity()))
         if done is not None:
             return done
         work.mkdir(parents=True, exist_ok=True)
@@ -101,35 +99,6 @@ class Preparation:
             prepared = self._prepare(work)
         shutil.rmtree(work)
         return prepared
-
-    def _begun(self, work: Path) -> Prepared | None:
-        """What is there already if it is whole; ValueError if it is of something else."""
-        out = self.out
-        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-            return None
-        finished = (out / MANIFEST).is_file()
-        if finished:
-            prepared = Prepared.open(out)
-            if prepared.content.get("job") == json.loads(self._identity()):
-                if work.exists():
-                    shutil.rmtree(work)
-                return prepared
-        elif (work / JOB).is_file():
-            begun = read_json(work / JOB)
-            if begun == json.loads(self._identity()):
-                return None
-            wanted = json.loads(self._identity())
-            other = [name for name in wanted if begun.get(name) != wanted[name]]
-            raise ValueError(
-                f"prepare: {out} was begun with other {' and '.join(other) or 'work'}, the same "
-                f"command is needed to go on; delete {out}, or choose another --out"
-            )
-        elif work.is_dir() and not any(path != work for path in out.iterdir()):
-            return None  # killed before the first file
-        what = "prepared data of another command" if finished else "something else"
-        raise ValueError(
-            f"prepare: {out} holds {what}, a new folder is needed; choose another --out"
-        )
 
     def _identity(self) -> str:
         files = [

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...formats.files import atomic_write
+from ...quantities import counted
 from ..facts import Facts
 from .alphabets import LANGUAGES
 from .options import Options
@@ -47,23 +48,9 @@ def described(
             "lines": int(catalogue["lines"][kept].sum()),
             "characters": int(catalogue["characters"][kept].sum()),
         },
-        "read": {
-            "bytes of text": int(catalogue["bytes"].sum()),
-            "documents": len(np.unique(catalogue["document"])),
-            "byte order marks removed": read.boms,
-            "line ends normalised": read.newlines,
-            "undecodable sequences replaced": read.replacements,
-            "bad rows skipped": read.bad_rows,
-            "first bad row": read.first_bad_row,
-        },
+        "read": _read(catalogue, read),
         "cleaned": dict(sorted(counts.items())),
-        "removed": {
-            REASONS[reason]: {
-                "texts": int((selection.reasons == reason).sum()),
-                "characters": int(catalogue["characters"][selection.reasons == reason].sum()),
-            }
-            for reason in range(1, len(REASONS))
-        },
+        "removed": _removed(catalogue, selection),
         "rules broken": {
             name: int(((catalogue["broken"] >> bit) & 1).sum()) for bit, name in enumerate(NAMES)
         }
@@ -72,6 +59,28 @@ def described(
         "personal data": {kind: personal[kind] for kind in KINDS} if options.scrub_pii else {},
         "languages": _languages(catalogue, kept),
     }
+
+
+def _read(catalogue: Catalogue, read: Facts) -> dict[str, Any]:
+    return {
+        "bytes of text": int(catalogue["bytes"].sum()),
+        "documents": len(np.unique(catalogue["document"])),
+        "byte order marks removed": read.boms,
+        "line ends normalised": read.newlines,
+        "undecodable sequences replaced": read.replacements,
+        "bad rows skipped": read.bad_rows,
+        "first bad row": read.first_bad_row,
+    }
+
+
+def _removed(catalogue: Catalogue, selection: Selection) -> dict[str, Any]:
+    """Texts and characters left out, by reason."""
+    found = {}
+    for reason in range(1, len(REASONS)):
+        of_it = selection.reasons == reason
+        characters = int(catalogue["characters"][of_it].sum())
+        found[REASONS[reason]] = {"texts": int(of_it.sum()), "characters": characters}
+    return found
 
 
 def _languages(catalogue: Catalogue, kept: np.ndarray) -> dict[str, int]:
@@ -116,24 +125,24 @@ def lines_for_people(content: dict[str, Any]) -> list[str]:
     """A manifest in words, one finding a line; what did not happen is not mentioned."""
     read, text = content["read"], content["text"]
     lines = [
-        f"read: {read['documents']:,} documents in {text['files']:,} files, "
+        f"read: {counted(read['documents'], 'document')} in {counted(text['files'], 'file')}, "
         f"{read['bytes of text']:,} bytes of text"
     ]
     lines += [
-        f"read: {value:,} {name}"
+        f"read: {name}: {value:,}"
         for name, value in read.items()
         if isinstance(value, int) and value and name not in ("documents", "bytes of text")
     ]
     if read["first bad row"]:
         lines.append(f"the first bad row: {read['first bad row']}")
-    lines += [f"cleaned: {value:,} {name}" for name, value in content["cleaned"].items()]
+    lines += [f"cleaned: {name}: {value:,}" for name, value in content["cleaned"].items()]
     lines += [
-        f"removed: {of['texts']:,} texts of {of['characters']:,} characters, {name}"
+        f"removed: {name}: {counted(of['texts'], 'text')}, {of['characters']:,} characters"
         for name, of in content["removed"].items()
         if of["texts"]
     ]
     lines += [
-        f"  {value:,} texts break the rule: {name}"
+        f"rule broken: {name}: {counted(value, 'text')}"
         for name, value in content["rules broken"].items()
         if value
     ]
@@ -144,7 +153,7 @@ def lines_for_people(content: dict[str, Any]) -> list[str]:
     shares = [f"{name} {value / sum(languages.values()):.1%}" for name, value in languages.items()]
     lines.append(f"languages: {', '.join(shares[:6])}")
     lines.append(
-        f"kept: {text['documents']:,} documents, {text['lines']:,} lines, "
-        f"{text['characters']:,} characters"
+        f"kept: {counted(text['documents'], 'document')}, {counted(text['lines'], 'line')}, "
+        f"{counted(text['characters'], 'character')}"
     )
     return lines

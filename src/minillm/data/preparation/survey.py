@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..guessing import guess_encoding
 from ..reading import Reader
 from ..sources import PARQUET, Source, size_of
-from ..text import Decoding, Repairs, guess_encoding
+from ..text import Decoding, Repairs
 from .alphabets import LANGUAGES
 from .minhash import THRESHOLD, groups, near_pairs
 from .options import Options
