@@ -280,3 +280,15 @@ class TestHeads:
             ValueError, match=r"classify: .* is a decoder, an encoder is needed, su"
         ):
             heads.load(CLASSIFY, tmp_path)
+
+
+def test_transformers_is_told_of_segments_where_there_are_any(tmp_path, places):
+    from minillm.formats import hf
+
+    def told(tokenizer, name):
+        tokenizer.save(tmp_path / name)
+        return hf.read_json(tmp_path / name / "tokenizer_config.json").get("model_input_names")
+
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert told(tokenizers.load(places["qa"]), "bert") == names
+    assert told(tokenizers.train("bpe", ["a b"], vocab_size=258), "gpt2") is None

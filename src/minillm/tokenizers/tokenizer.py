@@ -22,6 +22,7 @@ from .vocabulary import Pieces, Vocabulary
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+WITH_SEGMENTS = "input_ids", "token_type_ids", "attention_mask"  # what transformers makes
 
 
 def id_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -183,6 +184,8 @@ class Tokenizer(Vocabulary, ABC):
             **roles,
             "tokenizer_class": "PreTrainedTokenizerFast",
         }
+        if self._template != PLAIN and any(segment for _, segment in self._template.pair):
+            config["model_input_names"] = list(WITH_SEGMENTS)
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
         atomic_write_text(folder / TOKENIZER_FILE, self._to_json())
