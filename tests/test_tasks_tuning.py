@@ -137,6 +137,17 @@ def test_examples_are_held_out_from_the_end_or_by_the_seed(given, tmp_path):
     assert parts("file", "--val", given["classify"]) == [rows, rows]
 
 
+def test_a_label_of_an_example_held_out_is_known(given, tmp_path, capsys):
+    rows = "label\ttext\ngood\ta\nbad\tb\nfine\tc\n"
+    (tmp_path / "rows.tsv").write_text(rows, encoding="utf-8")
+    words = ("--val-last", 1, "--steps", 2)
+    assert (
+        tune(given | {"classify": tmp_path / "rows.tsv"}, "classify", tmp_path / "run", *words) == 0
+    )
+    assert heads.load(TASKS["classify"], tmp_path / "run").labels == ("bad", "fine", "good")
+    assert "2 examples to learn from, 1 to validate on, 3 labels" in capsys.readouterr().err
+
+
 def test_passes_are_counted_in_steps(given, tmp_path):
     words = ("--passes", 3, "--val-fraction", 0, "--save-every", 100)
     assert tune(given, "classify", tmp_path / "run", *words) == 0

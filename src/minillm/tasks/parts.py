@@ -41,17 +41,14 @@ def read_parts(task: Task, files: Sequence[str], settings: TaskSettings, say: Sa
         return found
 
     train = read(files)
-    if settings.val is not None:
-        val, source = read([settings.val]), settings.val
-    else:
+    labels = task.labels(train)  # before any are held out, so that none of these has a strange one
+    if settings.val is None:
         train, val = split(train, settings)
-        source = "the examples held out"
-    labels = task.labels(train)
-    made = cloze(train, settings.cloze, settings.seed) if settings.cloze else []
-    if val:
-        val, notices = task.known(val, labels, source, settings.on_bad)
+    else:
+        val, notices = task.known(read([settings.val]), labels, settings.val, settings.on_bad)
         for notice in notices:
             say(f"data: {notice}")
+    made = cloze(train, settings.cloze, settings.seed) if settings.cloze else []
     told = "" if task.name == "qa" else f", {counted(len(labels), 'label')}"
     say(f"data: {counted(len(train), 'example')} to learn from, {len(val):,} to validate on{told}")
     if made:
