@@ -53,14 +53,18 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
     blocks = token * config.n_layer
     if recompute:
         blocks = 4 * width * config.n_layer + token
+    blocks *= answers * tokens
     trained = sum(p.size for p in model.parameters() if p.requires_grad)
-    head = model.head
-    logits = LOGITS_BYTES
+    head, logits = model.head, LOGITS_BYTES
     if not head.requires_grad:
         logits = HEAD_COPIES * 4 * min(ROWS_TIMES_CLASSES, answers * tokens * head.shape[0])
+    accumulates = settings.accumulate * (settings.batch or rows) > rows
+    growing = blocks + 4 * trained
+    if head.requires_grad and not accumulates:  # gradients take the place of what blocks kept
+        growing = max(blocks + 4 * head.size, 4 * trained)
     held = int((memory().rss_mb or 0.0) * 1e6)
-    state = int(trained * (4 + MOMENT_BYTES[settings.optimizer]))
-    return held + WORK_BYTES + state + answers * tokens * blocks + logits
+    moments = int(trained * MOMENT_BYTES[settings.optimizer])
+    return held + WORK_BYTES + moments + growing + logits
 
 
 def choose(model: Any, settings: TuneSettings, lengths: Sequence[int]) -> Choice:
