@@ -45,13 +45,12 @@ def compared(
     arguments: argparse.Namespace, path: str, examples: list[Any]
 ) -> dict[str, dict[str, Any]]:
     """By metric: both values, the difference with its interval, p, and which one is better."""
-    from minillm.tasks import evaluation, heads, significance
-    from minillm.tasks.kinds import TASKS
+    from minillm.tasks import evaluation, significance
 
-    task, measured = TASKS[arguments.task], []
+    measured = []
     for model in (arguments.first, arguments.second):
-        ready = heads.load(task, model, arguments.max_length)
-        task.known(examples, ready.labels, path)
+        ready = evaluation.load(arguments.task, model, arguments.max_length)
+        evaluation.known(ready, examples, path)
         metrics, notices = evaluation.evaluate(ready, examples)
         note([f"{model}: {notice}" for notice in notices])
         measured.append(metrics)

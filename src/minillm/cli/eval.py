@@ -13,7 +13,7 @@ from minillm.quantities import counted
 if TYPE_CHECKING:
     from minillm.tasks.metrics import Metric
 
-NAMES = ("classify", "tag", "qa")
+NAMES = ("classify", "tag", "qa", "embed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +44,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def examples_of(arguments: argparse.Namespace, path: str) -> list[Any]:
     """The examples of a file; what is to be said about them is said."""
+    from minillm.tasks import evaluation
     from minillm.tasks.examples import columns_of
-    from minillm.tasks.kinds import TASKS
 
     columns = columns_of(arguments.columns)
-    found, notices = TASKS[arguments.task].read(path, columns, arguments.on_bad)
+    found, notices = evaluation.read(arguments.task, path, columns, arguments.on_bad)
     note(notices)
     last = arguments.last
     if last is not None and not 1 <= last <= len(found):
@@ -72,19 +72,19 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm.tasks import evaluation, heads
-    from minillm.tasks.kinds import TASKS
+    from minillm.tasks import evaluation
+    from minillm.tasks.examples import columns_of
 
     prepare(arguments)
-    task = TASKS[arguments.task]
-    learnt = []
+    task, learnt = arguments.task, []
     if arguments.baseline is not None:
-        learnt = task.read(arguments.baseline, {}, arguments.on_bad).examples
-    ready = heads.load(task, arguments.model, arguments.max_length)
+        columns = columns_of(arguments.columns)
+        learnt = evaluation.read(task, arguments.baseline, columns, arguments.on_bad).examples
+    ready = evaluation.load(task, arguments.model, arguments.max_length)
     sets = []
     for path in arguments.data:
-        examples, notices = task.known(
-            examples_of(arguments, path), ready.labels, path, arguments.on_bad
+        examples, notices = evaluation.known(
+            ready, examples_of(arguments, path), path, arguments.on_bad
         )
         note(notices)
         metrics, notices = evaluation.evaluate(ready, examples)
@@ -95,13 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
             found["baseline"] = figures(evaluation.baseline(task, learnt, examples), arguments)
         sets.append(found)
     if arguments.json:
-        print(json.dumps({"model": arguments.model, "task": task.name, "sets": sets}))
+        print(json.dumps({"model": arguments.model, "task": task, "sets": sets}))
         return OK
     for found in sets:
-        print(f"{task.name}: {counted(found['examples'], 'example')} of {found['data']}")
+        print(f"{task}: {counted(found['examples'], 'example')} of {found['data']}")
         table(found["metrics"])
         if "baseline" in found:
-            print(f"without a model, {evaluation.BASELINES[task.name]}:")
+            print(f"without a model, {evaluation.BASELINES[task]}:")
             table(found["baseline"])
     return OK
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from minillm.models import embedding
+from minillm.models.embedding import Embedder
 from minillm.tasks import heads
 from minillm.tasks.classification import Classified
 from minillm.tasks.encoding import WORD
-from minillm.tasks.examples import Labelled, Question, Tagged
+from minillm.tasks.examples import Labelled, Question, Read, Tagged
+from minillm.tasks.kinds import TASKS
 from minillm.tasks.metrics import Metric, normalised
-from minillm.tasks.task import Task
+from minillm.tasks.similarity import measured, overlapping, read_pairs
 
 WINDOW = 16  # words
 BASELINES = {
     "classify": "the commonest label",
     "tag": "the commonest tag of each word",
+    "embed": "the share of words in common",
     "qa": "the window of words most like the question",
 }
 
@@ -29,23 +33,54 @@ class Evaluated(NamedTuple):
     notices: list[str]
 
 
-def evaluate(ready: heads.Ready, examples: Sequence[Any]) -> Evaluated:
+Model = heads.Ready | Embedder
+
+
+def read(task: str, path: str, columns: Mapping[str, str], on_bad: str = "stop") -> Read:
+    """The examples of a file."""
+    if task == "embed":
+        return read_pairs(path, columns, on_bad)
+    return TASKS[task].read(path, columns, on_bad)
+
+
+def load(task: str, path: str, length: int | None = None) -> Model:
+    """A model that was tuned for the task; any encoder for vectors."""
+    if task != "embed":
+        return heads.load(TASKS[task], path, length)
+    embedder = embedding.load(path)
+    if length is not None:
+        embedder.max_length = min(length, embedder.max_length)
+    return embedder
+
+
+def known(model: Model, examples: Sequence[Any], name: str, on_bad: str = "stop") -> Read:
+    """The examples whose labels the model knows; see `Task.known`."""
+    if isinstance(model, Embedder):
+        return Read(list(examples), [])
+    return model.task.known(examples, model.labels, name, on_bad)
+
+
+def evaluate(ready: Model, examples: Sequence[Any]) -> Evaluated:
     """The figures of a model on examples whose labels it knows."""
+    if isinstance(ready, Embedder):
+        return Evaluated(measured(ready, examples), [])
     task = ready.task
     predictions, notices = ready.predict([task.input(example) for example in examples])
     return Evaluated(task.metrics(examples, predictions), notices)
 
 
-def baseline(task: Task, learnt: Sequence[Any], examples: Sequence[Any]) -> dict[str, Metric]:
+def baseline(task: str, learnt: Sequence[Any], examples: Sequence[Any]) -> dict[str, Metric]:
     """The figures of what needs no model, BASELINES by the name of the task."""
-    match task.name:
+    match task:
+        case "embed":
+            return overlapping(examples)
         case "classify":
             predictions: list[Any] = commonest_label(learnt, examples)
         case "tag":
             predictions = commonest_tags(learnt, examples)
         case _:
             predictions = [window_like(example) for example in examples]
-    return task.metrics(examples, predictions)
+    return TASKS[task].metrics(examples, predictions)
 
 
 def commonest_label(learnt: Sequence[Labelled], examples: Sequence[Labelled]) -> list[Classified]:

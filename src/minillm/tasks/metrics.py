@@ -23,7 +23,7 @@ PUNCTUATION = frozenset(string.punctuation)
 
 @dataclass(frozen=True)
 class Metric:
-    """`statistics` (N, K) by example; `finish` makes (..., K) sums to (...) values from 0 to 1."""
+    """`statistics` (N, K) by example; `finish` makes (..., K) sums to (...) values."""
 
     statistics: numpy.ndarray
     finish: Callable[[numpy.ndarray], numpy.ndarray]
@@ -151,12 +151,20 @@ def ndcg_at(k: int, relevant: Sequence[set[Any]], ranked: Sequence[Sequence[Any]
     return mean(scores)
 
 
-def spearman(one: Any, other: Any) -> float:
-    """Correlation of ranks; equal values share the mean of theirs. NaN where all are equal."""
+def spearman(one: Any, other: Any) -> Metric:
+    """Correlation of ranks; equal values share the mean of theirs. 0 where all are equal.
+
+    A resample is judged by the ranks that its examples have among all.
+    """
     a, b = (_ranks(numpy.asarray(values, numpy.float64)) for values in (one, other))
     a, b = a - a.mean(), b - b.mean()
-    scale = float(numpy.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else float("nan")
+
+    def finish(sums: numpy.ndarray) -> numpy.ndarray:
+        n, x, y, xy, xx, yy = numpy.moveaxis(sums, -1, 0)
+        spread = (n * xx - x * x) * (n * yy - y * y)
+        return _divided(n * xy - x * y, numpy.sqrt(numpy.maximum(spread, 0.0)))
+
+    return Metric(numpy.stack([numpy.ones_like(a), a, b, a * b, a * a, b * b], axis=1), finish)
 
 
 def _ranks(values: numpy.ndarray) -> numpy.ndarray:
