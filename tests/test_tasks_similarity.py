@@ -37,14 +37,7 @@ def test_texts_that_belong_together_are_looked_for_among_all():
     found = figures(pairs(), alike)
     assert found["recall_at_1"].value == 3 / 6
     assert found["recall_at_10"].value == 1
-    places = [
-        1,
-        5,
-        6,
-        1,
-        1,
-        2,
-    ]  # of the right one, by hand: the later of two equal ones comes first
+    places = [1, 5, 5, 1, 1, 2]  # of the right ones, by hand
     gains = [1 / np.log2(place + 1) for place in places]
     assert found["ndcg_at_10"].value == pytest.approx(np.mean(gains))
 

@@ -43,7 +43,7 @@ def read_pairs(path: str, columns: Mapping[str, str], on_bad: str = "stop") -> R
         except (TypeError, ValueError):
             faults.found(line, "no score", f"score is {fields['score']!r}", "a number")
             continue
-        found.append(Pair(line, *texts, score))
+        found.append(Pair(line, fields["first"], fields["second"], score))
     if len(faults):
         notices = [*notices, str(faults)]
     if len({pair.score is None for pair in found}) > 1:
@@ -55,13 +55,13 @@ def read_pairs(path: str, columns: Mapping[str, str], on_bad: str = "stop") -> R
 
 def measured(embedder: embedding.Embedder, pairs: Sequence[Pair]) -> dict[str, Metric]:
     """The figures of an encoder's vectors; `figures` says which."""
-    first, second = (embedder.encode([pair[side] for pair in pairs]) for side in (1, 2))
-    return figures(pairs, unit(first) @ unit(second).T)
+    first, second = (unit(embedder.encode(texts)) for texts in sides(pairs))
+    return figures(pairs, first @ second.T)
 
 
 def overlapping(pairs: Sequence[Pair]) -> dict[str, Metric]:
     """The same by the share of words that two texts have in common, without a model."""
-    words = [[set(normalised(pair[side]).split()) for pair in pairs] for side in (1, 2)]
+    words = [[set(normalised(text).split()) for text in texts] for texts in sides(pairs)]
     alike = [[len(a & b) / max(1, len(a | b)) for b in words[1]] for a in words[0]]
     return figures(pairs, numpy.array(alike))
 
@@ -83,6 +83,11 @@ def figures(pairs: Sequence[Pair], alike: numpy.ndarray) -> dict[str, Metric]:
         f"recall_at_{NEAREST}": recall_at(NEAREST, wanted, order),
         f"ndcg_at_{NEAREST}": ndcg_at(NEAREST, wanted, order),
     }
+
+
+def sides(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
+    """The first texts and the second ones."""
+    return [pair.first for pair in pairs], [pair.second for pair in pairs]
 
 
 def unit(vectors: numpy.ndarray) -> numpy.ndarray:
