@@ -13,6 +13,7 @@ from minillm.data import Prepared, TokenShards, Windows
 from minillm.data.preparation import encoding, sections
 from minillm.data.preparation.pool import in_order
 from minillm.data.tokens import TokenFile
+from minillm.formats.lock import Lock
 from minillm.tokenizers import train
 from small_runs import flags, minillm
 from small_texts import BYTES, documents_of, files_of, prepared, records, sentences
@@ -265,3 +266,29 @@ def test_what_the_preparation_settled_is_refused(tmp_path, monkeypatch, capsys, 
     assert not (tmp_path / "run").exists()
     assert minillm("train", "data", "a.jsonl", "--out", "run") == 2
     assert "data holds prepared data and 1 more name is given" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_prepare_in_one_folder(tmp_path):
+    source = records(tmp_path / "a.jsonl", [sentences(i) for i in range(30)])
+    (tmp_path / "out/work").mkdir(parents=True)
+    with (
+        Lock(tmp_path / "out/work", "taken"),
+        pytest.raises(RuntimeError, match="prepare: another process works in"),
+    ):
+        prepared(source, tmp_path / "out")
+    prepared(source, tmp_path / "out")
+
+
+def test_a_parquet_file_packed_and_plain_text_are_prepared_alike(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    zstandard = pytest.importorskip("zstandard")
+    texts = [sentences(i) for i in range(30)]
+    plain = records(tmp_path / "a.jsonl", texts)
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    packed = zstandard.ZstdCompressor().compress(plain.read_bytes())
+    (tmp_path / "b.jsonl.zst").write_bytes(packed)
+    wanted = prepared(plain, tmp_path / "plain").dataset(BYTES).fingerprint
+    for name in ("a.parquet", "b.jsonl.zst"):
+        out = prepared(tmp_path / name, tmp_path / name.replace(".", "-"), workers=2)
+        assert out.dataset(BYTES).fingerprint == wanted

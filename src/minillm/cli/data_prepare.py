@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         tell(f"\nstopped; what was done is kept in {out}, the same command goes on")
         raise
     except OSError as error:
-        if not error.strerror:  # a file that cannot be read, told in full already
+        if not error.strerror or not out.is_dir():  # a file to read, told in full; nothing was done
             raise
         raise RuntimeError(
             f"{one_line(error, 'prepare')}; what was done is kept in {out}, the same command "
