@@ -82,10 +82,11 @@ def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Sa
     if settings.max_memory is not None:
         limit_of(settings.max_memory)  # before anything is read
     model, tokenizer = open_base(settings.base, settings.template)
+    blocks = methods.blocks_held(model)
     settings = _decided(settings, model)
     parts = read_parts(files, tokenizer, settings, settings.context or 0, say)
     reference = model_folder.logits_of(model)(_reference_prompt(model))
-    what = choose_trained(model, settings)
+    what = choose_trained(model, settings, blocks)
     trained = sum(p.size for p in model.parameters() if p.requires_grad)
     whole = count(model.parameter_count() - _added(model))
     beside = "trained beside them" if settings.method in ADAPTERS else "of them trained"
@@ -133,12 +134,16 @@ def lora_of(settings: TuneSettings) -> Lora:
     return Lora(settings.rank, settings.alpha, targets, settings.lora_dropout, settings.rslora)
 
 
-def choose_trained(model: Any, settings: TuneSettings) -> str:
-    """Let what the method trains require gradients, and nothing else; what that is, in words."""
+def choose_trained(model: Any, settings: TuneSettings, blocks: int) -> str:
+    """Let what the method trains require gradients, and nothing else; what that is, in words.
+
+    `blocks` is how many matrices lay in blocks when the model was opened: without the extension
+    they are widened when they are first used.
+    """
     if hasattr(model, "recompute"):
         model.recompute = settings.recompute
     match settings.method:
-        case "qlora" if not methods.blocks_held(model):
+        case "qlora" if not blocks:
             raise ValueError(
                 f"finetune: {settings.base} has no quantised matrix, qlora needs one; make it with "
                 f"minillm quantize {settings.base} OUT.gguf, or use --method lora"
@@ -269,6 +274,7 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     """
     settings = read_settings(folder, TuneSettings)
     model, tokenizer = open_base(str(settings.base), settings.template)
+    blocks = methods.blocks_held(model)
     kept = hf.read_json(folder / INNER / BASE)
     logits = model_folder.logits_of(model)
     config = model.config
@@ -284,7 +290,7 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
         say(notice)
     kernels.set_threads(threads or settings.threads or kernels.threads())
     reference = logits(_reference_prompt(model))
-    choose_trained(model, settings)
+    choose_trained(model, settings, blocks)
     trainer = _trainer(model, tokenizer, parts, settings, folder, reference)
     trainer.settings = settings
     trainer.restore(saved)
