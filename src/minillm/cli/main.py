@@ -15,7 +15,7 @@ from minillm.cli.parser import USAGE, Parser
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes, beside USAGE
 COMMANDS = {  # each a file of this folder that begins with these words
     "train": "Train a language model on text files.",
-    "finetune": "Tune a model on conversations, instructions, preferences or text.",
+    "finetune": "Tune a model on conversations, instructions, preferences or text, or for a task.",
     "generate": "Write text with a trained model.",
     "chat": "Talk with a model in the terminal.",
     "predict": "Show the tokens that a model expects next, most probable first.",
