@@ -121,7 +121,9 @@ class Far {
         finish(block, pair, rows, cols, rest);
     }
 
+    // What is beyond counts as 0: it goes into sums that are looked at as a whole.
     static Strided copy(Strided from, int64_t rows, int64_t cols, float* block) {
+        memset(block, 0, sizeof(float) * pair * pair);
         for (int64_t i = 0; i < rows; i++)
             memcpy(block + i * pair, from.data + i * from.stride, sizeof(float) * cols);
         return {block, pair};
