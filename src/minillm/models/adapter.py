@@ -1,4 +1,4 @@
-"""LoRA adapters: beside the layers of a model, in files that `peft` reads and writes, merged.
+"""LoRA adapters in files that `peft` reads and writes.
 
 An adapter is a folder with adapter_config.json and adapter_model.safetensors. There its matrices
 have the names that the layers have in Hugging Face's files. A layer of ours that joins several of
@@ -9,17 +9,42 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 
 from minillm import nn
-from minillm.arrays import Array, new_generator
+from minillm.arrays import Array
 from minillm.formats import hf, safetensors
-from minillm.models import FAMILIES
+from minillm.models.lora import (
+    Lora,
+    adapted,
+    at,
+    attach,
+    freeze,
+    last_word,
+    merge,
+    put,
+    spots_of,
+)
 from minillm.nn.parameter import Parameter
+
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "Lora",
+    "adapted",
+    "attach",
+    "difference_of_bases",
+    "freeze",
+    "load",
+    "merge",
+    "read_config",
+    "save",
+    "spots_of",
+]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -36,112 +61,6 @@ REFUSED = {  # settings of peft that change what an adapter computes
     "target_parameters": (None,),
     "megatron_config": (None,),
 }
-
-
-class Spot(NamedTuple):
-    """Where rows of a matrix of ours lie in the files: the module's name, which rows, and whether
-    it is stored as (in, out)."""
-
-    module: str
-    rows: slice
-    transposed: bool
-
-
-class Lora(NamedTuple):
-    """How layers are adapted. `targets` are names of layers, by their last words in the files."""
-
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ()
-    dropout: float = 0.0
-    rslora: bool = False
-
-
-def spots_of(model: Any) -> dict[str, list[Spot]]:
-    """For each matrix of a linear layer of the model (by our name) where it lies in the files.
-
-    The family's own map is asked: it is given matrices whose numbers tell what they are.
-    """
-    layers = {
-        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    }
-    order: list[str] = []
-    tagged: dict[str, Array] = {}
-    for name, parameter in model.named_parameters():
-        shape = parameter.shape
-        if name in layers and ".lora_" not in name:
-            rows = numpy.arange(shape[0])[:, None] + (len(order) << 32)
-            tagged[name] = numpy.broadcast_to(rows, shape)
-            order.append(name)
-        elif ".lora_" not in name:
-            tagged[name] = numpy.broadcast_to(numpy.int64(-1), shape)
-    family = FAMILIES[model.config.to_hf()["model_type"]]
-    found: dict[str, list[Spot]] = {name: [] for name in order}
-    for name, array in family.to_files(tagged, model.config).items():
-        if array.ndim != 2 or array[0, 0] < 0:
-            continue
-        transposed = array.shape[1] > 1 and array[0, 0] != array[0, 1]
-        first, count = int(array[0, 0]), array.shape[1 if transposed else 0]
-        row = first & 0xFFFFFFFF
-        spot = Spot(name.removesuffix(".weight"), slice(row, row + count), bool(transposed))
-        found[order[first >> 32]].append(spot)
-    return {name: spots for name, spots in found.items() if spots}
-
-
-def adaptable(model: Any) -> dict[str, list[Spot]]:
-    """`spots_of` the layers inside the blocks: what adapters usually act on."""
-    stack = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    inside = tuple(f"{name}." for name in stack)
-    return {name: spots for name, spots in spots_of(model).items() if name.startswith(inside)}
-
-
-def last_word(module: str) -> str:
-    return module.rpartition(".")[2]
-
-
-def attach(model: Any, lora: Lora, seed: int = 0) -> list[str]:
-    """Freeze the model and put fresh adapters beside the targets; the names of their modules.
-
-    Without targets that is every linear layer of the blocks. ValueError for a target that is none.
-    """
-    spots = adaptable(model)
-    known = sorted({last_word(s.module) for found in spots.values() for s in found})
-    for target in lora.targets:
-        if target not in known:
-            raise ValueError(
-                f"lora: no layer is called {target!r}, some of {', '.join(known)} are needed"
-            )
-    wanted = lora.targets or tuple(known)
-    freeze(model)
-    generator, modules = new_generator(seed), []
-    for name, found in spots.items():
-        chosen = [spot for spot in found if last_word(spot.module) in wanted]
-        if not chosen:
-            continue
-        if len(chosen) < len(found):
-            missing = [s.module for s in found if s not in chosen]
-            raise ValueError(
-                f"lora: {chosen[0].module} is one matrix with {', '.join(missing)} here, all of "
-                "them or none are needed as targets"
-            )
-        base = _at(model, name)
-        layer = nn.LoRALinear(base, lora.rank, lora.alpha, lora.dropout, lora.rslora, generator)
-        _put(model, name, layer)
-        modules += [spot.module for spot in chosen]
-    return modules
-
-
-def freeze(model: Any) -> None:
-    """Let no parameter of the model require a gradient."""
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-
-
-def adapted(model: Any) -> Iterator[tuple[str, nn.LoRALinear]]:
-    """Names and layers of all adapters."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.LoRALinear):
-            yield name, module
 
 
 def save(
@@ -242,7 +161,7 @@ def load(model: Any, folder: str | os.PathLike[str], logits: Any = None) -> Lora
         found = [(spot, pairs[spot.module]) for spot in spots if spot.module in pairs]
         unused -= {spot.module for spot, _ in found}
         if found:
-            _put(model, name, _layer(_at(model, name), found, lora, folder))
+            put(model, name, _layer(at(model, name), found, lora, folder))
     if unused:
         raise ValueError(
             f"adapter: {folder} adapts {sorted(unused)[0]}, which this model does not have; the "
@@ -317,26 +236,3 @@ def _layer(base: nn.Linear, found: Any, lora: Lora, folder: Path) -> nn.LoRALine
     layer.lora_A = Parameter(numpy.array(a, numpy.float32))
     layer.lora_B = Parameter(numpy.array(b, numpy.float32))
     return layer
-
-
-def merge(model: Any) -> int:
-    """Add all adapters to their weights and leave plain layers; how many. ValueError for none."""
-    layers = list(adapted(model))
-    if not layers:
-        raise ValueError("merge: the model has no adapter, at least 1 is needed")
-    for name, layer in layers:
-        _put(model, f"{name}.weight", layer.merged())
-    return len(layers)
-
-
-def _at(model: Any, weight: str) -> Any:
-    part = model
-    for word in weight.removesuffix(".weight").split("."):
-        part = getattr(part, word)
-    return part
-
-
-def _put(model: Any, weight: str, layer: nn.Module) -> None:
-    parent, _, word = weight.removesuffix(".weight").rpartition(".")
-    layer.training = model.training
-    setattr(_at(model, parent) if parent else model, word, layer)
