@@ -12,6 +12,7 @@ from minillm.models import adapter
 from minillm.models.folder import load, load_model, logits_of
 from minillm.models.gguf_export import write_gguf
 from minillm.training import metrics, tuning
+from minillm.training.trainer import Trainer
 from minillm.training.tuning_settings import METHODS, TuneSettings
 from small_runs import CLOCKED, minillm, tree
 from small_tuning import base, gpt2, llama, preferences, talks, tokenizer
@@ -102,12 +103,36 @@ def test_a_cut_run_has_the_bits_of_a_straight_one(here, words, cut):
     assert result(here / "cut") == result(here / "straight")
 
 
-def test_qlora_trains_beside_blocks_that_stay(here):
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_step_that_never_ended_costs_what_came_after_the_last_save(here, monkeypatch, step):
+    assert finetune("--lora-dropout", 0.2, out="straight") == 0
+    with monkeypatch.context() as patch:
+        whole_step = Trainer.step
+
+        def breaks(run, *arguments):
+            if run.counters.step == step:
+                raise MemoryError("broken off")
+            return whole_step(run, *arguments)
+
+        patch.setattr(Trainer, "step", breaks)
+        assert finetune("--lora-dropout", 0.2, out="cut") == 2
+    assert minillm("finetune", "--resume", "cut") == 0
+    assert result(here / "cut") == result(here / "straight")
+
+
+def test_qlora_trains_beside_blocks_that_stay(here, capsys):
     quantised(here / "q.gguf")
     assert finetune("--method", "qlora", model="q.gguf", steps=30) == 0
     losses = [r["val_loss"] for r in metrics.read(here / "run/metrics.jsonl") if "val_loss" in r]
     assert losses[-1] < 0.98 * losses[0]
     assert minillm("merge", "q.gguf", "run", "merged", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["largest_difference_by_merging"] < 1e-3 < found["largest_change_by_adapter"]
+    assert minillm("merge", "q.gguf", "run", "merged.gguf", "--dtype", "q8_0", "--json") == 0
+    said = capsys.readouterr()
+    again = json.loads(said.out)["largest_difference_by_merging"]
+    assert found["largest_difference_by_merging"] < again < 0.2
+    assert "rounding them again adds to the loss" in said.err
 
 
 @pytest.mark.skipif(

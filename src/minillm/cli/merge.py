@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     target = "gguf" if out.suffix == ".gguf" else "hf"
     require_held("merge", out, target, dtype)
     opened = open_model(find(arguments.base))
+    writing.tell_of_loss(opened, dtype)
     model = load_model(opened.path)
     if not arguments.any_base:
         _require_base(model, arguments)
