@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm.training.tuning import context_of, open_base
     from minillm.training.tuning_data import read_parts
+    from minillm.training.tuning_model import context_of, open_base
     from minillm.training.tuning_settings import TuneSettings
 
     if arguments.count < 1:

@@ -18,7 +18,6 @@ from minillm.formats import hf
 from minillm.machine import environment
 from minillm.models import adapter
 from minillm.models import folder as model_folder
-from minillm.models.adapter import Lora
 from minillm.quantities import count, duration
 from minillm.tokenizers import Tokenizer
 from minillm.training import methods
@@ -30,12 +29,19 @@ from minillm.training.preference import REFERENCE, Preference, log_probabilities
 from minillm.training.preflight import costs, forecast, settle_machine
 from minillm.training.run_folder import INNER, Say, new_folder, read_settings, resumed
 from minillm.training.trainer import Trainer
-from minillm.training.tuning_data import DEFAULT_CONTEXT, read_parts
+from minillm.training.tuning_data import read_parts
 from minillm.training.tuning_memory import limit_of, obey
-from minillm.training.tuning_settings import ADAPTERS, PREFERENCE_SHARE, RATES, TuneSettings
+from minillm.training.tuning_model import (
+    added,
+    choose_trained,
+    decided,
+    lora_of,
+    open_base,
+    reference_prompt,
+)
+from minillm.training.tuning_settings import ADAPTERS, TuneSettings
 
 PASSES, PREFERENCE_PASSES = 3, 1
-BATCH = 4
 BASE = "base.json"
 REFERENCE_ROWS = 16  # examples read at once by the model that is not tuned yet
 
@@ -54,41 +60,18 @@ def start(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) 
         return _prepare(files, settings, folder, say)
 
 
-def open_base(path: str, template: str | None = None) -> tuple[Any, Tokenizer]:
-    """A decoder and its tokenizer, with another chat template if one is given."""
-    model, tokenizer = model_folder.load(path)
-    if model.config.kind != "decoder":
-        raise ValueError(f"finetune: {path} is an {model.config.kind}, a decoder is needed")
-    if template is not None:
-        try:
-            tokenizer.chat_template = Path(template).read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"template: {template} is not UTF-8 ({error}), it is needed") from None
-    return model, tokenizer
-
-
-def context_of(settings: TuneSettings, model: Any) -> int:
-    """Tokens of the longest example: as asked, else 512 or what the model has."""
-    most = model.config.context
-    if settings.context is None:
-        return min(DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
-    if most is not None and settings.context > most:
-        raise ValueError(f"context: {settings.context}, at most {most} (the model's) is needed")
-    return settings.context
-
-
 def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) -> Trainer:
     assert settings.base is not None
     if settings.max_memory is not None:
         limit_of(settings.max_memory)  # before anything is read
     model, tokenizer = open_base(settings.base, settings.template)
     blocks = methods.blocks_held(model)
-    settings = _decided(settings, model)
+    settings = decided(settings, model)
     parts = read_parts(files, tokenizer, settings, settings.context or 0, say)
-    reference = model_folder.logits_of(model)(_reference_prompt(model))
+    reference = model_folder.logits_of(model)(reference_prompt(model))
     what = choose_trained(model, settings, blocks)
     trained = sum(p.size for p in model.parameters() if p.requires_grad)
-    whole = count(model.parameter_count() - _added(model))
+    whole = count(model.parameter_count() - added(model))
     beside = "trained beside them" if settings.method in ADAPTERS else "of them trained"
     say(f"model: {settings.base} with {whole} parameters, {count(trained)} {beside} ({what})")
     if settings.max_memory is not None:
@@ -106,63 +89,6 @@ def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Sa
     _describe(trainer, tokenizer, files, parts)
     say(forecast(trainer, costs(trainer), reason, time.time()))
     return trainer
-
-
-def _decided(settings: TuneSettings, model: Any) -> TuneSettings:
-    preferring = settings.objective != "answers"
-    lr = RATES[settings.method] * (PREFERENCE_SHARE if preferring else 1.0)
-    return replace(
-        settings,
-        context=context_of(settings, model),
-        batch=settings.batch or BATCH,
-        lr=settings.lr or lr,
-        beta=settings.beta or ({"dpo": 0.1, "simpo": 2.0}.get(settings.objective)),
-        weight_decay=settings.weight_decay,
-    )
-
-
-def _reference_prompt(model: Any) -> np.ndarray:
-    return hf.reference_prompt(model.config.vocab_size, model.config.context)
-
-
-def _added(model: Any) -> int:
-    return sum(p.size for _, layer in adapter.adapted(model) for p in (layer.lora_A, layer.lora_B))
-
-
-def lora_of(settings: TuneSettings) -> Lora:
-    targets = tuple(filter(None, (settings.targets or "").split(",")))
-    return Lora(settings.rank, settings.alpha, targets, settings.lora_dropout, settings.rslora)
-
-
-def choose_trained(model: Any, settings: TuneSettings, blocks: int) -> str:
-    """Let what the method trains require gradients, and nothing else; what that is, in words.
-
-    `blocks` is how many matrices lay in blocks when the model was opened: without the extension
-    they are widened when they are first used.
-    """
-    if hasattr(model, "recompute"):
-        model.recompute = settings.recompute
-    match settings.method:
-        case "qlora" if not blocks:
-            raise ValueError(
-                f"finetune: {settings.base} has no quantised matrix, qlora needs one; make it with "
-                f"minillm quantize {settings.base} OUT.gguf, or use --method lora"
-            )
-        case "lora" | "qlora":
-            if settings.method == "lora":
-                methods.widen(model)
-            modules = adapter.attach(model, lora_of(settings), settings.seed)
-            return f"{settings.method} of rank {settings.rank} on {len(modules)} layers"
-    methods.widen(model)
-    match settings.method:
-        case "head":
-            methods.train_head(model)
-            return "its head"
-        case "last-n":
-            methods.train_last(model, settings.last)
-            return f"its last {settings.last} blocks and the head"
-    methods.train_all(model)
-    return "all"
 
 
 def _with_reference(model: Any, parts: Parts, settings: TuneSettings, say: Say) -> Parts:
@@ -255,7 +181,7 @@ def _describe(trainer: Trainer, tokenizer: Tokenizer, files: Sequence[str], part
         "model": {
             "base": s.base,
             "family": type(model).__name__,
-            "parameters": model.parameter_count() - _added(model),
+            "parameters": model.parameter_count() - added(model),
             "trained": sum(p.size for p in trainer.trained.values()),
             "vocabulary": tokenizer.vocab_size,
         },
@@ -289,7 +215,7 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     for notice in notices:
         say(notice)
     kernels.set_threads(threads or settings.threads or kernels.threads())
-    reference = logits(_reference_prompt(model))
+    reference = logits(reference_prompt(model))
     choose_trained(model, settings, blocks)
     trainer = _trainer(model, tokenizer, parts, settings, folder, reference)
     trainer.settings = settings
