@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minillm.data import Prepared, TokenShards, Windows
-from minillm.data.preparation import encoding, sections
+from minillm.data.preparation import encoding, sections, writing
 from minillm.data.preparation.pool import in_order
 from minillm.data.tokens import TokenFile
 from minillm.formats.lock import Lock
@@ -24,6 +24,7 @@ def small_parts(monkeypatch, section=400, part=1500):
     monkeypatch.setattr(sections, "SECTION_CHARACTERS", section)
     monkeypatch.setattr(sections, "PART_CHARACTERS", part)
     monkeypatch.setattr(encoding, "PART_CHARACTERS", part)
+    monkeypatch.setattr(writing, "BLOCK", 97)
 
 
 def test_all_documents_are_there_once_and_in_order(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from .encoding import read_unit
 from .mixture import included, passes
 from .options import Options
 from .selection import Catalogue, Selection
+
+BLOCK = 1 << 20  # ids that are copied at once
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,10 @@ class Shards:
         with _closing(train, val):
             for turn in range(int(np.ceil(times.max()))):
                 reads = training & included(hashes, wanted, turn)
-                for ids, documents, lengths in map(read_unit, self.units):
+                for ids, documents in self._blocks():
                     if turn == 0:
-                        val.write(ids[np.repeat(selection.validation[documents], lengths)])
-                    train.write(ids[np.repeat(reads[documents], lengths)])
+                        val.write(ids[selection.validation[documents]])
+                    train.write(ids[reads[documents]])
                     progress(len(ids))
         return Written(train.paths, val.paths, train.count, val.count, times)
 
@@ -79,12 +81,24 @@ class Shards:
         border = total - round(total * self.options.val_fraction)
         train, val = self._writer("train"), self._writer("val")
         with _closing(train, val):
-            for ids, _, _ in map(read_unit, self.units):
+            for ids, _ in self._blocks():
                 room = max(0, border - train.count)
                 train.write(ids[:room])
                 val.write(ids[room:])
                 progress(len(ids))
         return Written(train.paths, val.paths, train.count, val.count, times)
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All ids, some at a time, and the document that each is of."""
+        for ids, documents, lengths in map(read_unit, self.units):
+            ends = np.cumsum(lengths)
+            for at in range(0, len(ids), BLOCK):
+                end = min(len(ids), at + BLOCK)
+                first, last = np.searchsorted(ends, (at, end - 1), side="right")
+                inside = slice(first, last + 1)
+                low = np.maximum(ends[inside] - lengths[inside], at)
+                counts = np.minimum(ends[inside], end) - low
+                yield ids[at:end], np.repeat(documents[inside], counts)
 
     def _tokens(self, groups: np.ndarray, training: np.ndarray, count: int) -> np.ndarray:
         """Training tokens by group."""
