@@ -24,10 +24,9 @@ struct Block {
     int64_t floats = 0;
 
     static Block of(int64_t floats) {
-        if (floats < huge_floats) {
-            floats = (floats + granule - 1) / granule * granule;
+        floats = (floats + granule - 1) / granule * granule;
+        if (floats < huge_floats)  // as `free` asks: rounded up
             return {static_cast<float*>(::operator new(sizeof(float) * floats, alignment)), floats};
-        }
         floats = (floats + huge_floats - 1) / huge_floats * huge_floats;
         void* const mapped = map_memory(sizeof(float) * floats);
         if (!mapped) throw std::bad_alloc();

@@ -505,6 +505,24 @@ class TestUse:
         )
         assert int(printed(code, str(tmp_path))) < 100
 
+    @linux_only
+    def test_working_memory_of_just_below_a_huge_page_is_given_back(self):
+        code = (
+            "import numpy as np; from minillm import kernels, ops\n"
+            "from minillm.machine import memory\n"
+            "def update(side):\n"
+            "    ops.muon.compute(*(np.ones((side, side), np.float32) for _ in range(3)), lr=0.1,\n"
+            "        momentum=0.9, nesterov=True, weight_decay=0.0, ns_steps=1, eps=1e-7,\n"
+            "        adjust_lr_fn='original')\n"
+            "arena = kernels.Arena(); kernels.set_threads(1)\n"
+            "def steps(count):\n"
+            "    for _ in range(count):\n"
+            "        with arena.step(): update(720); update(760)\n"
+            "    return memory().rss_mb\n"
+            "before = steps(5); print(round(steps(20) - before))\n"
+        )
+        assert int(printed(code)) < 32  # MB; 8 leaked in each step would be 160
+
 
 def test_without_the_extension_nothing_happens(monkeypatch):
     monkeypatch.setattr(kernels, "cpu", None)
