@@ -172,6 +172,11 @@ def test_what_cannot_be_is_refused_in_one_line(places, tmp_path, capsys):
     assert "labels that the model does not know: 'maybe' (first in line 3), labels seen" in refused(
         capsys, *words
     )
+    both = ["compare", places["classify"], *words[1:]]
+    assert "or pass over them with --on-bad skip" in refused(capsys, *both)
+    skipped = told(capsys, *both, "--on-bad", "skip", "--resamples", 9, "--json")
+    assert json.loads(skipped.out)["sets"][0]["examples"] == 1
+    assert skipped.err.count("passed over 1 example with labels") == 1
     done = told(capsys, *words, "--on-bad", "skip", "--resamples", 9)
     assert "passed over 1 example with labels that the model does not know" in done.err
     assert "is a BertForSequenceClassification, a BertForTokenClassification is needed" in refused(

@@ -41,6 +41,8 @@ def here(tmp_path, monkeypatch):
 
 
 def finetune(*words, data="talks.jsonl", model="base", out="run", **changed):
+    if {"full", "head", "last-n"} & set(words):
+        changed["rank"] = None
     return minillm("finetune", model, data, "--out", out, *words, *flags(**changed))
 
 
@@ -65,7 +67,8 @@ def result(folder):
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "qlora"])
 def test_each_method_lowers_the_loss_and_trains_what_it_says(here, method):
-    assert finetune("--method", method, steps=30, last=1, lr=0.01) == 0
+    last = 1 if method == "last-n" else None
+    assert finetune("--method", method, steps=30, last=last, lr=0.01) == 0
     rows = metrics.read(here / "run/metrics.jsonl")
     losses = [row["val_loss"] for row in rows if "val_loss" in row]
     assert losses[-1] < 0.98 * losses[0]
@@ -249,11 +252,30 @@ USER, BOT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "
         (rows_of({"prompt": "a", "rejected": "b"}), (), "rejected without chosen"),
         (rows_of({"prompt": "a", "answer": "b"}), ("--objective", "dpo"), "no rejected answer"),
         (rows_of({"prompt": "a" * 200, "answer": "b" * 95}), (), "dropped 1 of 1: no trainable"),
-        (rows_of({"prompt": "a", "answer": "b"}), ("--columns", "x"), "columns: 'x', field=name"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--columns", "x"), "columns: 'x', pairs such"),
         (rows_of({"prompt": "a", "answer": "b"}), ("--beta", "1"), "--beta goes with"),
         (rows_of({"prompt": "a", "answer": "b"}), ("--method", "qlora"), "no quantised matrix"),
         (rows_of({"prompt": "a", "answer": "b"}), ("--targets", "x"), "no layer is called 'x'"),
         (rows_of({"prompt": "a", "answer": "b"}), ("--context", "97"), "at most 96 (the model's)"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--columns", "promt=a"), "no field 'promt'"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--columns", "text=a,text=b"), "each once"),
+        (
+            rows_of({"messages": [{"role": "system", "content": "a"}, BOT]}),
+            ("--instruction", "Shorten:"),
+            "line 1: no message of the user, one is needed",
+        ),
+        (
+            rows_of({"prompt": "a", "answer": "b"}),
+            ("--method", "full", "--lora-dropout", "0.1", "--rank", "8"),
+            "--lora-dropout goes with --method lora or qlora only",
+        ),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--last", "1"), "--last goes with --method"),
+        (rows_of({"prompt": "a", "answer": "b"}), ("--gamma", "2"), "--gamma goes with"),
+        (
+            rows_of({"prompt": "a", "answer": "b"}, {"prompt": "c", "answer": "b"}),
+            ("--optimizer", "muon"),
+            "optimizer: muon has no matrix",
+        ),
         ("", (), "at least 1 is needed"),
     ],
 )
@@ -283,6 +305,9 @@ def test_a_run_is_told_from_a_pretraining_run_and_its_base_is_watched(here, caps
     base(here / "base", llama(seed=4))
     assert minillm("finetune", "--resume", "run") == 2
     assert "differ by up to" in capsys.readouterr().err
+    (here / "run/training/base.json").write_text("{}", encoding="utf-8")
+    assert minillm("finetune", "--resume", "run") == 2
+    assert "base.json says nothing of the base" in capsys.readouterr().err
 
 
 def test_merge_compares_and_refuses_another_base(here, capsys):

@@ -62,10 +62,10 @@ def test_every_option_has_a_help_text_and_appears_in_the_help(capsys):
 def test_a_run_from_toml_is_the_run_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "s.txt")
-    words = flags(dropout=0.25, lr=2, schedule="wsd", keep_newlines=True)
+    words = flags(dropout=0.25, lr=2, schedule="wsd", keep_newlines=True, threads=1)
     assert minillm("train", "s.txt", "--out", "one", *words) == 0
     toml = 'files = ["s.txt"]\nout = "two"\nlr = 2\nkeep-newlines = true\ndropout = 0.25\n'
-    toml += 'precision = "f32"\n'  # left open it is what is faster, which load can turn
+    toml += 'precision = "f32"\nthreads = 1\n'  # left open they are what is faster: load turns it
     toml += 'schedule = "wsd"\nlayers = 1\nheads = 2\nwidth = 16\ncontext = 16\nbatch = 4\n'
     toml += 'tokenizer = "char"\nsteps = 12\neval-every = 4\nsave-every = 4\nsample-tokens = 8\n'
     assert minillm("train", "--config", written(tmp_path / "run.toml", toml)) == 0

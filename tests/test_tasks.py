@@ -174,6 +174,11 @@ class TestAnswering:
         rows = self.windows(places, 14)
         assert all(QA.targets(row, example, ()).tolist() == [0, 0] for row in rows)
 
+    def test_logits_that_are_no_numbers_give_a_span_of_the_text(self):
+        row = Row([0, 1, 2], [0] * 3, 0, [None, (4, 5), None])
+        score, start, end, _ = answering.best_span(row, np.full((3, 2), np.nan))
+        assert np.isnan(score) and (start, end) == (4, 5)
+
     def test_the_best_span_is_that_of_all(self, monkeypatch):
         monkeypatch.setattr(answering, "LONGEST", 3)
         rng = np.random.default_rng(0)

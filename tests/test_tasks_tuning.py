@@ -8,7 +8,9 @@ import pytest
 from minillm.formats import hf
 from minillm.models.folder import load_model, save_weights
 from minillm.tasks import heads
+from minillm.tasks.examples import Labelled, Question, Tagged
 from minillm.tasks.kinds import TASKS
+from minillm.tasks.parts import split
 from minillm.tasks.settings import TaskSettings
 from minillm.training import metrics
 from small_gpt2 import small as small_gpt2
@@ -93,7 +95,8 @@ def test_a_run_learns_its_task(given, tmp_path, capsys, task):
 )
 def test_a_run_that_is_cut_goes_on_bit_for_bit(given, tmp_path, capsys, task, method):
     words = ("--method", method, "--steps", 11, "--accumulate", 2, "--eval-every", 3)
-    words += ("--save-every", 4, "--val-fraction", 0.3, "--last", 1)
+    words += ("--save-every", 4, "--val-fraction", 0.3)
+    words += ("--last", 1) * (method == "last-n")
     words += ("--cloze", 2) * (task == "qa")
     assert tune(given, task, tmp_path / "whole", *words) == 0
     assert tune(given, task, tmp_path / "cut", *words, "--stop-after", 5) == 0
@@ -112,7 +115,8 @@ def test_a_run_that_is_cut_goes_on_bit_for_bit(given, tmp_path, capsys, task, me
     ],
 )
 def test_only_what_the_method_says_is_trained(given, tmp_path, method, changed):
-    words = ("--method", method, "--last", 1, "--steps", 3, "--val-fraction", 0, "--lr", 0.01)
+    words = ("--method", method, "--steps", 3, "--val-fraction", 0, "--lr", 0.01)
+    words += ("--last", 1) * (method == "last-n")
     assert tune(given, "classify", tmp_path / "run", *words) == 0
     before = heads.with_new_head(TASKS["classify"], given["base"], ("bad", "good"), 0).state_dict()
     after = load_model(tmp_path / "run").state_dict()
@@ -135,6 +139,20 @@ def test_examples_are_held_out_from_the_end_or_by_the_seed(given, tmp_path):
     assert parts("seed", "--val-fraction", 0.3, "--seed", 1)[1] != val
     assert parts("none", "--val-fraction", 0) == [rows, []]
     assert parts("file", "--val", given["classify"]) == [rows, rows]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_equal_texts_fall_on_one_side(task):
+    kinds = {
+        "classify": lambda n: Labelled(n, f"text {n % 12}", "yes"),
+        "tag": lambda n: Tagged(n, ["word", str(n % 12)], ["O", "O"]),
+        "qa": lambda n: Question(n, f"asks {n}", f"text {n % 12}", ("text",), (0,)),
+    }
+    examples = [kinds[task](n) for n in range(48)]
+    train, val = split(TASKS[task], examples, TaskSettings(task=task, val_fraction=0.25))
+    sides = [{str(TASKS[task].text(one)) for one in side} for side in (train, val)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 12
+    assert len(val) == 12 and sorted(train + val) == examples
 
 
 def test_a_label_of_an_example_held_out_is_known(given, tmp_path, capsys):
@@ -219,6 +237,9 @@ class TestRefusals:
             (("--val", "x", "--val-last", 2), "finetune: both --val and --val-last given, one of"),
             (("--steps", 2, "--passes", 2), "finetune: both --steps and --passes given, one of"),
             (("--cloze", 2), "finetune: --cloze 2 goes with --task qa only"),
+            (("--val-last", 2, "--val-fraction", 0.2), "finetune: both --val-last and --val-fract"),
+            (("--last", 1), "finetune: --last goes with --method last-n only"),
+            (("--columns", "txt=a"), "columns: no field 'txt', some of label, text are needed"),
             (("--max-length", 99), "max-length: 99, 4 to 24 (the model's) is needed"),
             (("--columns", "text"), "columns: 'text', pairs such as"),
             (("--method", "last-n", "--last", 3), "finetune: --last 3, the model has 2 blocks"),

@@ -294,8 +294,13 @@ def muon_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     hidden = {id(weight) for weight in layers if weight is not head}
     trained = [param for param in model.parameters() if param.requires_grad]
     muon = [param for param in trained if id(param) in hidden]
+    if not muon:
+        raise ValueError(
+            "optimizer: muon has no matrix among what is trained, a weight of a linear layer that "
+            "is not the head is needed; use adamw"
+        )
     rest = decay_groups((p for p in trained if id(p) not in hidden), weight_decay)
-    groups = [{"params": muon, "weight_decay": weight_decay, "use_muon": True}] if muon else []
+    groups = [{"params": muon, "weight_decay": weight_decay, "use_muon": True}]
     return groups + [group | {"use_muon": False} for group in rest]
 
 

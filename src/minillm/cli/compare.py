@@ -20,17 +20,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from minillm.tasks import evaluation
     from minillm.tasks.significance import LEVEL
 
     prepare(arguments)
+    models = [
+        evaluation.load(arguments.task, model, arguments.max_length)
+        for model in (arguments.first, arguments.second)
+    ]
     found = []
     for path in arguments.data:
         examples = examples_of(arguments, path)
-        rows = compared(arguments, path, examples)
+        for model in models:
+            examples, notices = evaluation.known(model, examples, path, arguments.on_bad)
+            note(notices)
+        rows = compared(arguments, models, examples)
         found.append({"data": path, "examples": len(examples), "metrics": rows})
     if arguments.json:
-        models = {"first": arguments.first, "second": arguments.second}
-        print(json.dumps(models | {"task": arguments.task, "sets": found}))
+        names = {"first": arguments.first, "second": arguments.second}
+        print(json.dumps(names | {"task": arguments.task, "sets": found}))
         return OK
     print(f"A {arguments.first}\nB {arguments.second}")
     for one in found:
@@ -42,17 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def compared(
-    arguments: argparse.Namespace, path: str, examples: list[Any]
+    arguments: argparse.Namespace, models: list[Any], examples: list[Any]
 ) -> dict[str, dict[str, Any]]:
     """By metric: both values, the difference with its interval, p, and which one is better."""
     from minillm.tasks import evaluation, significance
 
     measured = []
-    for model in (arguments.first, arguments.second):
-        ready = evaluation.load(arguments.task, model, arguments.max_length)
-        evaluation.known(ready, examples, path)
-        metrics, notices = evaluation.evaluate(ready, examples)
-        note([f"{model}: {notice}" for notice in notices])
+    for name, model in zip((arguments.first, arguments.second), models, strict=True):
+        metrics, notices = evaluation.evaluate(model, examples)
+        note([f"{name}: {notice}" for notice in notices])
         measured.append(metrics)
     rows: dict[str, dict[str, Any]] = {}
     for name, first in measured[0].items():

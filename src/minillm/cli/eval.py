@@ -44,8 +44,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def examples_of(arguments: argparse.Namespace, path: str) -> list[Any]:
     """The examples of a file; what is to be said about them is said."""
+    from minillm.data.tables import columns_of
     from minillm.tasks import evaluation
-    from minillm.tasks.examples import columns_of
 
     columns = columns_of(arguments.columns)
     found, notices = evaluation.read(arguments.task, path, columns, arguments.on_bad)
@@ -72,8 +72,8 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from minillm.data.tables import columns_of
     from minillm.tasks import evaluation
-    from minillm.tasks.examples import columns_of
 
     prepare(arguments)
     task, learnt = arguments.task, []

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from minillm.data.sources import TEXT
-from minillm.data.tables import Faults, text_of
+from minillm.data.tables import Faults, require_known, text_of
 
 Messages = list[dict[str, str]]
+FIELDS = (
+    "messages", "turns", "prompt", "answer", "instruction", "input", "output", "chosen", "rejected",
+    "text",
+)  # fmt: skip
 FORMS = (
     "an object with messages, turns, instruction and output, prompt and answer, or text, or with "
     "chosen and rejected"
@@ -43,6 +47,7 @@ def read(
     `columns` says what a field is called in the file where it has another name; `instruction` is
     put before each prompt. A row that is none of `FORMS` goes to `faults`.
     """
+    require_known(columns or {}, FIELDS)
     text, source = text_of(path)
     if source.kind == TEXT:
         yield Talk(1, [], text=text)
@@ -110,7 +115,10 @@ def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> 
     if rejected is not None and rejected == messages[-1]["content"]:
         raise Fault("chosen and rejected are the same", "another answer")
     if instruction:
-        first = next(place for place, one in enumerate(messages) if one["role"] == "user")
+        asking = [place for place, one in enumerate(messages) if one["role"] == "user"]
+        if not asking:
+            raise Fault("no message of the user", "one")
+        first = asking[0]
         asked = f"{instruction}\n\n{messages[first]['content']}"
         messages[first] = {"role": "user", "content": asked}
     return Talk(line, messages, rejected)

@@ -56,6 +56,28 @@ class Faults:
         return iter(self.kinds.most_common())
 
 
+def columns_of(text: str | None) -> dict[str, str]:
+    """text=review,label=stars as a dict; ValueError for anything else."""
+    found: dict[str, str] = {}
+    for part in text.split(",") if text is not None else []:
+        name, is_there, column = (piece.strip() for piece in part.partition("="))
+        if not (name and is_there and column) or name in found:
+            raise ValueError(
+                f"columns: {text!r}, pairs such as text=review,label=stars are needed, each once"
+            )
+        found[name] = column
+    return found
+
+
+def require_known(columns: Mapping[str, str], known: Sequence[str]) -> None:
+    """ValueError for columns of a field that nothing asks for."""
+    for name in columns:
+        if name not in known:
+            raise ValueError(
+                f"columns: no field {name!r}, some of {', '.join(sorted(known))} are needed"
+            )
+
+
 def text_of(path: str) -> tuple[str, sources.Source]:
     """The whole text of one file or of standard input ("-"), in UTF-8, its line ends LF."""
     found = sources.find(path).files
@@ -87,6 +109,7 @@ def read_rows(
     names in its first line; without them it must have exactly the wanted columns, in their order.
     Raises ValueError for missing columns, naming those present, and for bad rows as `faults` asks.
     """
+    require_known(columns, (*wanted, *optional))
     text, source = text_of(path)
     kind = kind_of(source)
     if not kind:

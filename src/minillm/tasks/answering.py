@@ -45,6 +45,9 @@ class Answering(Task):
     def input(self, example: Question) -> tuple[str, str]:
         return example.question, example.context
 
+    def text(self, example: Question) -> str:
+        return example.context
+
     def rows(
         self, encoding: Encoding, inputs: Sequence[tuple[str, str]]
     ) -> tuple[list[Row], list[str]]:
@@ -107,11 +110,11 @@ def windows(encoding: Encoding, question: str, context: str, example: int) -> It
 def best_span(row: Row, logits: numpy.ndarray) -> tuple[float, int, int, float]:
     """Score, start and end in the context, and the log of the sum of exp(score) over all spans."""
     known = numpy.array([place is not None for place in row.places])
-    first, last = numpy.where(known[:, None], logits, -numpy.inf).T
-    scores = first[:, None] + last[None, :]
+    first, last = logits.T
     length = numpy.arange(len(first))
     distance = length[None, :] - length[:, None]
-    scores[(distance < 0) | (distance >= LONGEST)] = -numpy.inf
+    allowed = known[:, None] & known[None, :] & (distance >= 0) & (distance < LONGEST)
+    scores = numpy.where(allowed, first[:, None] + last[None, :], -numpy.inf)
     begin, end = numpy.unravel_index(int(scores.argmax()), scores.shape)
     top = float(scores[begin, end])
     total = top + float(numpy.log(numpy.exp(scores - top).sum()))

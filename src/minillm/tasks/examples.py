@@ -66,6 +66,8 @@ def read_tagged(path: str, columns: Mapping[str, str], on_bad: str = "stop") -> 
     """
     text, source = text_of(path)
     faults = Faults(path, on_bad)
+    if columns and kind_of(source) != ".jsonl":
+        raise ValueError(f"columns: those of {path} have no names, leave --columns out")
     if kind_of(source) == ".jsonl":
         rows, _ = read_rows(path, ("tokens", "tags"), columns, faults)
         return _read(path, [_tagged(row) for row in rows if _fits(row, faults)], [], faults)
@@ -192,16 +194,3 @@ def _read(path: str, found: list[Any], notices: list[str], faults: Faults) -> Re
         told = f"; {faults}" if len(faults) else ""
         raise ValueError(f"read: {path} has no example, at least 1 is needed{told}")
     return Read(found, notices)
-
-
-def columns_of(text: str | None) -> dict[str, str]:
-    """text=review,label=stars as a dict; ValueError for anything else."""
-    found: dict[str, str] = {}
-    for part in (text or "").split(",") if text is not None else []:
-        name, is_there, column = (piece.strip() for piece in part.partition("="))
-        if not (name and is_there and column) or name in found:
-            raise ValueError(
-                f"columns: {text!r}, pairs such as text=review,label=stars are needed, each once"
-            )
-        found[name] = column
-    return found

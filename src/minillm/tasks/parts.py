@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm.arrays import new_generator
+from minillm.data.tables import columns_of
 from minillm.formats import hf
 from minillm.quantities import counted
 from minillm.tasks.cloze import cloze
-from minillm.tasks.examples import columns_of
 from minillm.tasks.settings import TaskSettings
 from minillm.tasks.task import Task
 from minillm.training.run_folder import INNER, Say
@@ -43,7 +44,7 @@ def read_parts(task: Task, files: Sequence[str], settings: TaskSettings, say: Sa
     train = read(files)
     labels = task.labels(train)  # before any are held out, so that none of these has a strange one
     if settings.val is None:
-        train, val = split(train, settings)
+        train, val = split(task, train, settings)
     else:
         val, notices = task.known(read([settings.val]), labels, settings.val, settings.on_bad)
         for notice in notices:
@@ -56,8 +57,11 @@ def read_parts(task: Task, files: Sequence[str], settings: TaskSettings, say: Sa
     return Parts(labels, train + made, val)
 
 
-def split(examples: list[Any], settings: TaskSettings) -> tuple[list[Any], list[Any]]:
-    """The last ones, or a share drawn from the seed, apart from the others."""
+def split(task: Task, examples: list[Any], settings: TaskSettings) -> tuple[list[Any], list[Any]]:
+    """The last ones, or a share drawn from the seed, apart from the others.
+
+    What is drawn takes all examples of its text along: no text is on both sides.
+    """
     n = len(examples)
     last = settings.val_last
     if last is not None and last >= n:
@@ -67,7 +71,15 @@ def split(examples: list[Any], settings: TaskSettings) -> tuple[list[Any], list[
     if last is not None:
         return examples[:-last], examples[-last:]
     size = int(n * settings.val_fraction)
-    held = set(new_generator(settings.seed).permutation(n)[:size].tolist())
+    of_text: dict[str, list[int]] = defaultdict(list)
+    for place, example in enumerate(examples):
+        of_text[str(task.text(example))].append(place)
+    held: set[int] = set()
+    for place in new_generator(settings.seed).permutation(n).tolist():
+        own = of_text[str(task.text(examples[place]))]
+        fits = len(held) + len(own) <= size or (not held and size > 0 and len(own) < n)
+        if place not in held and fits:
+            held.update(own)
     return (
         [example for place, example in enumerate(examples) if place not in held],
         [examples[place] for place in sorted(held)],

@@ -8,10 +8,11 @@ from typing import ClassVar
 from minillm.data.tables import POLICIES
 from minillm.optim import SCHEDULES
 from minillm.tasks.kinds import TASKS
-from minillm.training.options import option
+from minillm.training.options import flag, option, require_use
 from minillm.training.settings import LoopSettings
 
 METHODS = ("full", "head", "last-n")
+VAL_FRACTION = 0.1
 RATES = {"full": 3e-4, "head": 3e-3, "last-n": 5e-4}
 
 
@@ -41,7 +42,9 @@ class TaskSettings(LoopSettings):
     max_length: int | None = option(None, "longest row in tokens (the model's context)", low=4)
     val: str | None = option(None, "file of examples to validate on", str)
     val_last: int | None = option(None, "examples at the end that are held out", low=1)
-    val_fraction: float = option(0.1, "share of the examples held out", float, low=0.0, high=0.9)
+    val_fraction: float = option(
+        VAL_FRACTION, "share of the examples held out", float, low=0.0, high=0.9
+    )
     eval_examples: int | None = option(
         None, "examples looked at in each validation (all at the end)", low=1
     )
@@ -57,6 +60,12 @@ class TaskSettings(LoopSettings):
         super().__post_init__()
         if self.val is not None and self.val_last is not None:
             raise ValueError("finetune: both --val and --val-last given, one of them is needed")
+        aside = [name for name in ("val", "val_last") if getattr(self, name) is not None]
+        if aside and self.val_fraction != VAL_FRACTION:
+            raise ValueError(
+                f"finetune: both --{flag(aside[0])} and --val-fraction given, one of them is needed"
+            )
+        require_use(self, ("last",), "method", ("last-n",))
         if self.cloze and self.task != "qa":
             raise ValueError(f"finetune: --cloze {self.cloze} goes with --task qa only")
         lengths = [name for name in ("steps", "time", "passes") if getattr(self, name) is not None]

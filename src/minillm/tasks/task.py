@@ -42,6 +42,10 @@ class Task(ABC):
     def input(self, example: Any) -> Any:
         """What of an example the model sees."""
 
+    def text(self, example: Any) -> Any:
+        """What of an example is the text that others may share."""
+        return self.input(example)
+
     @abstractmethod
     def rows(self, encoding: Encoding, inputs: Sequence[Any]) -> tuple[list[Row], list[str]]:
         """Rows for the model, and what is to be said about them, such as texts that were cut."""

@@ -58,6 +58,18 @@ def check(option: Field[Any], value: Any) -> None:
         raise ValueError(f"{name}: {value} seconds, more than 0 is needed")
 
 
+def require_use(settings: Any, names: tuple[str, ...], by: str, values: tuple[str, ...]) -> None:
+    """ValueError for options that say nothing unless the option `by` has one of `values`."""
+    if getattr(settings, by) in values:
+        return
+    for one in fields(settings):
+        if one.name in names and getattr(settings, one.name) != one.default:
+            raise ValueError(
+                f"{settings.command}: --{flag(one.name)} goes with --{flag(by)} "
+                f"{' or '.join(values)} only"
+            )
+
+
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 

@@ -205,7 +205,11 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     logits = model_folder.logits_of(model)
     config = model.config
     difference = hf.reference_difference(kept, logits, config.vocab_size, config.context)
-    if difference is None or difference > hf.TOLERANCE:
+    if difference is None:
+        raise ValueError(
+            f"resume: {folder / INNER / BASE} says nothing of the base, its logits are needed"
+        )
+    if difference > hf.TOLERANCE:
         raise ValueError(
             f"resume: the logits of {settings.base} differ by up to {difference:.3g} from those "
             "of the base this run began with, the same is needed"

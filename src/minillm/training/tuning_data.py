@@ -11,7 +11,7 @@ from minillm.data import conversations
 from minillm.data.conversations import Talk
 from minillm.data.learnt import Examples, Parts, fit
 from minillm.data.order import Order
-from minillm.data.tables import Faults
+from minillm.data.tables import Faults, columns_of
 from minillm.quantities import counted
 from minillm.tokenizers import Tokenizer
 from minillm.tokenizers.chat_answers import Learnt, learnt_ids
@@ -20,17 +20,6 @@ from minillm.training.run_folder import Say
 Example = tuple[list[int], list[bool]]
 DEFAULT_CONTEXT = 512
 HELD_OUT_SEED = 0x5EED  # not that of the run: other seeds are compared on the same examples
-
-
-def columns_of(text: str | None) -> dict[str, str]:
-    """`prompt=source,answer=target` as a dict; ValueError for another form."""
-    found = {}
-    for part in filter(None, (text or "").split(",")):
-        name, sign, column = part.partition("=")
-        if not sign or not name or not column:
-            raise ValueError(f"columns: {part!r}, field=name such as prompt=source is needed")
-        found[name.strip()] = column.strip()
-    return found
 
 
 def read_parts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from minillm.training.options import option
+from minillm.training.options import option, require_use
 from minillm.training.settings import LoopSettings
 
 METHODS = ("full", "lora", "qlora", "head", "last-n")
@@ -57,8 +57,11 @@ class TuneSettings(LoopSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.objective == "answers" and self.beta is not None:
-            raise ValueError("finetune: --beta goes with --objective dpo or simpo only")
+        adapting = ("rank", "alpha", "targets", "lora_dropout", "rslora")
+        require_use(self, adapting, "method", ADAPTERS)
+        require_use(self, ("last",), "method", ("last-n",))
+        require_use(self, ("beta",), "objective", ("dpo", "simpo"))
+        require_use(self, ("gamma",), "objective", ("simpo",))
 
     @property
     def optional(self) -> set[str]:
