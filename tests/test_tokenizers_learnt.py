@@ -17,7 +17,7 @@ from minillm.tokenizers.unigram_training import (
     learn_pieces,
 )
 from minillm.tokenizers.word_piece_training import _pieces
-from small_runs import minillm
+from small_runs import minillm, tree
 from small_texts import sentences
 
 TEXT = "".join(sentences(i, 6) for i in range(12)) + (
@@ -200,6 +200,10 @@ def test_the_command_saves_what_prepare_takes(tmp_path, monkeypatch, capsys, kin
     assert json.loads((tmp_path / "tok/tokenizer.json").read_text())["version"] == "1.0"
     assert minillm("data", "prepare", "a.txt", "--out", "d", "--tokenizer", "tok",
                    "--workers", 1) == 0  # fmt: skip
+    before = tree(tmp_path)
+    assert minillm(*words, "--vocab-size", 400) == 2
+    assert "tokenizer train: tok holds a tokenizer.json" in capsys.readouterr().err
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize(

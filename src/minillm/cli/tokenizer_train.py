@@ -35,11 +35,17 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm.data.preparation.sections import sections
     from minillm.data.sources import find, size_of
     from minillm.data.text import Repairs
+    from minillm.tokenizers.tokenizer import TOKENIZER_FILE
 
     if not arguments.files:
         raise ValueError("tokenizer train: no file given, at least 1 is needed (or - for stdin)")
     if not arguments.out:
         raise ValueError("out: an empty name given, a path is needed")
+    if (Path(arguments.out) / TOKENIZER_FILE).exists():  # it may be that of a model
+        raise ValueError(
+            f"tokenizer train: {arguments.out} holds a {TOKENIZER_FILE} already, a folder without "
+            "one is needed; choose another --out"
+        )
     if arguments.cased and arguments.kind != "wordpiece":
         raise ValueError(f"cased: a {arguments.kind} tokenizer always is, leave it out")
     reader = reader_of(arguments)
