@@ -161,6 +161,9 @@ def test_what_cannot_be_is_refused_in_one_line(places, tmp_path, capsys):
     assert refused(capsys, *words, "--last", 9) == (
         f"minillm: last: 9, 1 to 8 (the examples of {places['classify data']}) are needed"
     )
+    assert refused(capsys, *words, "--resamples", 10**11) == (
+        "minillm: resamples: 100000000000, 1000000 or less is needed"
+    )
     assert refused(capsys, *words, "--resamples", 0) == "minillm: resamples: 0, 1 or more is needed"
     assert refused(capsys, *words, "--columns", "text") == (
         "minillm: columns: 'text', pairs such as text=review,label=stars are needed, each once"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from minillm.cli.main import build_parser
 from small_runs import minillm
 
 
@@ -54,3 +55,20 @@ from small_runs import minillm
 def test_what_cannot_be_parsed_is_one_line(capsys, words, line):
     assert minillm(*words) == 2
     assert capsys.readouterr() == ("", f"minillm: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "values"),
+    [
+        ("embed m --json a b", "texts", ["a", "b"]),
+        ("embed m a --json b", "texts", ["a", "b"]),
+        ("embed --json m a -- -b --json", "texts", ["a", "-b", "--json"]),
+        ("task tag m --top 3 a", "inputs", ["a"]),
+        ("finetune m --task tag f --steps 2 g", "files", ["f", "g"]),
+        ("data report f --workers 1 g", "files", ["f", "g"]),
+    ],
+)
+def test_arguments_stand_on_both_sides_of_an_option(words, name, values):
+    parsed, unknown = build_parser().parse_known_args(words.split())
+    assert getattr(parsed, name) == values
+    assert unknown == []

@@ -93,11 +93,17 @@ def test_what_cannot_be_is_refused_in_one_line(places, tmp_path, capsys):
     assert "is a BertModel, a BertForSequenceClassification is needed; make one with: " in refused(
         capsys, "classify", places[None], "a"
     )
-    for words in (
-        ("tag", places["tag"], "a", "--top", 2),
-        ("classify", places["classify"], "a", "--top", 0),
-    ):
-        assert "1 or more with classify is needed" in refused(capsys, *words)
+    assert refused(capsys, "tag", places["tag"], "--top", 2, "a") == (
+        "minillm: tag: --top goes with classify only; leave it out"
+    )
+    assert refused(capsys, "classify", places["classify"], "a", "--top", 0) == (
+        "minillm: top: 0, 1 or more is needed"
+    )
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    assert refused(capsys, "classify", places["classify"], "--file", tmp_path / "latin") == (
+        f"minillm: classify: byte 0xE9 of {tmp_path / 'latin'}, at offset 3, is not UTF-8, a text "
+        "in UTF-8 is needed"
+    )
     assert "clasify" in refused(capsys, "clasify", places["classify"], "a")
     assert "no such file" in refused(
         capsys, "classify", places["classify"], "--file", tmp_path / "none"

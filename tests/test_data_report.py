@@ -99,5 +99,9 @@ def test_lines_and_page_say_the_same(tmp_path, capsys, monkeypatch):
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;bold&lt;/b&gt;" in page and "<b>bold" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
+    before = (tmp_path / "a.jsonl").read_bytes()
+    assert minillm(*words, "--html", "./a.jsonl") == 2
+    assert "html: ./a.jsonl is one of the texts, another" in capsys.readouterr().err
+    assert (tmp_path / "a.jsonl").read_bytes() == before
     assert minillm(*words[:3], "--workers", 1) == 2
     assert "a.jsonl line 4 is not JSON" in capsys.readouterr().err

@@ -311,11 +311,13 @@ class TestAtomicWrite:
 
     def test_a_target_that_cannot_be_replaced_leaves_nothing(self, tmp_path):
         (tmp_path / "f").mkdir()
-        with pytest.raises(OSError), atomic_write(tmp_path / "f") as file:
+        with pytest.raises(OSError) as caught, atomic_write(tmp_path / "f") as file:
             file.write(b"new")
+        assert caught.value.filename == str(tmp_path / "f")
         assert [p.name for p in tmp_path.iterdir()] == ["f"]
-        with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "none" / "f"):
+        with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "none" / "f"):
             pass
+        assert caught.value.filename == str(tmp_path / "none" / "f")
 
     @pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes on Windows")
     def test_a_full_disk_leaves_the_old_file_and_nothing_else(self, tmp_path):

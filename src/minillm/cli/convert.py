@@ -86,6 +86,7 @@ def require_held(command: str, out: Path, target: str, dtype: str) -> None:
 
 def write_folder(command: str, out: Path, opened: Model, model: Any, dtype: str) -> None:
     """Write the whole folder aside, then give it its name."""
+    from minillm.formats.files import name_target
     from minillm.models.folder import save_model
 
     _round(command, model, dtype)
@@ -95,8 +96,9 @@ def write_folder(command: str, out: Path, opened: Model, model: Any, dtype: str)
         if out.exists():
             out.rmdir()
         os.replace(aside, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        name_target(error, aside, out)
         raise
 
 

@@ -6,13 +6,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from minillm.cli.main import OK, tell
 from minillm.cli.meter import meter
 from minillm.cli.reading_flags import add_reading, reader_of
 from minillm.quantities import counted
+
+if TYPE_CHECKING:
+    from minillm.data.sources import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html == "":
         raise ValueError("html: an empty name given, a path is needed")
     reader = reader_of(arguments)
-    files = [reader.recognised(source) for source in find(arguments.files).files]
+    sources = find(arguments.files).files
+    if arguments.html is not None:
+        _keep_texts(arguments.html, sources)
+    files = [reader.recognised(source) for source in sources]
     found = survey(files, reader, arguments.encoding, workers, meter)
     if arguments.html is not None:
         from minillm.cli.data_page import page
@@ -47,6 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.html is None:
         sys.stdout.write("\n".join(_lines(found)) + "\n")
     return OK
+
+
+def _keep_texts(page: str, sources: Sequence[Source]) -> None:
+    """ValueError where the page would be written over one of the texts."""
+    for source in sources:
+        if os.path.exists(page) and os.path.samefile(page, source.path):
+            raise ValueError(f"html: {page} is one of the texts, another name is needed")
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

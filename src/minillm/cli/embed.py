@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minillm.cli.main import OK
+from minillm.cli.texts import decoded
 from minillm.quantities import counted
 from minillm.training.console import Console, shorten, visible
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     texts = list(arguments.texts)
     if arguments.file is not None:
-        texts += read_lines(arguments.file)
+        texts += read_lines(arguments.file, "embed")
     if not texts:
         raise ValueError("embed: no text given, at least 1 is needed: minillm embed PATH TEXT")
     embedder = embedding.load(arguments.model)
@@ -50,23 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def read_lines(name: str) -> list[str]:
+def read_lines(name: str, command: str) -> list[str]:
     """The lines of a file in UTF-8, or of standard input for "-", without empty ones."""
-    return [line for line in read_text(name).split("\n") if line.strip()]
+    return [line for line in read_text(name, command).split("\n") if line.strip()]
 
 
-def read_text(name: str) -> str:
+def read_text(name: str, command: str) -> str:
     """All of a file in UTF-8, or of standard input for "-", its line ends LF."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        source = "standard input" if name == "-" else name
-        raise ValueError(
-            f"embed: byte 0x{data[error.start]:02X} of {source}, at offset {error.start}, is not "
-            "UTF-8, a text in UTF-8 is needed"
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = decoded(data, command, "standard input" if name == "-" else name)
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def document(embedder: Embedder, texts: Sequence[str], vectors: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from minillm.tasks.metrics import Metric
 
 NAMES = ("classify", "tag", "qa", "embed")
+MOST_RESAMPLES = 1_000_000  # the interval is known to four digits long before
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +67,8 @@ def prepare(arguments: argparse.Namespace) -> None:
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
+    if arguments.resamples > MOST_RESAMPLES:
+        raise ValueError(f"resamples: {arguments.resamples}, {MOST_RESAMPLES} or less is needed")
     for name, least in (("resamples", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             raise ValueError(f"{name}: {getattr(arguments, name)}, {least} or more is needed")

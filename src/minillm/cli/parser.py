@@ -23,6 +23,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._words: list[str] = []  # that are parsed
+        self._mixing = False  # options and arguments in any order are being taken apart
         self.register("type", int, whole)
         self.register("type", float, real)
         self._negative_number_matcher = re.compile(r"-\.?\d")  # also -1e3, as from Python 3.14 on
@@ -35,9 +36,18 @@ class Parser(argparse.ArgumentParser):
             self.set_defaults(run=module.run)
 
     def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+        """As argparse does, but arguments may stand on both sides of an option: `a --top 3 b`."""
         self.fill()
+        if self._mixing:
+            return super().parse_known_args(*arguments, **options)
         self._words = list(sys.argv[1:] if not arguments or arguments[0] is None else arguments[0])
-        return super().parse_known_args(*arguments, **options)
+        if self._subparsers is not None:
+            return super().parse_known_args(*arguments, **options)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(*arguments, **options)
+        finally:
+            self._mixing = False
 
     def error(self, message: str) -> NoReturn:
         """`message` in argparse's words."""

@@ -41,9 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
-    if arguments.top is not None and (arguments.top < 1 or arguments.task != "classify"):
-        given = f"{arguments.top} with {arguments.task}"
-        raise ValueError(f"top: {given}, 1 or more with classify is needed")
+    if arguments.top is not None and arguments.task != "classify":
+        raise ValueError(f"{arguments.task}: --top goes with classify only; leave it out")
+    if arguments.top is not None and arguments.top < 1:
+        raise ValueError(f"top: {arguments.top}, 1 or more is needed")
     if arguments.task == "embed":
         from minillm.cli import embed
 
@@ -70,8 +71,10 @@ def texts_of(arguments: argparse.Namespace) -> list[str]:
 
     name, inputs = arguments.task, list(arguments.inputs)
     if arguments.file is not None:
-        whole = name == "qa"
-        inputs += [read_text(arguments.file)] if whole else read_lines(arguments.file)
+        if name == "qa":
+            inputs.append(read_text(arguments.file, name))
+        else:
+            inputs += read_lines(arguments.file, name)
     if name == "qa" and len(inputs) != 2:
         raise ValueError(
             f"qa: {len(inputs)} inputs given, a question and a text are needed: minillm task qa "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +17,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a binary file that takes the name `path` only once it is complete and on disk.
 
     An exception inside the block (disk full, Ctrl-C) removes the partial file and leaves whatever
-    stood at `path` untouched. Raises OSError as the file system does.
+    stood at `path` untouched. Raises OSError as the file system does, of `path`.
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
@@ -27,10 +27,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink()
+        name_target(error, aside, path)
         raise
     sync_folder(path.parent)
+
+
+def name_target(error: BaseException, aside: Path, path: Path) -> None:
+    """Let an OSError of `aside` name `path` instead, which is what the caller knows."""
+    if isinstance(error, OSError) and str(error.filename) == str(aside):
+        error.filename = str(path)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
