@@ -157,6 +157,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     out = tmp_path / "out"
     first = prepared(source, out)
     assert prepared(source, out).content == first.content  # whole already
+    later = (out / "prepared.json").stat().st_mtime_ns + 10**9
+    os.utime(source, ns=(later, later))
+    with pytest.raises(ValueError, match=r"a\.jsonl was written after .*out was prepared from it"):
+        prepared(source, out)
     with pytest.raises(ValueError, match="holds prepared data of another command"):
         prepared(source, out, dedup="near")
     other = tmp_path / "other"
@@ -267,6 +271,19 @@ def test_what_the_preparation_settled_is_refused(tmp_path, monkeypatch, capsys, 
     assert not (tmp_path / "run").exists()
     assert minillm("train", "data", "a.jsonl", "--out", "run") == 2
     assert "data holds prepared data and 1 more name is given" in capsys.readouterr().err
+    for content in ('{"version": 1}', '{"version": 1, "text": {"words": 1}}'):
+        (tmp_path / "data/prepared.json").write_text(content, encoding="utf-8")
+        assert minillm("train", "data", "--out", "run") == 2
+        assert "data/prepared.json is damaged (" in capsys.readouterr().err
+
+
+def test_the_end_of_few_documents_may_be_like_their_beginning(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(sentences(1), encoding="utf-8")
+    out = prepared([tmp_path / "a.txt", tmp_path / "b.txt"], tmp_path / "out")
+    assert out.dataset(BYTES).facts.lines_for_people()[-1] == (
+        "overlap: not measured; what is equal or alike may be on both sides"
+    )
 
 
 def test_two_processes_do_not_prepare_in_one_folder(tmp_path):

@@ -55,7 +55,8 @@ class SplitFacts:
             f"{how}"
         )
         if not self.measured:
-            return lines
+            told = ["overlap: not measured; what is equal or alike may be on both sides"]
+            return lines + told * (self.split == "tail")
         if self.overlap is None:
             lines.append(
                 f"overlap: not measured, no validation line has {COMPARED_LINE_LENGTH} characters"

@@ -43,8 +43,7 @@ def take(
                 f"{flag(option.name)}: {prepared.folder} was prepared already, which settled it; "
                 "leave it out, or prepare the data again"
             )
-    text = prepared.text
-    facts = Facts(**text)
+    facts = prepared.text
     say(
         f"{prepared.folder}: prepared data of {facts.documents:,} documents, {facts.lines:,} "
         f"lines, {facts.characters:,} characters"

@@ -28,7 +28,7 @@ from .encoding import Encoding, units
 from .options import Options
 from .parts import Cleaning, CleanPart
 from .pool import in_order
-from .prepared import VERSION, Prepared, write_manifest
+from .prepared import MANIFEST, VERSION, Prepared, write_manifest
 from .sections import Part, parts, sections
 from .selection import KEPT, Catalogue, Selection, select
 from .summary import described, write_places
@@ -90,6 +90,7 @@ class Preparation:
         work = self.out / WORK
         done = begun(self.out, json.loads(self._identity()))
         if done is not None:
+            self._require_unchanged()
             return done
         work.mkdir(parents=True, exist_ok=True)
         with Lock(work, f"prepare: another process works in {self.out}; wait for it, or stop it"):
@@ -99,6 +100,16 @@ class Preparation:
             prepared = self._prepare(work)
         shutil.rmtree(work)
         return prepared
+
+    def _require_unchanged(self) -> None:
+        """ValueError for a file that was written after the folder was made whole."""
+        made = (self.out / MANIFEST).stat().st_mtime_ns
+        for source in (source for group in self.groups for source in group.files):
+            if source.spool is None and source.path.stat().st_mtime_ns > made:
+                raise ValueError(
+                    f"prepare: {source.name} was written after {self.out} was prepared from it; "
+                    f"delete {self.out}, or choose another --out"
+                )
 
     def _identity(self) -> str:
         files = [

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...formats.hf import read_json, write_json
 from ...tokenizers import Tokenizer, load
+from ..facts import Facts
 from ..prepare import Dataset, fingerprint_of
 from ..shards import TokenShards
 from ..split import SplitFacts
@@ -46,10 +47,18 @@ class Prepared:
         return load(self.folder)
 
     @property
-    def text(self) -> dict[str, Any]:
+    def text(self) -> Facts:
         """Files, bytes, documents, lines, characters of the kept text, and its encoding."""
-        found: dict[str, Any] = self.content["text"]
-        return found
+        try:
+            return Facts(**self.content["text"])
+        except (KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"dataset: {self.folder / MANIFEST} is damaged ({error}), a file that prepare "
+            "wrote is needed; prepare the data again"
+        )
 
     def dataset(self, tokenizer: Tokenizer, verify: bool = True) -> Dataset:
         """The token shards, every id read and checked unless `verify` is False.
@@ -63,10 +72,7 @@ class Prepared:
             val = self._shards(shards["val"], verify) if facts.split != "none" else None
             fingerprint = self.content["fingerprint"]
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"dataset: {self.folder / MANIFEST} is damaged ({error}), a file that prepare "
-                "wrote is needed; prepare the data again"
-            ) from error
+            raise self._damaged(error) from error
         if train.fingerprint != tokenizer.fingerprint:
             raise ValueError(
                 f"dataset: {train.path} was made with the tokenizer {train.fingerprint[:12]}, "
