@@ -3,12 +3,16 @@
 import codecs
 import gzip
 import json
+import signal
+import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from minillm.data.guessing import guess_encoding
 from minillm.data.preparation import sections
+from minillm.data.preparation.pool import in_order
 from small_runs import minillm
 from small_texts import records, sentences
 
@@ -105,3 +109,10 @@ def test_lines_and_page_say_the_same(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "a.jsonl").read_bytes() == before
     assert minillm(*words[:3], "--workers", 1) == 2
     assert "a.jsonl line 4 is not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal masks on Windows")
+def test_workers_never_see_ctrl_c_and_the_parent_does():
+    blocked = partial(signal.pthread_sigmask, signal.SIG_BLOCK)
+    assert all(signal.SIGINT in mask for mask in in_order(blocked, [(), ()], 2))
+    assert signal.SIGINT not in blocked(())
