@@ -65,6 +65,20 @@ def result(folder):
     return files, rows
 
 
+@pytest.mark.parametrize("template, tried", [(True, "chat base "), (False, "generate base ")])
+def test_the_command_to_try_is_one_that_the_model_can_do(here, capsys, template, tried):
+    if not template:
+        for path in (here / "base").glob("chat_template*"):
+            path.unlink()
+        config = here / "base/tokenizer_config.json"
+        content = json.loads(config.read_text()) if config.exists() else {}
+        content.pop("chat_template", None)
+        config.write_text(json.dumps(content))
+    (here / "plain.txt").write_text("the cat sat on the mat. " * 40)
+    assert finetune("--method", "lora", data="plain.txt") == 0
+    assert f"  minillm {tried}--adapter run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "qlora"])
 def test_each_method_lowers_the_loss_and_trains_what_it_says(here, method):
     last = 1 if method == "last-n" else None

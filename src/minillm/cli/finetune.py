@@ -22,7 +22,7 @@ from minillm.tasks.settings import TaskSettings
 from minillm.training import options, run_folder, tuning
 from minillm.training.options import fields_of, flag
 from minillm.training.trainer import Trainer
-from minillm.training.tuning_settings import ADAPTERS, TuneSettings
+from minillm.training.tuning_settings import TuneSettings
 
 _NAMES, _TASK_NAMES = (
     {one.name for one in fields_of(kind) if not one.metadata.get("hidden")}
@@ -58,10 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return finetune_task.run(arguments)
     trainer = _new(arguments) if arguments.resume is None else _resumed(arguments)
-    s, what = trainer.settings, "{run}"
-    if s.method in ADAPTERS:
-        what = f"{s.base} --adapter {{run}}"
-    return drive(trainer, arguments.stop_after, f"minillm chat {what}")
+    return drive(trainer, arguments.stop_after, tuning.command_to_try(trainer))
 
 
 def _is_of_a_task(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -160,10 +160,19 @@ def _length(settings: TuneSettings, trainer: Trainer) -> tuple[TuneSettings, str
     ), reason
 
 
+def command_to_try(trainer: Trainer) -> str:
+    """The command that uses what was tuned; "{run}" stands for the folder."""
+    s, objective = trainer.settings, cast(AnswerModelling, trainer.objective)
+    model = f"{s.base} --adapter {{run}}" if s.method in ADAPTERS else "{run}"
+    if objective.tokenizer.chat_template is None:
+        return f'minillm generate {model} --prompt "..."'
+    return f"minillm chat {model}"
+
+
 def _describe(trainer: Trainer, tokenizer: Tokenizer, files: Sequence[str], parts: Parts) -> None:
     """Everything about the run that does not change while it trains."""
     folder, model, s = trainer.folder, trainer.model, trainer.settings
-    tuned = "minillm chat " + (f"{s.base} --adapter {{run}}" if s.method in ADAPTERS else "{run}")
+    tuned = command_to_try(trainer)
     if s.method in ADAPTERS:
         tokenizer.save(folder)
     else:
