@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minillm.data import Dataset, Facts, Prepared
 from minillm.data.preparation.prepared import MANIFEST
+from minillm.data.windows import require_context
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan
 from minillm.training.options import flag
@@ -54,11 +55,14 @@ def take(
     for line in dataset.facts.lines_for_people():
         say(line)
     dataset.refer(folder / INNER)
-    if settings.context is None:
+    parts = [part for part in (dataset.train, dataset.val) if part is not None]
+    if settings.context is not None:
+        for part in parts:
+            require_context(len(part), settings.context, "train")
+    else:
         kind = "bpe" if tokenizer.kind not in ("char", "byte") else tokenizer.kind
         settings = plan.choose_context(settings, facts, kind)
-        shorter = min(len(part) for part in (dataset.train, dataset.val) if part is not None)
-        settings, cut = plan.fit_context(settings, shorter)
+        settings, cut = plan.fit_context(settings, min(len(part) for part in parts))
         if cut:
             say(cut)
     return tokenizer, facts, dataset, settings
