@@ -8,20 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from minillm.cli.main import tell
-from minillm.cli.training_run import (
-    add_flags,
-    add_options,
-    drive,
-    given,
-    refuse_changes,
-    require_later,
-)
+from minillm.cli.training_run import add_flags, add_options, drive, tuning_run
 from minillm.formats import hf
 from minillm.tasks.settings import TaskSettings
-from minillm.training import options, run_folder, tuning
+from minillm.training import run_folder, tuning
 from minillm.training.options import fields_of, flag
-from minillm.training.trainer import Trainer
 from minillm.training.tuning_settings import TuneSettings
 
 _NAMES, _TASK_NAMES = (
@@ -57,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         from minillm.cli import finetune_task
 
         return finetune_task.run(arguments)
-    trainer = _new(arguments) if arguments.resume is None else _resumed(arguments)
+    trainer = tuning_run(arguments, TuneSettings, tuning)
     return drive(trainer, arguments.stop_after, tuning.command_to_try(trainer))
 
 
@@ -65,28 +56,3 @@ def _is_of_a_task(folder: Path) -> bool:
     """Whether the run in `folder` tunes an encoder for a task."""
     path = folder / run_folder.INNER / "settings.json"
     return path.is_file() and "task" in hf.read_json(path)
-
-
-def _new(arguments: argparse.Namespace) -> Trainer:
-    asked = given(arguments, TuneSettings)
-    if arguments.base is None:
-        raise ValueError("finetune: no model given, a BASE is needed")
-    if not arguments.files:
-        raise ValueError("finetune: no data given, at least 1 file is needed (or - for stdin)")
-    config = {}
-    if arguments.config is not None:
-        config = options.read_toml(arguments.config, TuneSettings)
-    settings = TuneSettings(**config | asked | {"base": arguments.base})
-    out = arguments.out
-    folder = run_folder.free_folder(arguments.files) if out is None else Path(out)
-    return tuning.start(arguments.files, settings, folder, tell)
-
-
-def _resumed(arguments: argparse.Namespace) -> Trainer:
-    asked = given(arguments, TuneSettings)
-    inputs = [*([arguments.base] if arguments.base else []), *arguments.files]
-    refuse_changes(arguments, asked, inputs)
-    threads = TuneSettings(**asked).threads
-    trainer = tuning.resume(Path(arguments.resume), tell, threads)
-    require_later(arguments, trainer)
-    return trainer

@@ -6,10 +6,12 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import Field
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from minillm.cli.main import FAILED, INTERRUPTED, OK, one_line, tell
-from minillm.training import options
+from minillm.training import options, run_folder
 from minillm.training.options import fields_of, flag
 from minillm.training.run import Run
 from minillm.training.trainer import Trainer
@@ -102,6 +104,30 @@ def require_later(arguments: argparse.Namespace, trainer: Trainer) -> None:
             f"stop-after: {arguments.stop_after}, but {arguments.resume} is at step {step} "
             "already, that or a later step is needed"
         )
+
+
+def tuning_run(arguments: argparse.Namespace, kind: Any, home: ModuleType) -> Trainer:
+    """The trainer of a new run of `finetune`, or of one to go on with; `home` starts and resumes.
+
+    `kind` is the class of its settings.
+    """
+    asked = given(arguments, kind)
+    if arguments.resume is not None:
+        inputs = [*([arguments.base] if arguments.base else []), *arguments.files]
+        refuse_changes(arguments, asked, inputs)
+        trainer: Trainer = home.resume(Path(arguments.resume), tell, kind(**asked).threads)
+        require_later(arguments, trainer)
+        return trainer
+    if arguments.base is None:
+        raise ValueError("finetune: no model given, a BASE is needed")
+    if not arguments.files:
+        raise ValueError("finetune: no data given, at least 1 file is needed")
+    config = {} if arguments.config is None else options.read_toml(arguments.config, kind)
+    settings = kind(**config | asked | {"base": arguments.base})
+    out = arguments.out
+    folder = run_folder.free_folder(arguments.files) if out is None else Path(out)
+    trainer = home.start(arguments.files, settings, folder, tell)
+    return trainer
 
 
 def drive(trainer: Trainer, stop_after: int | None, next_command: str) -> int:

@@ -28,7 +28,7 @@ from minillm.training import methods
 from minillm.training import state as states
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.preflight import costs, forecast, settle_machine
-from minillm.training.run_folder import INNER, Say, new_folder, read_settings, resumed
+from minillm.training.run_folder import INNER, Say, new_folder, read_settings, require_free, resumed
 from minillm.training.trainer import Trainer
 
 PASSES = {"full": 5, "last-n": 5, "head": 10}
@@ -40,11 +40,7 @@ def start(files: Sequence[str], settings: TaskSettings, folder: Path, say: Say) 
 
     Raises ValueError, TypeError or OSError in one line for what cannot be tuned.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"finetune: {folder} exists already; name another --out, or go on with --resume "
-            f"{folder}"
-        )
+    require_free(folder, settings.command)
     with terminate_as_interrupt(), new_folder(folder):
         return _prepare(files, settings, folder, say)
 

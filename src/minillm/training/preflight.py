@@ -17,7 +17,7 @@ from minillm.tokenizers import Tokenizer
 from minillm.training import plan, prepared_data, speed
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.language import LanguageModelling
-from minillm.training.run_folder import INNER, Say, new_folder, write_description
+from minillm.training.run_folder import INNER, Say, new_folder, require_free, write_description
 from minillm.training.settings import LoopSettings, Settings
 from minillm.training.trainer import Trainer
 
@@ -32,10 +32,7 @@ def start(files: Sequence[str], settings: Settings, folder: Path, say: Say) -> T
 
     Raises ValueError, TypeError or OSError in one line for input that cannot be trained on.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"train: {folder} exists already; name another --out, or go on with --resume {folder}"
-        )
+    require_free(folder, settings.command)
     with terminate_as_interrupt(), new_folder(folder):
         return _prepare(files, settings, folder, say)
 

@@ -38,6 +38,15 @@ def free_folder(files: Sequence[str]) -> Path:
     return folder
 
 
+def require_free(folder: Path, command: str) -> None:
+    """ValueError unless `folder` is empty or not there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{command}: {folder} exists already; name another --out, or go on with --resume "
+            f"{folder}"
+        )
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make the folder of a run; an exception inside the block removes what was made."""

@@ -27,7 +27,7 @@ from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.plan import EVALUATIONS
 from minillm.training.preference import REFERENCE, Preference, log_probabilities
 from minillm.training.preflight import costs, forecast, settle_machine
-from minillm.training.run_folder import INNER, Say, new_folder, read_settings, resumed
+from minillm.training.run_folder import INNER, Say, new_folder, read_settings, require_free, resumed
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_data import read_parts
 from minillm.training.tuning_memory import limit_of, obey
@@ -51,11 +51,7 @@ def start(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) 
 
     Raises ValueError, TypeError or OSError in one line for what cannot be tuned.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"finetune: {folder} exists already; name another --out, or go on with --resume "
-            f"{folder}"
-        )
+    require_free(folder, settings.command)
     with terminate_as_interrupt(), new_folder(folder):
         return _prepare(files, settings, folder, say)
 
