@@ -6,7 +6,7 @@ import pytest
 
 from minillm import no_grad
 from minillm.models.folder import load_model, save_weights
-from minillm.tasks import evaluation, heads, significance
+from minillm.tasks import baselines, evaluation, heads, significance
 from minillm.tasks.examples import Labelled, Question, Tagged
 from minillm.tasks.kinds import TASKS
 from small_runs import minillm
@@ -34,7 +34,7 @@ def places(tmp_path_factory):
     content = {
         "classify": (top / "texts.tsv", "label\ttext\n" + rows),
         "tag": (top / "words.conll", SENTENCES),
-        "qa": (top / "questions.jsonl", json.dumps(question) + "\n"),
+        "qa": (top / "questions.jsonl", 2 * (json.dumps(question) + "\n")),
     }
     for task, (path, text) in content.items():
         path.write_text(text, encoding="utf-8")
@@ -62,14 +62,14 @@ def words_for(places, task, command="eval"):
 def metrics_of(places, name, task):
     ready = heads.load(TASKS[task], places[name])
     examples = TASKS[task].read(str(places[f"{task} data"]), {}).examples
-    return evaluation.evaluate(ready, examples).metrics
+    return evaluation.of_encoder(task).evaluate(ready, examples).metrics
 
 
 class TestBaselines:
     def test_the_commonest_label(self):
         learnt = [Labelled(1, "x", "no"), Labelled(2, "y", "yes"), Labelled(3, "z", "no")]
         examples = [Labelled(1, "x", label) for label in ("no", "yes", "yes", "no", "no")]
-        found = evaluation.baseline("classify", learnt, examples)
+        found = evaluation.of_encoder("classify").baseline(learnt, examples)
         assert found["accuracy"].value == 3 / 5
         assert found["macro_f1"].value == pytest.approx((2 * 3 / 8 + 0) / 2)
 
@@ -79,20 +79,20 @@ class TestBaselines:
             Tagged(2, ["may", "rome"], ["B-time", "B-place"]),
         ]
         examples = [Tagged(1, ["may", "rome", "new"], ["B-time", "B-place", "B-place"])]
-        found = evaluation.baseline("tag", learnt, examples)
+        found = evaluation.of_encoder("tag").baseline(learnt, examples)
         assert found["precision"].value == 1
         assert found["recall"].value == pytest.approx(2 / 3)
 
     def test_the_window_that_shares_most_with_the_question(self):
         filler = "so so " * 20
         context = f"{filler}In 1889 the tower was built by Eiffel. {filler}"
-        start, end, _ = evaluation.window_like(Question(1, "Who built the tower?", context, (), ()))
+        start, end, _ = baselines.window_like(Question(1, "Who built the tower?", context, (), ()))
         assert "the tower was built" in context[start:end]
-        assert len(context[start:end].split()) == evaluation.WINDOW
+        assert len(context[start:end].split()) == baselines.WINDOW
         rare = f"built built built {filler} tower {filler}"  # a rare word tells more
-        start, end, _ = evaluation.window_like(Question(1, "built tower", rare, (), ()))
+        start, end, _ = baselines.window_like(Question(1, "built tower", rare, (), ()))
         assert "tower" in rare[start:end]
-        assert evaluation.window_like(Question(1, "q", "one two", (), ()))[:2] == (0, 7)
+        assert baselines.window_like(Question(1, "q", "one two", (), ()))[:2] == (0, 7)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -112,7 +112,7 @@ def test_figures_are_those_of_the_predictions_with_intervals(places, task, capsy
         f"{one['metrics'][next(iter(right))]['low']:.4f} to "
         f"{one['metrics'][next(iter(right))]['high']:.4f})"
     )
-    assert f"without a model, {evaluation.BASELINES[task]}:" in lines
+    assert f"without a model, {evaluation.of_encoder(task).without}:" in lines
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -9,8 +9,9 @@ import small_encoders
 import small_t5
 from minillm import generate, no_grad, tokenizers
 from minillm.formats import hf
+from minillm.generation.prediction import predict
 from minillm.generation.prompts import first_ids, prompt_ids
-from minillm.generation.scoring import predict, score, spans
+from minillm.generation.scoring import score, spans
 from minillm.tokenizers import CharTokenizer
 from small_gpt2 import small
 

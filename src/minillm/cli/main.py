@@ -23,9 +23,8 @@ COMMANDS = {  # each a file of this folder that begins with these words
     "embed": "Turn texts into vectors with an encoder, and compare them.",
     "task": "Let a tuned encoder do its job: classify texts, tag words, answer a question, "
     "embed texts.",
-    "eval": "Measure a tuned encoder on labelled examples, with intervals, beside what needs no "
-    "model.",
-    "compare": "Say whether one tuned encoder is better than another on the same examples, or only "
+    "eval": "Measure a model, with intervals, beside what needs no model.",
+    "compare": "Say whether one model is better than another on the same examples, or only "
     "luckier.",
     "info": "Say what a model is, from the headers of its files: sizes, memory, tokenizer, checks.",
     "convert": "Write a model in another format or with smaller numbers, and compare the two.",

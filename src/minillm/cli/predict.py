@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from minillm import kernels
     from minillm.cli.texts import read_stdin
-    from minillm.generation.scoring import predict
+    from minillm.generation.prediction import predict
     from minillm.models.folder import load
 
     if arguments.threads is not None:

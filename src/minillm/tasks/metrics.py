@@ -23,10 +23,14 @@ PUNCTUATION = frozenset(string.punctuation)
 
 @dataclass(frozen=True)
 class Metric:
-    """`statistics` (N, K) by example; `finish` makes (..., K) sums to (...) values."""
+    """`statistics` (N, K) by example; `finish` makes (..., K) sums to (...) values.
+
+    `lowest`: a lower value is a better one.
+    """
 
     statistics: numpy.ndarray
     finish: Callable[[numpy.ndarray], numpy.ndarray]
+    lowest: bool = False
 
     @property
     def value(self) -> float:

@@ -1,0 +1,169 @@
+"""What `eval` and `compare` share: what is measured, on what, and how it is told."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minillm.cli.main import tell
+
+if TYPE_CHECKING:
+    from minillm.tasks.evaluation import Evaluated, Measure
+    from minillm.tasks.metrics import Metric
+
+TASKS = ("classify", "tag", "qa", "embed")
+GOES_WITH = {  # options that only some measures have
+    "context": ("perplexity",),
+    "stride": ("perplexity",),
+    "bos": ("perplexity",),
+    "max_length": TASKS,
+    "baseline": TASKS,
+}
+MOST_RESAMPLES = 1_000_000  # the interval is known to four digits long before
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--perplexity", nargs="+", metavar="F", help="texts for a decoder to expect, each measured")
+    add("--data", nargs="+", metavar="F", help="files of examples, each measured")
+    add("--task", choices=TASKS, help="what the examples are of")
+    add("--last", type=int, metavar="N", help="of each file the last examples only")
+    add("--columns", help="columns under other names, such as text=review")
+    add("--on-bad", default="stop", help="at a bad row: stop (default) or skip")
+    add("--context", type=int, metavar="N", help="tokens of a window (the model's context)")
+    add("--stride", type=int, metavar="N", help="tokens from window to window (half a window)")
+    add("--bos", help="before each window the token that begins texts: auto (default), yes or no")
+    add("--max-length", type=int, metavar="N", help="longest row of an encoder in tokens")
+    add("--resamples", type=int, default=10_000, metavar="N", help="of the bootstrap (10000)")
+    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (0)")
+    add("--threads", type=int, metavar="N", help="threads of the extension")
+    add(
+        "--json",
+        nargs="?",
+        const="-",
+        type=_json_target,
+        metavar="FILE.json",
+        help="print a JSON object, or write it to a file beside the table",
+    )
+
+
+def _json_target(text: str) -> str:
+    if text != "-" and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"{text!r}, a name that ends in .json is needed")
+    return text
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """ValueError for options that contradict each other or cannot be."""
+    from minillm import kernels
+
+    if arguments.threads is not None:
+        kernels.set_threads(arguments.threads)
+    if arguments.resamples > MOST_RESAMPLES:
+        raise ValueError(f"resamples: {arguments.resamples}, {MOST_RESAMPLES} or less is needed")
+    for name, least in (("resamples", 1), ("seed", 0)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"{name}: {getattr(arguments, name)}, {least} or more is needed")
+    given = [name for name in ("perplexity", "task") if getattr(arguments, name) is not None]
+    if len(given) != 1:
+        told = "nothing to measure" if not given else f"--{' and --'.join(given)} given"
+        raise ValueError(f"{arguments.command}: {told}, one of --perplexity, --task is needed")
+    if (arguments.data is None) == (given == ["task"]):
+        told = "goes with --task only" if arguments.data else "is missing, files are needed"
+        raise ValueError(f"{arguments.command}: --data {told}")
+    name = arguments.task or given[0]
+    for option, measures in GOES_WITH.items():
+        if getattr(arguments, option, None) is not None and name not in measures:
+            raise ValueError(
+                f"{arguments.command}: --{option.replace('_', '-')} goes with "
+                f"{' or '.join(measures)} only"
+            )
+
+
+def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:
+    """What is measured, and the files it is measured on."""
+    if arguments.perplexity is not None:
+        from minillm.tasks.perplexity import Perplexity
+
+        policy = arguments.bos or "auto"
+        return Perplexity(arguments.context, arguments.stride, policy), arguments.perplexity
+    from minillm.tasks.evaluation import of_encoder
+
+    return of_encoder(arguments.task, arguments.max_length), arguments.data
+
+
+def load(measure: Any, path: str, adapter: str | None) -> Any:
+    """The model in the form that the measure asks."""
+    if measure.model == "encoder":
+        if adapter is not None:
+            raise ValueError(f"adapter: {measure.name} is of encoders, leave it out")
+        return measure.load(path)
+    from minillm.cli import adapted
+    from minillm.tasks.evaluation import Decoder
+
+    return Decoder(*adapted.load(path, adapter))
+
+
+def examples_of(arguments: argparse.Namespace, measure: Measure, path: str) -> list[Any]:
+    """The examples of a file; what is to be said about them is said."""
+    from minillm.data.tables import columns_of
+
+    columns = columns_of(arguments.columns)
+    found, notices = measure.read(path, columns, arguments.on_bad)
+    note(notices)
+    last = arguments.last
+    if last is not None and not 1 <= last <= len(found):
+        raise ValueError(f"last: {last}, 1 to {len(found)} (the examples of {path}) are needed")
+    return found if last is None else found[-last:]
+
+
+def evaluate(measure: Measure, model: Any, examples: list[Any], path: str) -> Evaluated:
+    """The figures of the model in `path`, with a meter of what takes long."""
+    from minillm.cli.damage import named
+    from minillm.cli.meter import meter
+
+    with named("eval", path):
+        return measure.evaluate(model, examples, meter)
+
+
+def note(notices: list[str]) -> None:
+    for notice in notices:
+        tell(f"minillm: note: {notice}")
+
+
+def figures(metrics: Mapping[str, Metric], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Value, low and high by metric; no interval where there is one example only."""
+    from minillm.tasks.significance import interval
+
+    found: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        one = interval(metric, arguments.resamples, arguments.seed)
+        found[name] = one._asdict()
+        if len(metric) < 2:
+            found[name] |= {"low": None, "high": None}
+    return found
+
+
+def shown(one: Mapping[str, Any], decimals: int = 4) -> str:
+    """0.8123 (0.7900 to 0.8300)"""
+    text = f"{one['value']:,.{decimals}f}"
+    if one["low"] is None:
+        return text
+    return f"{text} ({one['low']:,.{decimals}f} to {one['high']:,.{decimals}f})"
+
+
+def write_json(arguments: argparse.Namespace, found: Mapping[str, Any]) -> bool:
+    """Print or write the figures as asked; whether a table is to follow."""
+    import json
+
+    if arguments.json is None:
+        return True
+    if arguments.json == "-":
+        print(json.dumps(found))
+        return False
+    from minillm.formats.files import atomic_write_text
+
+    atomic_write_text(Path(arguments.json), json.dumps(found, indent=1) + "\n")
+    return True
