@@ -113,6 +113,20 @@ def process(*words: object, **changes: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def limited(size: int, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run minillm where no file can grow beyond `size` bytes."""
+    import resource
+
+    return subprocess.run(
+        command(*words),
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+
+
 def trainer(folder: Path, text: str | None = None, **options: object) -> Trainer:
     """A trainer after its preflight, at step 0."""
     source = written(folder / "text.txt", text)
@@ -149,7 +163,8 @@ def result(folder: Path):
     files = {
         name: content
         for name, content in tree(folder).items()
-        if name.startswith(("model", "tokenizer", "config", "training/samples", "training/train"))
+        if name.startswith(("model", "adapter", "tokenizer", "config", "training/samples"))
+        or name.startswith("training/train")
     }
     files["state"] = max(folder.glob("training/state-*")).read_bytes()
     rows = [

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from minillm.training import metrics
 from minillm.training.run_folder import new_folder
-from small_runs import command, environment, flags, minillm, story, tree, written
+from small_runs import flags, limited, minillm, story, tree, written
 
 GONE = "no such file or directory, one that is there is needed"
 
@@ -240,20 +239,6 @@ def test_what_may_not_be_read_or_written(place, capsys):
 
 def test_a_text_of_spaces_trains(place):
     assert minillm("train", "spaces.txt", *flags(steps=2)) == 0
-
-
-def limited(size: int, *words: object) -> subprocess.CompletedProcess[str]:
-    """Run minillm where no file can grow beyond `size` bytes."""
-    import resource
-
-    return subprocess.run(
-        command(*words),
-        capture_output=True,
-        encoding="utf-8",
-        env=environment(),
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot limit the size of files")

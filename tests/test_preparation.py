@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from minillm.data import Prepared, TokenShards, Windows
-from minillm.data.preparation import encoding, sections, writing
+from minillm.data.preparation import encoding, job, sections, writing
+from minillm.data.preparation.parts import Cleaning
 from minillm.data.preparation.pool import in_order
 from minillm.data.tokens import TokenFile
 from minillm.formats.lock import Lock
 from minillm.tokenizers import train
-from small_runs import flags, minillm
+from small_runs import flags, limited, minillm
 from small_texts import BYTES, documents_of, files_of, prepared, records, sentences
 
 
@@ -180,6 +181,52 @@ def dies(task):
 def test_a_killed_worker_is_one_line():
     with pytest.raises(RuntimeError, match=r"prepare: a worker was killed"):
         list(in_order(dies, range(20), 2))
+
+
+class Dying(Cleaning):
+    """Work whose process is killed in the fourth part, as by the system for lack of memory."""
+
+    def __call__(self, part):
+        if part.number == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().__call__(part)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
+def test_a_preparation_goes_on_after_a_killed_worker(tmp_path, monkeypatch, capsys):
+    small_parts(monkeypatch)
+    records(tmp_path / "a.jsonl", [sentences(i % 25) for i in range(30)])
+    monkeypatch.chdir(tmp_path)
+    words = ("data", "prepare", "a.jsonl", "--dedup", "near", "--tokenizer", "byte")
+    assert minillm(*words, "--out", "whole", "--workers", 1) == 0
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "Cleaning", Dying)
+        assert minillm(*words, "--out", "cut", "--workers", 2) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "prepare: a worker was killed" in said
+    assert (tmp_path / "cut/work").is_dir()
+    assert minillm(*words, "--out", "cut", "--workers", 2) == 0
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot limit the size of files")
+def test_a_preparation_goes_on_after_a_full_disk(tmp_path, monkeypatch):
+    records(tmp_path / "a.jsonl", [sentences(i) for i in range(60)])
+    monkeypatch.chdir(tmp_path)
+    words = ("data", "prepare", "a.jsonl", "--tokenizer", "byte", "--workers")
+    assert minillm(*words, 1, "--out", "whole") == 0
+    for size, workers in ((1000, 1), (1000, 2), (20_000, 1), (60_000, 2)):
+        done = limited(size, *words, workers, "--out", "cut")
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].endswith(
+            "file too large; what was done is kept in cut, the same command goes on"
+        )
+        assert "Traceback" not in done.stderr
+        assert not list((tmp_path / "cut").rglob("*.tmp"))
+    assert minillm(*words, 2, "--out", "cut") == 0
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
 
 
 ORPHANS = """

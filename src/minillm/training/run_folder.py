@@ -123,8 +123,10 @@ def read_settings(folder: Path, kind: type[AnySettings]) -> AnySettings:
     """The settings of the run in `folder`; its errors begin with "resume: "."""
     path = folder / INNER / "settings.json"
     if not path.is_file():
+        hint = "; a run that ended before its first save is to be deleted and begun anew"
         raise FileNotFoundError(
             f"resume: {folder} holds no run (no {INNER}/settings.json), the folder of one is needed"
+            + hint * (folder / INNER).is_dir()
         )
     content = hf.read_json(path)
     content.pop("files", None)

@@ -66,7 +66,10 @@ def load_latest(folder: Path) -> tuple[State, list[str]]:
     """
     paths = sorted(folder.glob(PATTERN), reverse=True)
     if not paths:
-        raise FileNotFoundError(f"resume: {folder} holds no saved state, at least 1 is needed")
+        raise FileNotFoundError(
+            f"resume: {folder} holds no saved state, at least 1 is needed; a run that ended "
+            "before its first save is to be deleted and begun anew"
+        )
     notices: list[str] = []
     for path in paths:
         try:
