@@ -7,7 +7,7 @@ import pytest
 
 from minillm.models import embedding
 from minillm.tasks import significance
-from minillm.tasks.similarity import Pair, figures, measured, overlapping, read_pairs
+from minillm.tasks.similarity import Pair, candidates, measured, overlapping, ranking, read_pairs
 from small_runs import minillm
 from small_tasks import folder
 
@@ -32,21 +32,57 @@ def refused(path):
     return str(found.value)
 
 
+def ranked(given, alike, others=()):
+    return ranking(given, candidates(given, others), lambda rows: alike[rows])
+
+
 def test_texts_that_belong_together_are_looked_for_among_all():
     alike = np.eye(6)[[0, 2, 1, 3, 4, 4]] + np.arange(6) * 1e-3  # right: 0, 3, 4
-    found = figures(pairs(), alike)
+    found = ranked(pairs(), alike)
     assert found["recall_at_1"].value == 3 / 6
     assert found["recall_at_10"].value == 1
     places = [1, 5, 5, 1, 1, 2]  # of the right ones, by hand
     gains = [1 / np.log2(place + 1) for place in places]
     assert found["ndcg_at_10"].value == pytest.approx(np.mean(gains))
+    assert found["mrr"].value == pytest.approx((1 + 1 / 5 + 1 / 5 + 1 + 1 + 1 / 2) / 6)
 
 
-def test_equal_texts_are_equally_right():
+def test_equal_texts_are_one_candidate():
     twice = [Pair(1, "a", "x", None), Pair(2, "b", "x", None), Pair(3, "c", "y", None)]
-    found = figures(twice, np.array([[0, 1, 0.5], [1, 0, 0.5], [0, 0, 1]]))
-    assert found["recall_at_1"].value == 1
-    assert found["ndcg_at_10"].value == 1
+    assert candidates(twice, ["y", "z"]) == ["x", "y", "z"]
+    found = ranked(twice, np.array([[1, 0.5], [1, 0.5], [0, 1]]))
+    assert found["recall_at_1"].value == found["mrr"].value == 1
+
+
+def test_other_candidates_can_be_found_instead():
+    two = [Pair(1, "a", "x", None), Pair(2, "b", "y", None)]
+    alike = np.array([[0.5, 0.1, 0.9, 0.5], [0.5, 0.7, 0.6, 0.1]])
+    found = ranked(two, alike, ["z", "w"])
+    assert found["mrr"].value == (1 / 2 + 1) / 2  # of equal ones the earlier stands higher
+    others = np.linspace(1, 2, 12)
+    alike = np.concatenate([np.zeros((2, 2)), np.tile(others, (2, 1))], axis=1)
+    found = ranked(two, alike, [str(k) for k in range(12)])
+    assert found["recall_at_10"].value == found["ndcg_at_10"].value == 0
+    assert found["mrr"].value == (1 / 13 + 1 / 14) / 2
+
+
+def test_many_pairs_are_ranked_some_at_a_time(monkeypatch):
+    alike = np.random.default_rng(0).normal(size=(6, 6))
+    whole = ranked(pairs(), alike)
+    monkeypatch.setattr("minillm.tasks.similarity.ROWS_AT_ONCE", 4)
+    parts = ranked(pairs(), alike)
+    for name, metric in whole.items():
+        assert np.array_equal(metric.statistics, parts[name].statistics)
+
+
+def test_scores_need_no_candidates(place, monkeypatch):
+    def refuse(*given):
+        raise AssertionError("a matrix of all pairs")
+
+    monkeypatch.setattr("minillm.tasks.similarity.ranking", refuse)
+    scored = pairs([1, 2, 3, 4, 5, 6])
+    assert set(measured(embedding.load(place), scored)) == {"spearman"}
+    assert set(overlapping(scored)) == {"spearman"}
 
 
 def test_scores_are_compared_by_rank(place):
@@ -97,6 +133,25 @@ def test_bad_rows_stop_or_are_counted(tmp_path, row, detail):
     assert "skipped 1 row" in notices[0]
 
 
+def test_candidates_of_another_file_are_searched_as_well(place, tmp_path, capsys):
+    rows = [f"{a}\t{b}\n" for a, b in zip(TEXTS, OTHERS, strict=True)]
+    for name, chosen in (("pairs.tsv", rows[:3]), ("all.tsv", rows)):
+        (tmp_path / name).write_text("first\tsecond\n" + "".join(chosen), encoding="utf-8")
+    words = ["--task", "embed", "--data", tmp_path / "pairs.tsv", "--resamples", 40, "--json"]
+    words += ["--candidates", tmp_path / "all.tsv"]
+    assert minillm("eval", place, *words, "--baseline", tmp_path / "all.tsv") == 0
+    [found] = json.loads(capsys.readouterr().out)["sets"]
+    right = measured(embedding.load(place), pairs()[:3], OTHERS)
+    assert right["mrr"].value != measured(embedding.load(place), pairs()[:3])["mrr"].value
+    assert found["metrics"]["mrr"]["value"] == right["mrr"].value
+    assert minillm("compare", place, place, *words) == 0
+    [found] = json.loads(capsys.readouterr().out)["sets"]
+    assert found["metrics"]["mrr"]["first"] == right["mrr"].value
+    words[1] = "classify"
+    assert minillm("eval", place, *words) == 2
+    assert "--candidates goes with --task embed only" in capsys.readouterr().err
+
+
 def test_what_is_no_set_of_pairs(tmp_path):
     path = tmp_path / "pairs.jsonl"
     row = {"first": "a", "second": "b"}
@@ -104,3 +159,8 @@ def test_what_is_no_set_of_pairs(tmp_path):
     assert refused(path) == f"read: {path} has 1 pair, at least 2 are needed"
     path.write_text(f"{json.dumps(row)}\n{json.dumps(row | {'score': 1})}\n", encoding="utf-8")
     assert "has a score for some pairs only, for all or none is needed" in refused(path)
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(row | {'negative': 'c'})}\n", encoding="utf-8")
+    assert "has a negative for some pairs only" in refused(path)
+    both = json.dumps(row | {"negative": "c", "score": 1}) + "\n"
+    path.write_text(both * 2, encoding="utf-8")
+    assert refused(path) == f"read: {path} has a score and a negative, one of them is needed"

@@ -20,6 +20,7 @@ GOES_WITH = {  # options that only some measures have
     "bos": ("perplexity",),
     "max_length": TASKS,
     "baseline": TASKS,
+    "candidates": ("embed",),
 }
 MOST_RESAMPLES = 1_000_000  # the interval is known to four digits long before
 
@@ -30,6 +31,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add("--data", nargs="+", metavar="F", help="files of examples, each measured")
     add("--task", choices=TASKS, help="what the examples are of")
     add("--last", type=int, metavar="N", help="of each file the last examples only")
+    add("--candidates", metavar="F", help="embed: second texts of these pairs can be found too")
     add("--columns", help="columns under other names, such as text=review")
     add("--on-bad", default="stop", help="at a bad row: stop (default) or skip")
     add("--context", type=int, metavar="N", help="tokens of a window (the model's context)")
@@ -89,9 +91,13 @@ def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:
 
         policy = arguments.bos or "auto"
         return Perplexity(arguments.context, arguments.stride, policy), arguments.perplexity
-    from minillm.tasks.evaluation import of_encoder
+    from minillm.tasks.evaluation import OfVectors, of_encoder
 
-    return of_encoder(arguments.task, arguments.max_length), arguments.data
+    measure = of_encoder(arguments.task, arguments.max_length)
+    if arguments.candidates is not None:
+        pairs = read(arguments, measure, arguments.candidates)
+        measure = OfVectors(arguments.max_length, [pair.second for pair in pairs])
+    return measure, arguments.data
 
 
 def load(measure: Any, path: str, adapter: str | None) -> Any:
@@ -107,16 +113,20 @@ def load(measure: Any, path: str, adapter: str | None) -> Any:
 
 
 def examples_of(arguments: argparse.Namespace, measure: Measure, path: str) -> list[Any]:
-    """The examples of a file; what is to be said about them is said."""
-    from minillm.data.tables import columns_of
-
-    columns = columns_of(arguments.columns)
-    found, notices = measure.read(path, columns, arguments.on_bad)
-    note(notices)
-    last = arguments.last
+    """The examples of a file, or the last of them."""
+    found, last = read(arguments, measure, path), arguments.last
     if last is not None and not 1 <= last <= len(found):
         raise ValueError(f"last: {last}, 1 to {len(found)} (the examples of {path}) are needed")
     return found if last is None else found[-last:]
+
+
+def read(arguments: argparse.Namespace, measure: Measure, path: str) -> list[Any]:
+    """All examples of a file; what is to be said about them is said."""
+    from minillm.data.tables import columns_of
+
+    found, notices = measure.read(path, columns_of(arguments.columns), arguments.on_bad)
+    note(notices)
+    return found
 
 
 def evaluate(measure: Measure, model: Any, examples: list[Any], path: str) -> Evaluated:

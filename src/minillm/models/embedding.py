@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +17,12 @@ from typing import Any
 import numpy
 
 from minillm import ops
-from minillm.formats import hf
 from minillm.models.folder import load_model, load_tokenizer, require_fit
 from minillm.models.opening import find, open_config
+from minillm.models.sentence_folder import MODES, settings
 from minillm.quantities import counted
 from minillm.tensor import Tensor, no_grad
 
-POOLING = {  # sentence-transformers' switches, in the order in which it joins the vectors
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-}
-MODES = tuple(POOLING.values())
 SMALLEST_NORM = 1e-12
 
 
@@ -169,85 +161,20 @@ def load(path: str | os.PathLike[str]) -> Embedder:
     normalised. Heads of the model are left aside. ValueError for what is not implemented.
     """
     place = find(path)
+    return around(load_body(place), place)
+
+
+def load_body(place: Path) -> Any:
+    """The encoder of a folder without a head or a pooler; ValueError for another kind of model."""
     kind = open_config(place)[1].kind
     if kind != "encoder":
         article = "a" if kind == "decoder" else "an"
-        raise ValueError(f"embed: {path} is {article} {kind}, an encoder is needed, such as BERT")
-    model = load_model(place, changes={"architectures": None, "add_pooling_layer": False})
+        raise ValueError(f"embed: {place} is {article} {kind}, an encoder is needed, such as BERT")
+    return load_model(place, changes={"architectures": None, "add_pooling_layer": False})
+
+
+def around(model: Any, place: Path) -> Embedder:
+    """The embedder of a model with the tokenizer and the settings of a folder."""
     tokenizer = load_tokenizer(place)
-    require_fit(tokenizer, model.config.vocab_size, path)
+    require_fit(tokenizer, model.config.vocab_size, place)
     return Embedder(model, tokenizer, **settings(place))
-
-
-def settings(folder: Path) -> dict[str, Any]:
-    """What the files of sentence-transformers in `folder` say, as options of Embedder."""
-    pooling, normalize = folder / "1_Pooling" / "config.json", True
-    modules = folder / "modules.json"
-    if modules.is_file():
-        place, normalize = modules_of(modules)
-        pooling = folder / place / "config.json"
-    found: dict[str, Any] = {"normalize": normalize}
-    prompt = default_prompt(folder / "config_sentence_transformers.json")
-    if modules.is_file() or pooling.is_file():
-        content = hf.read_json(pooling)
-        found["modes"] = modes_of(content, pooling)
-        if prompt and content.get("include_prompt", True) is not True:
-            raise ValueError(f"embed: include_prompt=false in {pooling} is not implemented")
-    for path in sorted(folder.glob("sentence_*_config.json")):
-        content = hf.read_json(path)
-        length = content.get("max_seq_length")
-        if length is not None and (type(length) is not int or length < 1):
-            raise ValueError(f"embed: max_seq_length={length!r} in {path}, an int from 1 is needed")
-        found |= {"max_length": length, "lowercase": content.get("do_lower_case") is True}
-    return found | {"prompt": prompt}
-
-
-def modules_of(path: Path) -> tuple[str, bool]:
-    """Where the pooling lies that modules.json names, and whether it normalises."""
-    modules = hf.read_json(path, list)
-    if not all(isinstance(module, dict) for module in modules):
-        raise ValueError(f"embed: {path} holds no list of modules")
-    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
-    wanted = ["Transformer", "Pooling", "Normalize"]
-    if names not in (wanted[:2], wanted):
-        raise ValueError(
-            f"embed: modules {', '.join(names)} in {path}, "
-            "Transformer, Pooling and perhaps Normalize are needed"
-        )
-    place = modules[1].get("path")
-    if not isinstance(place, str) or not re.fullmatch(r"[\w-]+", place):
-        raise ValueError(f"embed: {path} names the folder {place!r}, one beside it is needed")
-    return place, len(names) == 3
-
-
-def modes_of(content: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """The kinds of pooling switched on, by their switches or by the newer pooling_mode."""
-    named = content.get("pooling_mode")
-    if named is not None:
-        modes = [named] if isinstance(named, str) else list(named)
-        modes = [str(mode).removesuffix("_tokens") for mode in modes]
-    else:
-        switches = {"pooling_mode_mean_tokens": True}  # unless told otherwise
-        switches |= {key: on for key, on in content.items() if key.startswith("pooling_mode_")}
-        modes = [POOLING.get(key, key) for key, on in switches.items() if on is True]
-    unknown = [mode for mode in modes if mode not in MODES]
-    if unknown or not modes:
-        raise ValueError(
-            f"embed: pooling {', '.join(unknown) or 'nothing'} in {path}, "
-            f"one of {', '.join(MODES)} is needed"
-        )
-    return tuple(mode for mode in MODES if mode in modes)
-
-
-def default_prompt(path: Path) -> str:
-    """The text that goes before every text, "" if there is none."""
-    if not path.is_file():
-        return ""
-    content = hf.read_json(path)
-    name = content.get("default_prompt_name")
-    if name is None:
-        return ""
-    prompt = (content.get("prompts") or {}).get(name)
-    if not isinstance(prompt, str):
-        raise ValueError(f"embed: {path} names the prompt {name!r}, a text is needed in prompts")
-    return prompt

@@ -39,9 +39,6 @@ class Answering(Task):
     def labels(self, examples: Sequence[Question]) -> tuple[str, ...]:
         return ("first", "last")
 
-    def labels_in(self, example: Question) -> Sequence[str]:
-        return ()
-
     def input(self, example: Question) -> tuple[str, str]:
         return example.question, example.context
 

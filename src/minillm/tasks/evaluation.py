@@ -109,13 +109,13 @@ class OfTask(Measure):
 
 
 class OfVectors(Measure):
-    """Of any encoder, by its vectors of texts."""
+    """Of any encoder, by its vectors of texts, which are looked for among `others` as well."""
 
     name, model = "embed", "encoder"
     without = "the share of words in common"
 
-    def __init__(self, max_length: int | None = None) -> None:
-        self.max_length = max_length
+    def __init__(self, max_length: int | None = None, others: Sequence[str] = ()) -> None:
+        self.max_length, self.others = max_length, others
 
     def load(self, path: str) -> embedding.Embedder:
         embedder = embedding.load(path)
@@ -127,10 +127,10 @@ class OfVectors(Measure):
         return similarity.read_pairs(path, columns, on_bad)
 
     def evaluate(self, model: Any, examples: Sequence[Any], meter: Meter = unseen) -> Evaluated:
-        return Evaluated(similarity.measured(model, examples), [])
+        return Evaluated(similarity.measured(model, examples, self.others), [])
 
     def baseline(self, learnt: Sequence[Any], examples: Sequence[Any]) -> dict[str, Metric]:
-        return similarity.overlapping(examples)
+        return similarity.overlapping(examples, self.others)
 
 
 def of_encoder(name: str, max_length: int | None = None) -> OfTask | OfVectors:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minillm.formats import shards
 from minillm.models.folder import load_model, load_tokenizer, require_fit
 from minillm.models.opening import find, open_config
 from minillm.tasks.encoding import Encoding
-from minillm.tasks.task import Task
+
+if TYPE_CHECKING:
+    from minillm.tasks.task import Task, Work
 
 BODY = {"architectures": None}
 POOLER = "pooler.dense.weight"
@@ -35,7 +37,7 @@ class Ready:
         return self.task.decode(rows, outputs, self.labels, len(inputs)), notices
 
 
-def require_encoder(task: Task, path: str | os.PathLike[str]) -> Path:
+def require_encoder(task: Work, path: str | os.PathLike[str]) -> Path:
     """Where the model lies; ValueError unless it is an encoder."""
     place = find(path)
     kind = open_config(place)[1].kind

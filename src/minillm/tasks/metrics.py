@@ -155,6 +155,11 @@ def ndcg_at(k: int, relevant: Sequence[set[Any]], ranked: Sequence[Sequence[Any]
     return mean(scores)
 
 
+def reciprocal_rank(ranks: Sequence[int]) -> Metric:
+    """1 / rank of what is right, the first being 1, mean over queries (Voorhees 1999)."""
+    return mean(1 / rank for rank in ranks)
+
+
 def spearman(one: Any, other: Any) -> Metric:
     """Correlation of ranks; equal values share the mean of theirs. 0 where all are equal.
 

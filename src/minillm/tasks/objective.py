@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
 from minillm.data.order import AlikeInLength
 from minillm.tasks.encoding import Batch, Encoding
-from minillm.tasks.task import Task
 from minillm.tensor import Tensor
 from minillm.training.objective import IGNORED
+
+if TYPE_CHECKING:
+    from minillm.tasks.task import Task
 
 TEXT_SHOWN = 80
 
@@ -47,6 +49,7 @@ class LabelledExamples:
     ) -> None:
         self.task, self.encoding, self.labels = task, encoding, tuple(labels)
         self.val, self.rows_at_once, self.best = val, batch, task.best
+        self.tokenizer = encoding.tokenizer
         self.rows, self.notices = task.rows(encoding, [task.input(one) for one in train])
         self.learnt = [task.targets(row, train[row.example], labels) for row in self.rows]
         self.order = AlikeInLength([len(row.ids) for row in self.rows], batch, seed)
@@ -76,7 +79,7 @@ class LabelledExamples:
         return model.loss(ids, batch.targets, mask, segments, reduction="sum")
 
     def excerpt(self, batch: Learnt) -> str:
-        return self.encoding.tokenizer.decode(batch.given.ids[0].tolist())[:TEXT_SHOWN]
+        return self.tokenizer.decode(batch.given.ids[0].tolist())[:TEXT_SHOWN]
 
     def evaluate(self, model: Any, limit: int | None) -> Mapping[str, float]:
         size = len(self.val) if limit is None else min(limit, len(self.val))

@@ -13,7 +13,7 @@ from minillm.formats import hf
 from minillm.quantities import counted
 from minillm.tasks.cloze import cloze
 from minillm.tasks.settings import TaskSettings
-from minillm.tasks.task import Task
+from minillm.tasks.task import Work
 from minillm.training.run_folder import INNER, Say
 
 EXAMPLES = "examples.json"
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
     digest: str = ""
 
 
-def read_parts(task: Task, files: Sequence[str], settings: TaskSettings, say: Say) -> Parts:
+def read_parts(task: Work, files: Sequence[str], settings: TaskSettings, say: Say) -> Parts:
     """The examples to learn from and those to validate on, and the labels of the first."""
     columns = columns_of(settings.columns)
 
@@ -50,14 +50,14 @@ def read_parts(task: Task, files: Sequence[str], settings: TaskSettings, say: Sa
         for notice in notices:
             say(f"data: {notice}")
     made = cloze(train, settings.cloze, settings.seed) if settings.cloze else []
-    told = "" if task.name == "qa" else f", {counted(len(labels), 'label')}"
+    told = f", {counted(len(labels), 'label')}" if task.name in ("classify", "tag") else ""
     say(f"data: {counted(len(train), 'example')} to learn from, {len(val):,} to validate on{told}")
     if made:
         say(f"data: {counted(len(made), 'question')} made of the texts to learn from")
     return Parts(labels, train + made, val)
 
 
-def split(task: Task, examples: list[Any], settings: TaskSettings) -> tuple[list[Any], list[Any]]:
+def split(task: Work, examples: list[Any], settings: TaskSettings) -> tuple[list[Any], list[Any]]:
     """The last ones, or a share drawn from the seed, apart from the others.
 
     What is drawn takes all examples of its text along: no text is on both sides.
@@ -91,7 +91,7 @@ def save(folder: Path, parts: Parts) -> None:
     hf.write_json(folder / INNER / EXAMPLES, parts._asdict())
 
 
-def load(folder: Path, task: Task) -> Parts:
+def load(folder: Path, task: Work) -> Parts:
     """The examples of the run in `folder`."""
     content = hf.read_json(folder / INNER / EXAMPLES)
     train, val = (task.restored(content[name]) for name in ("train", "val"))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from minillm.data.tables import POLICIES
 from minillm.optim import SCHEDULES
-from minillm.tasks.kinds import TASKS
+from minillm.tasks.kinds import WORKS
 from minillm.training.options import flag, option, require_use
 from minillm.training.settings import LoopSettings
 
@@ -32,7 +32,7 @@ class TaskSettings(LoopSettings):
     )
     sample_tokens: int = option(0, "tasks write no samples", hidden=True)
     base: str | None = option(None, "the model that is tuned", str, hidden=True)
-    task: str | None = option(None, "what an encoder is tuned for", str, choices=tuple(TASKS))
+    task: str | None = option(None, "what an encoder is tuned for", str, choices=tuple(WORKS))
     method: str = option("full", "what is trained", str, choices=METHODS)
     last: int = option(2, "blocks that --method last-n trains", low=1)
     passes: int | None = option(None, "passes over the examples, instead of --steps", low=1)
@@ -51,6 +51,9 @@ class TaskSettings(LoopSettings):
     cloze: int = option(
         0, "qa: questions made of each example's text, learnt beside the others", low=0
     )
+    temperature: float | None = option(
+        None, "embed: what cosines are divided by (0.05)", float, low=0.0, above=True
+    )
     columns: str | None = option(
         None, "columns under other names, such as text=review,label=stars", str
     )
@@ -68,6 +71,13 @@ class TaskSettings(LoopSettings):
         require_use(self, ("last",), "method", ("last-n",))
         if self.cloze and self.task != "qa":
             raise ValueError(f"finetune: --cloze {self.cloze} goes with --task qa only")
+        if self.temperature is not None and self.task != "embed":
+            raise ValueError("finetune: --temperature goes with --task embed only")
+        if self.method == "head" and self.task == "embed":
+            raise ValueError(
+                "finetune: --method head trains what comes after the blocks, vectors have nothing "
+                "there; --method full or last-n is needed"
+            )
         lengths = [name for name in ("steps", "time", "passes") if getattr(self, name) is not None]
         if len(lengths) > 1 and "passes" in lengths:
             raise ValueError(
@@ -76,7 +86,15 @@ class TaskSettings(LoopSettings):
 
     @property
     def optional(self) -> set[str]:
-        return super().optional | {"passes", "dropout", "max_length", "val", "val_last", "columns"}
+        return super().optional | {
+            "passes",
+            "dropout",
+            "max_length",
+            "val",
+            "val_last",
+            "temperature",
+            "columns",
+        }
 
     @property
     def evaluated(self) -> int | None:

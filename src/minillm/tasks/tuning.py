@@ -15,15 +15,13 @@ import numpy
 from minillm import kernels, nn
 from minillm.formats import hf
 from minillm.machine import environment
-from minillm.models import folder as model_folder
 from minillm.quantities import count, duration
 from minillm.tasks import heads
 from minillm.tasks import parts as kept
-from minillm.tasks.kinds import TASKS
-from minillm.tasks.objective import LabelledExamples
+from minillm.tasks.kinds import WORKS
 from minillm.tasks.parts import Parts, read_parts
 from minillm.tasks.settings import RATES, TaskSettings
-from minillm.tasks.task import Task
+from minillm.tasks.task import Work
 from minillm.training import methods
 from minillm.training import state as states
 from minillm.training.interrupt import terminate_as_interrupt
@@ -46,14 +44,14 @@ def start(files: Sequence[str], settings: TaskSettings, folder: Path, say: Say) 
 
 
 def _prepare(files: Sequence[str], settings: TaskSettings, folder: Path, say: Say) -> Trainer:
-    task = TASKS[str(settings.task)]
+    task = WORKS[str(settings.task)]
     base = heads.require_encoder(task, str(settings.base))
     parts = read_parts(task, files, settings, say)
     settings = replace(
         settings,
         base=str(base),
         batch=settings.batch or BATCH,
-        lr=settings.lr or RATES[settings.method],
+        lr=settings.lr or RATES[settings.method] * task.rate_share,
     )
     model = _model(task, parts, settings)
     parts = parts._replace(digest=digest_of(model))
@@ -74,8 +72,8 @@ def _prepare(files: Sequence[str], settings: TaskSettings, folder: Path, say: Sa
     return trainer
 
 
-def _model(task: Task, parts: Parts, settings: TaskSettings) -> Any:
-    model = heads.with_new_head(task, str(settings.base), parts.labels, settings.seed)
+def _model(task: Work, parts: Parts, settings: TaskSettings) -> Any:
+    model = task.new_model(Path(str(settings.base)), parts.labels, settings.seed)
     if settings.dropout is not None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -102,12 +100,8 @@ def digest_of(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _trainer(task: Task, model: Any, parts: Parts, settings: TaskSettings, folder: Path) -> Trainer:
-    s: Any = settings
-    encoding = heads.encoding_of(Path(s.base), model.config, s.max_length)
-    goal = LabelledExamples(
-        task, encoding, parts.labels, parts.train, parts.val, batch=s.batch, seed=s.seed
-    )
+def _trainer(task: Work, model: Any, parts: Parts, settings: TaskSettings, folder: Path) -> Trainer:
+    goal = task.objective(model, parts, settings)
     rehearsal = replace(settings, steps=settings.steps or 1000, passes=None, time=None, warmup=0)
     return Trainer(model, goal, rehearsal, folder)
 
@@ -140,9 +134,10 @@ def _length(settings: TaskSettings, trainer: Trainer) -> tuple[TaskSettings, str
 
 def _describe(trainer: Trainer, files: Sequence[str], parts: Parts) -> None:
     """Everything about the run that does not change while it trains."""
-    folder, model, s = trainer.folder, trainer.model, trainer.settings
+    folder, model = trainer.folder, trainer.model
+    s: Any = trainer.settings
     goal: Any = trainer.objective
-    model_folder.save_description(folder, model, goal.encoding.tokenizer)
+    WORKS[s.task].describe(folder, model, goal)
     settings = s.to_dict() | {"command": s.command, "files": [str(name) for name in files]}
     hf.write_json(folder / INNER / "settings.json", settings)
     facts = {
@@ -175,7 +170,7 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     not what it was.
     """
     settings = read_settings(folder, TaskSettings)
-    task = TASKS[str(settings.task)]
+    task = WORKS[str(settings.task)]
     parts = kept.load(folder, task)
     model = _model(task, parts, settings)
     if digest_of(model) != parts.digest:
