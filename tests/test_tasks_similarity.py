@@ -149,7 +149,7 @@ def test_candidates_of_another_file_are_searched_as_well(place, tmp_path, capsys
     assert found["metrics"]["mrr"]["first"] == right["mrr"].value
     words[1] = "classify"
     assert minillm("eval", place, *words) == 2
-    assert "--candidates goes with --task embed only" in capsys.readouterr().err
+    assert "--candidates goes with embed only" in capsys.readouterr().err
 
 
 def test_what_is_no_set_of_pairs(tmp_path):
