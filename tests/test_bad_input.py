@@ -67,7 +67,10 @@ BAD_FILES = [
     ([], "train: no file given, at least 1 is needed (or - for stdin)"),
 ]
 BAD_OPTIONS = [
-    (["--tokenizer", "chars"], "tokenizer: 'chars', one of byte, char, bpe is needed; did you"),
+    (
+        ["--tokenizer", "chars"],
+        "tokenizer: 'chars', one of byte, char, bpe, wordpiece, unigram is needed; did you",
+    ),
     (["--schedule", "sine"], "schedule: 'sine', one of cosine, linear, constant, wsd is needed"),
     (["--precision", "fp16"], "precision: 'fp16', one of f32, bf16 is needed"),
     (["--on-nan", "ignore"], "on-nan: 'ignore', one of skip, stop is needed"),

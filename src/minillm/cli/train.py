@@ -12,10 +12,9 @@ from typing import Any
 from minillm.cli.main import tell
 from minillm.cli.training_run import add_options, drive, given, refuse_changes, require_later
 from minillm.training import options, preflight, run_folder
+from minillm.training.pretraining import find
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
-
-NEXT = 'minillm generate {run} --prompt "..."'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     asked = given(arguments, Settings)
     trainer = _new(arguments, asked) if arguments.resume is None else _resumed(arguments, asked)
-    return drive(trainer, arguments.stop_after, NEXT)
+    kind = find(trainer.settings.objective)
+    return drive(trainer, arguments.stop_after, f"minillm {kind.next_command}")
 
 
 def _new(arguments: argparse.Namespace, asked: dict[str, Any]) -> Trainer:

@@ -91,9 +91,9 @@ def prepare(
 
     With 20 documents or more whole documents are kept for validation, chosen by a hash of their
     text so that equal ones stay together; with fewer the end of the token stream. Documents are
-    followed by the tokenizer's end token where it has one and there are several. `progress` is
-    called with the characters encoded so far and in all. Raises ValueError unless each side holds
-    context + 1 tokens and val_fraction lies in 0 ... 1 (1 excluded).
+    followed by the tokenizer's end token, or separator, where it has one and there are several.
+    `progress` is called with the characters encoded so far and in all. Raises ValueError unless
+    each side holds context + 1 tokens and val_fraction lies in 0 ... 1 (1 excluded).
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(
@@ -148,17 +148,19 @@ class _Job:
             whole = TokenFile.open(whole_path)
             kept = round(len(whole) * self._val_fraction)
             begun = _characters_begun(self._tokenizer)
-            border = 0
+            border = total = 0
             with self._writer(TRAIN_FILE) as train, self._writer(VAL_FILE) as val:
                 at = len(whole) - kept
                 for start in range(0, len(whole), _STRETCH):
                     block = whole.ids[start : start + _STRETCH]
                     border += int(begun[block[: max(0, at - start)]].sum())
+                    total += int(begun[block].sum())
                     train.write(block[: max(0, at - start)])
                     val.write(block[max(0, at - start) :])
                 self._check(train, val)
             del whole, block
-            return border
+            # a tokenizer that gives back all characters has begun as many as there are
+            return border * int(self.lengths.sum()) // max(1, total)
         finally:
             whole_path.unlink(missing_ok=True)
 
@@ -204,8 +206,8 @@ class _Job:
         )
 
     def _encode(self, writers: Iterable[TokenWriter]) -> None:
-        eos = self._tokenizer.eos_id
-        ending = np.array([] if eos is None or len(self.lengths) == 1 else [eos], np.int64)
+        end = self._tokenizer.end_id
+        ending = np.array([] if end is None or len(self.lengths) == 1 else [end], np.int64)
         done = 0
         for document, writer in zip(self._corpus.documents(), writers):
             for ids, characters in encoded(self._tokenizer, document.pieces()):

@@ -52,13 +52,21 @@ def validation(
     all tokens. Raises ValueError for fewer than context + 1 tokens or a size or limit below 1.
     """
     tokens = _tokens_of(tokens)
-    require_context(len(tokens), context)
+    starts = validation_starts(len(tokens), context, batch_size, limit_tokens)
+    return (_gathered(tokens, begins, length) for begins, length in starts)
+
+
+def validation_starts(
+    tokens: int, context: int, batch_size: int, limit_tokens: int | None = None
+) -> list[tuple[np.ndarray, int]]:
+    """Where the windows of `validation` begin, batch by batch, and how many inputs each has."""
+    require_context(tokens, context)
     if batch_size < 1 or (limit_tokens is not None and limit_tokens < 1):
         raise ValueError(
             f"validation: batches of {batch_size} limited to {limit_tokens} tokens, "
             "at least 1 of each is needed"
         )
-    targets = len(tokens) - 1
+    targets = tokens - 1
     whole, left = divmod(targets, context)
     chosen = np.arange(whole)
     if limit_tokens is not None and limit_tokens < targets:
@@ -70,7 +78,7 @@ def validation(
     ]
     if left:
         batches.append((np.array([whole * context]), left))
-    return (_gathered(tokens, starts, length) for starts, length in batches)
+    return batches
 
 
 def require_context(

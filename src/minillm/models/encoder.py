@@ -194,6 +194,11 @@ class Encoder(Pretrained):
                 x = self.pool(x)
         return self.classifier(self.dropout(x))
 
+    def logits_at(self, ids: Any, asked: Any, mask: Any = None, segments: Any = None) -> Tensor:
+        """Logits of words (n, V) for the n places where `asked` (B, T) is True, of a masked LM."""
+        x = self.features(ids, mask, segments)
+        return ops.linear(self.head(x[asked]), self.decoder, self.head.bias)
+
     @property
     def decoder(self) -> Tensor:
         """(V, C): by what a hidden state becomes logits of words."""

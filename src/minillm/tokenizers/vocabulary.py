@@ -85,6 +85,11 @@ class Vocabulary:
             data, strip = data[1:], strip - 1
         return data.decode("utf-8", errors)
 
+    @property
+    def end_id(self) -> int | None:
+        """What ends a document among others: the end token, else the separator."""
+        return self.role_ids.get("sep") if self.eos_id is None else self.eos_id
+
     def stream(self, skip_special_tokens: bool = True) -> StreamDecoder:
         """A decoder that takes ids one at a time and gives whole characters only."""
         return StreamDecoder(self, skip_special_tokens)

@@ -8,13 +8,14 @@ from typing import Any
 
 from minillm import kernels, ops
 from minillm.data import Dataset, Facts
-from minillm.models import GPT2, GPT2Config
 from minillm.quantities import duration, size
 from minillm.tokenizers import Tokenizer
+from minillm.training.pretraining import find
 from minillm.training.settings import Settings
 
 SHORT_TEXT = 60_000  # bytes; below, too few words repeat for word pieces to pay
-MANY_CHARACTERS = 512
+PIECES = ("bpe", "wordpiece", "unigram")  # kinds whose vocabulary is learnt from words
+MOST_CHARACTERS = 1000  # that such a vocabulary knows
 LADDER = (  # layers, heads, width
     (2, 2, 64),
     (3, 3, 96),
@@ -43,14 +44,12 @@ LOGITS_BYTES = 3 * 4 << 20
 
 def choose_tokenizer(settings: Settings, facts: Facts) -> Settings:
     """Kind and vocabulary by the size of the text."""
-    kind = settings.tokenizer
-    if kind is None:
-        few = facts.distinct_characters <= MANY_CHARACTERS
-        short = facts.bytes < SHORT_TEXT
-        kind = ("char" if few else "byte") if short and settings.vocab_size is None else "bpe"
+    kind = settings.tokenizer or find(settings.objective).choose_tokenizer(settings, facts)
     vocab_size = settings.vocab_size
-    if kind == "bpe" and vocab_size is None:
+    if kind in PIECES and vocab_size is None:
         vocab_size = max(512, min(32768, 1 << int(math.log2(max(1, facts.bytes / 400)))))
+        if kind != "bpe":  # characters, within a word and at its beginning, are pieces there
+            vocab_size = max(vocab_size, 256 + 2 * min(facts.distinct_characters, MOST_CHARACTERS))
     return replace(settings, tokenizer=kind, vocab_size=vocab_size)
 
 
@@ -59,7 +58,7 @@ def choose_context(settings: Settings, facts: Facts, kind: str | None = None) ->
     if settings.context is not None:
         return settings
     context = 64 if facts.bytes < SHORT_TEXT else 128 if facts.bytes < 5_000_000 else 256
-    short = (kind or settings.tokenizer) != "bpe"
+    short = (kind or settings.tokenizer) not in PIECES
     return replace(settings, context=2 * context if short else context)
 
 
@@ -108,22 +107,13 @@ def _heads_for(width: int) -> int:
     return width // min(sizes, key=lambda size: abs(size - 32))
 
 
-def config_of(settings: Settings, tokenizer: Tokenizer) -> GPT2Config:
-    s: Any = settings
-    return GPT2Config(
-        vocab_size=tokenizer.vocab_size,
-        n_positions=s.context,
-        n_embd=s.width,
-        n_layer=s.layers,
-        n_head=s.heads,
-        dropout=s.dropout or 0.0,
-        eos_token_id=tokenizer.eos_id,
-    )
+def config_of(settings: Settings, tokenizer: Tokenizer) -> Any:
+    return find(settings.objective).config(settings, tokenizer)
 
 
-def model_of(settings: Settings, config: GPT2Config) -> GPT2:
+def model_of(settings: Settings, config: Any) -> Any:
     """The untrained model, its weights drawn from the seed."""
-    model = GPT2(config, seed=settings.seed)
+    model = find(settings.objective).model(config, settings.seed)
     model.recompute = settings.recompute
     return model
 
@@ -159,23 +149,23 @@ def choose_length(
     ), reason
 
 
-def predicted_memory(settings: Settings, config: GPT2Config) -> int:
+def predicted_memory(settings: Settings, config: Any) -> int:
     """Bytes at the peak of a step, about: weights, what blocks keep, and the process.
 
     As backward comes down the blocks, gradients take the place of what they kept; that of the head
     is the first. Accumulated gradients are there from the start.
     """
     s: Any = settings
-    feature = s.batch * config.n_positions * config.n_embd * 4
-    kept = config.n_layer * FLOATS_PER_FEATURE
+    feature = s.batch * s.context * s.width * 4
+    kept = s.layers * FLOATS_PER_FEATURE
     if settings.recompute:
-        kept = config.n_layer + FLOATS_PER_FEATURE
+        kept = s.layers + FLOATS_PER_FEATURE
     blocks, work = feature * kept, feature * FLOATS_IN_WORK
     if ops.scaled_dot_product_attention.kernels(kernels.active_cpu)[1] is None:
         work += feature * FLOATS_IN_REFERENCE
-        work += s.batch * config.n_head * config.n_positions**2 * 4 * FLOATS_PER_SCORE
+        work += s.batch * s.heads * s.context**2 * 4 * FLOATS_PER_SCORE
     weights = 4 * config.parameter_count
-    head = 4 * config.vocab_size * config.n_embd
+    head = 4 * config.vocab_size * s.width
     growing = blocks + weights if s.accumulate > 1 else max(blocks + head, weights)
     return PROCESS_BYTES + LOGITS_BYTES + 3 * weights + growing + work  # with two moments
 

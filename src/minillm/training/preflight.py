@@ -16,7 +16,7 @@ from minillm.quantities import count, counted, size
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan, prepared_data, speed
 from minillm.training.interrupt import terminate_as_interrupt
-from minillm.training.language import LanguageModelling
+from minillm.training.pretraining import find
 from minillm.training.run_folder import INNER, Say, new_folder, require_free, write_description
 from minillm.training.settings import LoopSettings, Settings
 from minillm.training.trainer import Trainer
@@ -43,20 +43,22 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
         tokenizer, facts, dataset, settings = prepared_data.take(prepared, settings, folder, say)
     else:
         tokenizer, facts, dataset, settings = _from_text(files, settings, folder, say)
+    kind = find(settings.objective)
+    kind.check(settings, tokenizer)
     settings = plan.choose_model(settings, tokenizer, dataset)
     config = plan.config_of(settings, tokenizer)
     needed = plan.predicted_memory(settings, config)
-    parts = f"{counted(config.n_layer, 'layer')}, {counted(config.n_head, 'head')}"
+    assert settings.layers is not None and settings.heads is not None
+    parts = f"{counted(settings.layers, 'layer')}, {counted(settings.heads, 'head')}"
     say(
-        f"model: GPT-2 with {count(config.parameter_count)} parameters ({parts}, width "
+        f"model: {kind.family} with {count(config.parameter_count)} parameters ({parts}, width "
         f"{settings.width}, context {settings.context}), about {size(needed)} of memory"
     )
     say(f"optimizer: {settings.optimizer}, learning rate up to {settings.lr:g}")
     plan.require_memory(needed, available_memory())
-    check_prompt(settings, tokenizer)
     model = plan.model_of(settings, config)
     rehearsal = replace(settings, steps=settings.steps or plan.LEAST_STEPS, time=None, warmup=0)
-    objective = LanguageModelling.of(settings, tokenizer, dataset)
+    objective = kind.objective(settings, tokenizer, dataset)
     trainer = Trainer(model, objective, rehearsal, folder)
     settings = settle_machine(trainer, settings, say)
     trainer.settings, reason = plan.choose_length(settings, dataset, trainer.step_seconds)
@@ -89,17 +91,16 @@ def _from_text(
 
 def learn_tokenizer(corpus: Any, settings: Settings, facts: Facts, say: Say) -> Tokenizer:
     """The tokenizer of the settings, learnt from the documents of a corpus, and a line about it."""
-    several = facts.documents > 1
-    specials = ("<|endoftext|>",) if several or settings.tokenizer != "char" else ()
+    kind = settings.tokenizer or "bpe"
     tokenizer = tokenizers.train(
-        settings.tokenizer or "bpe",
-        _text_sample(corpus, settings.tokenizer),
+        kind,
+        _text_sample(corpus, kind),
         vocab_size=settings.vocab_size,
-        special_tokens=specials,
+        special_tokens=find(settings.objective).specials(kind, facts),
         byte_fallback=settings.byte_fallback,
     )
     line = f"tokenizer: {tokenizer.kind}, vocabulary of {tokenizer.vocab_size:,}"
-    if settings.tokenizer == "bpe" and facts.characters > TOKENIZER_SAMPLE:
+    if kind in plan.PIECES and facts.characters > TOKENIZER_SAMPLE:
         line += f", learnt from the first {count(TOKENIZER_SAMPLE)} characters"
     if settings.vocab_size is not None and tokenizer.vocab_size < settings.vocab_size:
         line += f" (the text does not fill {settings.vocab_size:,})"
@@ -107,11 +108,11 @@ def learn_tokenizer(corpus: Any, settings: Settings, facts: Facts, say: Say) -> 
     return tokenizer
 
 
-def _text_sample(corpus: Any, kind: str | None) -> Iterator[str]:
+def _text_sample(corpus: Any, kind: str) -> Iterator[str]:
     taken = 0
     for document in corpus.documents():
         for piece in document.pieces():
-            if kind == "bpe" and taken >= TOKENIZER_SAMPLE:
+            if kind in plan.PIECES and taken >= TOKENIZER_SAMPLE:
                 return
             taken += len(piece)
             yield piece
@@ -141,22 +142,6 @@ def _encode(
     if cut:
         say(cut)
     return dataset, settings
-
-
-def check_prompt(settings: Settings, tokenizer: Tokenizer) -> None:
-    """ValueError unless samples can begin with the prompt of the settings."""
-    if settings.prompt is None:
-        return
-    try:
-        length = len(tokenizer.encode(settings.prompt))
-    except ValueError as error:
-        raise ValueError(f"prompt: {error}") from error
-    assert settings.context is not None
-    least = 1 if tokenizer.eos_id is None else 0
-    if not least <= length <= settings.context:
-        raise ValueError(
-            f"prompt: {length} tokens, {least} to {settings.context} (the context) are needed"
-        )
 
 
 def settle_machine(trainer: Trainer, settings: AnySettings, say: Say) -> AnySettings:

@@ -18,7 +18,7 @@ from minillm.models import folder as model_folder
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan
 from minillm.training import state as states
-from minillm.training.language import LanguageModelling
+from minillm.training.pretraining import find
 from minillm.training.settings import LoopSettings, Settings
 from minillm.training.trainer import Trainer
 
@@ -73,7 +73,7 @@ def write_description(
     trainer: Trainer, tokenizer: Tokenizer, dataset: Dataset, files: Sequence[str], facts: Facts
 ) -> None:
     """Everything about the run that does not change while it trains."""
-    folder, model = trainer.folder, trainer.model
+    folder, model, kind = trainer.folder, trainer.model, find(trainer.settings.objective)
     model_folder.save_description(folder, model, tokenizer)
     settings = trainer.settings.to_dict() | {"files": [str(name) for name in files]}
     hf.write_json(folder / INNER / "settings.json", settings)
@@ -89,12 +89,14 @@ def write_description(
         }
         | asdict(dataset.facts),
         "model": {
-            "family": "GPT-2",
+            "family": kind.family,
             "parameters": model.parameter_count(),
             "tokenizer": tokenizer.kind,
             "vocabulary": tokenizer.vocab_size,
         },
         "environment": environment(),
+        "decides": list(trainer.objective.best),
+        "commands": [f"minillm {kind.next_command}", "minillm train --resume {run}"],
     }
     hf.write_json(folder / INNER / "facts.json", described)
 
@@ -113,7 +115,8 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     config = plan.config_of(settings, tokenizer)
     kernels.set_threads(threads or settings.threads or kernels.threads())
     model = plan.model_of(settings, config)
-    trainer = Trainer(model, LanguageModelling.of(settings, tokenizer, dataset), settings, folder)
+    objective = find(settings.objective).objective(settings, tokenizer, dataset)
+    trainer = Trainer(model, objective, settings, folder)
     trainer.restore(saved)
     say(resumed(trainer))
     return trainer

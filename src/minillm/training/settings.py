@@ -6,14 +6,18 @@ from dataclasses import Field, asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from minillm.optim import SCHEDULES
-from minillm.tokenizers.training import KINDS
-from minillm.training.options import check, fields_of, flag, option
+from minillm.tokenizers.training import KINDS, OTHER_KINDS
+from minillm.training.options import check, fields_of, flag, option, require_use
+from minillm.training.pretraining import OBJECTIVES, find
 
 PRECISIONS = ("f32", "bf16")
 OPTIMIZERS = ("adamw", "adamw8bit", "muon")
 ON_NAN = ("skip", "stop")
 _OPTIMIZER = (
     "muon: AdamW but for the matrices of blocks; adamw8bit: its state in a quarter of the memory"
+)
+_OBJECTIVE = (
+    "causal: each token from those before it (GPT-2); mlm: hidden ones from those around (BERT)"
 )
 
 
@@ -101,7 +105,8 @@ class Settings(LoopSettings):
     optimizer: str | None = option(  # type: ignore[assignment]  # chosen with the model
         None, f"{_OPTIMIZER} (muon if its own work is less than a step's)", str, choices=OPTIMIZERS
     )
-    tokenizer: str | None = option(None, "kind of tokenizer", str, choices=KINDS)
+    objective: str = option("causal", _OBJECTIVE, str, choices=OBJECTIVES)
+    tokenizer: str | None = option(None, "kind of tokenizer", str, choices=(*KINDS, *OTHER_KINDS))
     vocab_size: int | None = option(None, "size of the vocabulary", low=2)
     byte_fallback: bool | None = option(
         None, "characters only: spell rare and unseen ones in bytes", bool
@@ -112,7 +117,13 @@ class Settings(LoopSettings):
     context: int | None = option(None, "tokens the model sees at once", low=1)
     dropout: float | None = option(None, "share of activations zeroed", float, low=0.0, high=0.95)
     document_mask: bool = option(
-        False, "read each document as if it stood alone: no attention to others", bool
+        False,
+        "read each document as if it stood alone: no attention to others",
+        bool,
+        objectives=("causal",),
+    )
+    whole_word: bool = option(
+        False, "hide all pieces of a word or none of them", bool, objectives=("mlm",)
     )
     val_fraction: float = option(
         0.1, "share of the text kept for validation", float, low=0.0, high=0.9
@@ -130,6 +141,15 @@ class Settings(LoopSettings):
         super().__post_init__()
         if self.byte_fallback is not None and self.tokenizer != "char":
             raise ValueError("train: --byte-fallback goes with --tokenizer char only")
+        for one in fields(self):
+            if "objectives" in one.metadata:
+                require_use(self, (one.name,), "objective", one.metadata["objectives"])
+        possible = find(self.objective).tokenizers
+        if self.tokenizer not in (None, *possible):
+            raise ValueError(
+                f"tokenizer: {self.tokenizer!r} with --objective {self.objective}, "
+                f"{' or '.join(possible)} is needed"
+            )
 
     @property
     def optional(self) -> set[str]:

@@ -99,7 +99,7 @@ class Encoding:
     def __call__(self, unit: Unit) -> tuple[Path, int]:
         """Encode the unit and write its files, unless they are there; the file and characters.
 
-        Each document ends with the tokenizer's end token, if it has one.
+        Each document ends with the tokenizer's end token, or separator, if it has one.
         """
         path = self.file_of(unit.number)
         if not path.exists():
@@ -110,8 +110,8 @@ class Encoding:
                     before = writer.count
                     for ids, _ in encoded(tokenizer, self._pieces(tokenizer, stretch)):
                         writer.write(ids)
-                    if stretch.last and tokenizer.eos_id is not None:
-                        writer.write(np.array([tokenizer.eos_id]))
+                    if stretch.last and tokenizer.end_id is not None:
+                        writer.write(np.array([tokenizer.end_id]))
                     lengths.append(writer.count - before)
                 documents = np.array([stretch.document for stretch in unit.stretches])
                 with atomic_write(path.with_suffix(".npy")) as file:

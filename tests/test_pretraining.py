@@ -1,0 +1,169 @@
+"""Every objective of `minillm train`: the loop, saves and resuming; and each one's own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minillm import load, no_grad, ops
+from minillm.training import pretraining, run_folder
+from small_runs import CUT_RUN, minillm, result, starter, story, trainer, written
+
+OWN = {"mlm": {"tokenizer": "wordpiece", "vocab_size": 60}}  # beside the options of a small run
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    return starter(tmp_path, monkeypatch, story()[:900], **CUT_RUN)
+
+
+@pytest.mark.parametrize("objective", pretraining.OBJECTIVES)
+def test_any_cut_gives_the_bits_of_the_straight_run(start, tmp_path, objective):
+    options = {"objective": objective} | OWN.get(objective, {})
+    assert start("straight", **options) == 0
+    for cut in (1, 7):
+        assert start(f"cut{cut}", "--stop-after", cut, **options) == 0
+        assert minillm("train", "--resume", f"cut{cut}") == 0
+        assert result(tmp_path / f"cut{cut}") == result(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("objective", pretraining.OBJECTIVES)
+def test_a_sample_is_the_same_however_it_is_batched(tmp_path, objective):
+    run = trainer(tmp_path, story(), objective=objective, **OWN.get(objective, {}))
+    whole = run.objective.batch(3, 6)
+    for part, size in ((0, 1), (1, 2), (3, 3)):
+        for one, other in zip(whole, run.objective.batch(3 + part, size), strict=True):
+            assert np.array_equal(one[part : part + size], other)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--objective", "clm"], "objective: 'clm', one of causal, mlm"),
+        (["--whole-word"], "train: --whole-word goes with --objective mlm only"),
+        (["--objective", "mlm", "--document-mask"], "--document-mask goes with --objective causal"),
+        (
+            ["--objective", "mlm", "--tokenizer", "bpe"],
+            "tokenizer: 'bpe' with --objective mlm, wordpiece is needed",
+        ),
+        (
+            ["--tokenizer", "wordpiece"],
+            "tokenizer: 'wordpiece' with --objective causal, byte or char or bpe is needed",
+        ),
+        (["--objective", "mlm", "--context", 2], "context: 2, 3 or more is needed"),
+        (["--objective", "mlm", "--prompt", "the cat"], "prompt: 'the cat' has no [MASK]"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "s.txt")
+    assert minillm("train", "s.txt", *words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("minillm: ")
+    assert said in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_prepared_data_without_a_mask_token_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "s.txt")
+    assert minillm("data", "prepare", "s.txt", "--out", "d", "--tokenizer", "char") == 0
+    assert minillm("train", "d", "--objective", "mlm", "--context", 16) == 2
+    assert "train: the char tokenizer has no cls token, one like BERT's" in capsys.readouterr().err
+
+
+def test_a_bert_learns_what_is_hidden_and_predict_fills_it_in(tmp_path, monkeypatch, capsys):
+    """Where each word has one that goes with it, that one can be guessed."""
+    monkeypatch.chdir(tmp_path)
+    pairs = ["apple red", "sky blue", "grass green", "lemon yellow", "snow white", "coal black"]
+    rng = np.random.default_rng(0)
+    written(tmp_path / "s.txt", "".join(pairs[n] + "\n" for n in rng.integers(6, size=1000)))
+    sizes = ["--vocab-size", 120, "--layers", 1, "--width", 32, "--context", 4, "--steps", 300]
+    fast = [
+        "--dropout",
+        0,
+        "--lr",
+        0.002,
+        "--batch",
+        64,
+        "--optimizer",
+        "adamw",
+        "--precision",
+        "f32",
+    ]
+    assert minillm("train", "s.txt", "--objective", "mlm", "--out", "run", *sizes, *fast) == 0
+    said = capsys.readouterr().err
+    assert "model: BERT with " in said
+    assert 'minillm predict run "... [MASK] ..."' in said
+    found = json.loads((tmp_path / "run/training/facts.json").read_text())
+    assert found["model"]["family"] == "BERT"
+    assert found["result"]["accuracy"] > 0.5  # by chance 0.17
+    assert minillm("predict", "run", "lemon [MASK]", "--json") == 0
+    top = json.loads(capsys.readouterr().out)["top"]
+    assert top[0]["token"].strip() == "yellow"
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["architectures"] == ["BertForMaskedLM"]
+
+
+def test_validation_asks_the_same_each_time_and_means_over_what_is_hidden(tmp_path):
+    run = trainer(tmp_path, story(), objective="mlm", **OWN["mlm"])
+    objective = run.objective
+    first, again = run.evaluate(), run.evaluate()
+    assert first == again
+    run.objective.batch(100, 4)
+    assert run.evaluate() == first
+    val, context = objective.dataset.val, objective.windows.context
+    nats, right, count = 0.0, 0, 0
+    run.model.eval()
+    for begin in range(0, len(val) - 1, context):
+        length = min(context, len(val) - 1 - begin)
+        window = val.rows(np.array([begin]), length)
+        batch = objective.hidden(window, 1, [begin])
+        with no_grad():
+            logits = run.model(batch.ids)
+            nats += ops.cross_entropy(logits, batch.targets, reduction="sum").item()
+        asked = batch.targets != -100
+        right += int((logits.numpy().argmax(-1) == batch.targets)[asked].sum())
+        count += int(asked.sum())
+    assert first["val_loss"] == pytest.approx(nats / count, rel=1e-5)
+    assert first["val_accuracy"] == pytest.approx(right / count)
+
+
+def test_rows_are_windows_between_cls_and_sep(tmp_path):
+    run = trainer(tmp_path, story(), objective="mlm", **OWN["mlm"])
+    batch, tokenizer = run.objective.batch(0, 3), run.objective.tokenizer
+    assert batch.ids.shape == (3, 16)
+    assert (batch.ids[:, 0] == tokenizer.role_ids["cls"]).all()
+    assert (batch.ids[:, -1] == tokenizer.role_ids["sep"]).all()
+    plain = np.where(batch.targets == -100, batch.ids, batch.targets)[:, 1:-1]
+    assert np.array_equal(plain, run.objective.windows.batch(0, 3)[0])
+    assert run.objective.targets(batch) == 3 * round(0.15 * 14)
+
+
+def test_documents_end_with_the_separator(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"text": line}) + "\n" for line in story(60).splitlines()]
+    written(tmp_path / "s.jsonl", "".join(lines))
+    options = ["--context", 16, "--vocab-size", 60, "--steps", 1, "--layers", 1, "--width", 16]
+    words = ["--objective", "mlm", *options, "--out", "run", "--precision", "f32"]
+    assert minillm("train", "s.jsonl", *words) == 0
+    run = run_folder.resume(tmp_path / "run", lambda line: None)
+    tokens = run.objective.dataset
+    sep = run.objective.tokenizer.role_ids["sep"]
+    ends = [(part.ids == sep).sum() for part in (tokens.train, tokens.val)]
+    assert sum(ends) == 60
+
+
+def test_a_trained_bert_is_tuned_for_a_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "s.txt")
+    options = {"objective": "mlm", "steps": 2} | OWN["mlm"]
+    start = starter(tmp_path, monkeypatch, story(), **options)
+    assert start("base") == 0
+    rows = "".join(f"{line}\t{place % 2}\n" for place, line in enumerate(story(40).splitlines()))
+    written(tmp_path / "d.tsv", "text\tlabel\n" + rows)
+    code = minillm("finetune", "base", "d.tsv", "--task", "classify", "--out", "t", "--steps", 2)
+    assert code == 0, capsys.readouterr().err
+    tuned, base = load(tmp_path / "t")[0], load(tmp_path / "base")[0]
+    assert tuned.config.architecture == "BertForSequenceClassification"
+    assert tuned.config.hidden_size == base.config.hidden_size
