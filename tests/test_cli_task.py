@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused_in_one_line(places, tmp_path, capsys):
         capsys, "classify", places[None], "a"
     )
     assert refused(capsys, "tag", places["tag"], "--top", 2, "a") == (
-        "minillm: tag: --top goes with classify only; leave it out"
+        "minillm: tag: --top goes with classify or recommend only"
     )
     assert refused(capsys, "classify", places["classify"], "a", "--top", 0) == (
         "minillm: top: 0, 1 or more is needed"

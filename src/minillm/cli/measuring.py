@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from minillm.tasks.evaluation import Evaluated, Measure
     from minillm.tasks.metrics import Metric
 
-TASKS = ("classify", "tag", "qa", "embed")
+ENCODERS = ("classify", "tag", "qa", "embed")
+TASKS = (*ENCODERS, "recommend")
 GOES_WITH = {  # options that only some measures have
     "context": ("perplexity",),
     "stride": ("perplexity",),
     "bos": ("perplexity",),
-    "max_length": TASKS,
+    "max_length": ENCODERS,
     "baseline": TASKS,
     "candidates": ("embed",),
 }
@@ -91,6 +92,10 @@ def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:
 
         policy = arguments.bos or "auto"
         return Perplexity(arguments.context, arguments.stride, policy), arguments.perplexity
+    if arguments.task == "recommend":
+        from minillm.tasks.recommendation import NextItem
+
+        return NextItem(), arguments.data
     from minillm.tasks.evaluation import OfVectors, of_encoder
 
     measure = of_encoder(arguments.task, arguments.max_length)

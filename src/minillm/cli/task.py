@@ -1,4 +1,4 @@
-"""Let a tuned encoder do its job: classify texts, tag words, answer a question, embed texts."""
+"""Let a model do its job: classify texts, tag words, answer a question, embed, recommend."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from minillm.training.console import Console, shorten, visible
 if TYPE_CHECKING:
     from minillm.tasks.heads import Ready
 
-NAMES = ("classify", "tag", "qa", "embed")
+NAMES = ("classify", "tag", "qa", "embed", "recommend")
+TOPS = {"classify": 1, "recommend": 10}  # shown where nothing is asked
 WIDTH = 60  # characters of a text
+SHOWN = 5  # items
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=NAMES, metavar="|".join(NAMES), help="what to do")
-    parser.add_argument("model", metavar="PATH", help="folder of an encoder tuned for the task")
+    parser.add_argument("model", metavar="PATH", help="folder of a model made for the task")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="*", help="texts; for qa the question, then the text"
+        "inputs",
+        metavar="INPUT",
+        nargs="*",
+        help="texts; for qa the question, then the text; for recommend items with spaces between",
     )
     parser.add_argument(
         "--file",
@@ -30,7 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also each line of this file, - for stdin; for qa all of it is the text",
     )
     parser.add_argument(
-        "--top", type=int, metavar="N", help="classify: labels shown of each text (1)"
+        "--top",
+        type=int,
+        metavar="N",
+        help="classify: labels shown of each text (1); recommend: items (10)",
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="ITEMS",
+        help="recommend: none of these items; seen: none of those given",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--json", action="store_true", help="print an object for each input")
@@ -41,8 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
-    if arguments.top is not None and arguments.task != "classify":
-        raise ValueError(f"{arguments.task}: --top goes with classify only; leave it out")
+    if arguments.top is not None and arguments.task not in TOPS:
+        raise ValueError(f"{arguments.task}: --top goes with {' or '.join(TOPS)} only")
+    if arguments.exclude is not None and arguments.task != "recommend":
+        raise ValueError(f"{arguments.task}: --exclude goes with recommend only; leave it out")
     if arguments.top is not None and arguments.top < 1:
         raise ValueError(f"top: {arguments.top}, 1 or more is needed")
     if arguments.task == "embed":
@@ -50,14 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         arguments.texts = arguments.inputs
         return embed.run(arguments)
-    from minillm.tasks import heads
-    from minillm.tasks.kinds import TASKS
-
-    work = {"classify": classified, "tag": tagged, "qa": answered}[arguments.task]
     inputs = texts_of(arguments)
-    ready = heads.load(TASKS[arguments.task], arguments.model)
     console = Console(sys.stdout)
-    for found, line in work(ready, inputs, arguments.top or 1):
+    for found, line in answers(arguments, inputs):
         text = json.dumps(found, ensure_ascii=False) if arguments.json else line
         console.write((visible(text) if console.isatty() else text) + "\n")
     if console.full is not None:
@@ -89,6 +99,43 @@ def texts_of(arguments: argparse.Namespace) -> list[str]:
 
 
 Told = Iterator[tuple[dict[str, Any], str]]
+
+
+def answers(arguments: argparse.Namespace, inputs: list[str]) -> Told:
+    """What is found for each input, as an object and as a line."""
+    top = arguments.top or TOPS.get(arguments.task, 1)
+    if arguments.task == "recommend":
+        return recommended(arguments.model, inputs, top, arguments.exclude)
+    from minillm.tasks import heads
+    from minillm.tasks.kinds import TASKS
+
+    work = {"classify": classified, "tag": tagged, "qa": answered}[arguments.task]
+    return work(heads.load(TASKS[arguments.task], arguments.model), inputs, top)
+
+
+def recommended(path: str, inputs: Sequence[str], top: int, exclude: str | None) -> Told:
+    from minillm.models import folder
+    from minillm.tasks.recommendation import Recommender
+
+    recommender = Recommender(*folder.load(path))
+    for text in inputs:
+        history = text.split()
+        strange = [item for item in history if item not in recommender.ids]
+        if len(strange) == len(history):
+            raise ValueError(
+                f"recommend: the model knows none of {text[:WIDTH]!r}, at least 1 item of its "
+                f"{len(recommender.items):,}, such as {recommender.items[0]}, is needed"
+            )
+        if strange:
+            named = ", ".join(strange[:SHOWN]) + ", ..." * (len(strange) > SHOWN)
+            tell(f"minillm: note: recommend: left out what the model does not know: {named}")
+        if len(history) - len(strange) > recommender.context:
+            tell(f"minillm: note: recommend: the last {recommender.context} items are read")
+        excluded = set(history if exclude == "seen" else (exclude or "").split())
+        found = recommender.recommend(history, top, excluded)
+        content = [{"item": item, "probability": chance} for item, chance in found]
+        line = "  ".join(f"{item} {chance:.1%}" for item, chance in found)
+        yield {"history": history, "items": content}, line
 
 
 def predicted(ready: Ready, inputs: Sequence[Any]) -> list[Any]:

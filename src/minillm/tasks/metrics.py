@@ -155,9 +155,21 @@ def ndcg_at(k: int, relevant: Sequence[set[Any]], ranked: Sequence[Sequence[Any]
     return mean(scores)
 
 
-def reciprocal_rank(ranks: Sequence[int]) -> Metric:
+def reciprocal_rank(ranks: Sequence[float]) -> Metric:
     """1 / rank of what is right, the first being 1, mean over queries (Voorhees 1999)."""
     return mean(1 / rank for rank in ranks)
+
+
+def standing(ranks: Sequence[float], first: int) -> dict[str, Metric]:
+    """How high the one right item of each query stands: its rank, infinite where it is missing."""
+    right: list[set[int]] = [{0}] * len(ranks)  # one of the `first` places, or none of them
+    order = [[int(place != rank) for place in range(1, first + 1)] for rank in ranks]
+    return {
+        "recall_at_1": recall_at(1, right, order),
+        f"recall_at_{first}": recall_at(first, right, order),
+        "mrr": reciprocal_rank(ranks),
+        f"ndcg_at_{first}": ndcg_at(first, right, order),
+    }
 
 
 def spearman(one: Any, other: Any) -> Metric:

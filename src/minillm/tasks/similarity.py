@@ -12,14 +12,7 @@ from minillm.data.tables import Faults, read_rows
 from minillm.models import embedding
 from minillm.quantities import counted
 from minillm.tasks.examples import Read
-from minillm.tasks.metrics import (
-    Metric,
-    ndcg_at,
-    normalised,
-    recall_at,
-    reciprocal_rank,
-    spearman,
-)
+from minillm.tasks.metrics import Metric, normalised, spearman, standing
 
 NEAREST = 10
 ROWS_AT_ONCE = 256  # of likenesses: each has a number for every candidate
@@ -129,21 +122,14 @@ def ranking(
     """
     place = {text: number for number, text in enumerate(texts)}
     wanted = numpy.array([place[pair.second] for pair in pairs])
-    ranks = []
+    ranks: list[float] = []
     for start in range(0, len(pairs), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         found, own = alike(rows), wanted[rows, None]
         score = numpy.take_along_axis(found, own, axis=1)
         earlier = (found == score) & (numpy.arange(len(texts)) < own)
         ranks += (1 + (found > score).sum(axis=1) + earlier.sum(axis=1)).tolist()
-    right: list[set[int]] = [{0}] * len(ranks)  # one of NEAREST places, or none of them
-    order = [[int(k + 1 != rank) for k in range(NEAREST)] for rank in ranks]
-    return {
-        "recall_at_1": recall_at(1, right, order),
-        f"recall_at_{NEAREST}": recall_at(NEAREST, right, order),
-        "mrr": reciprocal_rank(ranks),
-        f"ndcg_at_{NEAREST}": ndcg_at(NEAREST, right, order),
-    }
+    return standing(ranks, NEAREST)
 
 
 def _words(text: str) -> set[str]:

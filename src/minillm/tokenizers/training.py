@@ -16,7 +16,7 @@ from .tokenizer import END_OF_TEXT, Tokenizer, check_text, default_eos
 from .tokenizer_json import check_special_tokens
 
 KINDS = ("byte", "char", "bpe")  # those that give back any text as it was
-OTHER_KINDS = ("wordpiece", "unigram")
+OTHER_KINDS = ("wordpiece", "unigram", "word")
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
     lowercase: bool = True,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """A tokenizer of a kind, "byte", "char", "bpe", "wordpiece" or "unigram", for such texts.
+    """A tokenizer for such texts, of the kind "byte", "char", "bpe" or one of OTHER_KINDS.
 
     `texts` are chunks of one text: where they are cut makes no difference, nor does anything but
     their content. `vocab_size` counts everything, control tokens included.
@@ -45,6 +45,8 @@ def train(
            control tokens [PAD], [UNK], [CLS], [SEP], [MASK] (`special_tokens` are not asked for).
     unigram    the most probable cut into pieces, spaces as U+2581; what has no piece is spelled in
            bytes. `vocab_size` is the most there may be, as it is for wordpiece.
+
+    word       whole words between white space, all or the most frequent; others are [UNK].
 
     Raises ValueError for an unknown kind, a size that cannot be, options of another kind, lone
     surrogates; TypeError for chunks that are not str.
@@ -132,13 +134,19 @@ def _pipeline(
     from .loading import from_document
     from .unigram_training import UNKNOWN, unigram_document
     from .word_piece_training import ROLES, word_piece_document
+    from .word_training import UNKNOWN as UNKNOWN_WORD
+    from .word_training import word_document
 
-    if vocab_size is None or vocab_size < 1:
+    eos = default_eos(special_tokens)
+    ending = {} if eos is None else {"eos": eos}
+    if kind == "word":
+        document = word_document(texts, vocab_size, special_tokens)
+        roles = {"unk": UNKNOWN_WORD} | ending
+    elif vocab_size is None or vocab_size < 1:
         raise ValueError(f"train: a {kind} vocabulary of {vocab_size}, 1 or more is needed")
-    if kind == "wordpiece":
+    elif kind == "wordpiece":
         document, roles = word_piece_document(texts, vocab_size, lowercase, progress), dict(ROLES)
     else:
         document = unigram_document(texts, vocab_size, special_tokens, progress)
-        eos = default_eos(special_tokens)
-        roles = {"unk": UNKNOWN} | ({} if eos is None else {"eos": eos})
+        roles = {"unk": UNKNOWN} | ending
     return from_document(document, Description({}, roles, [], None))

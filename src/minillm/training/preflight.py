@@ -116,6 +116,8 @@ def _text_sample(corpus: Any, kind: str) -> Iterator[str]:
                 return
             taken += len(piece)
             yield piece
+        if kind == "word":
+            yield "\n"  # no word goes on in the next document
 
 
 def _encode(

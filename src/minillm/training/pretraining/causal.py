@@ -57,7 +57,7 @@ def config_of(settings: Settings, tokenizer: Tokenizer) -> GPT2Config:
 
 PRETRAINING = Pretraining(
     family="GPT-2",
-    tokenizers=KINDS,
+    tokenizers=(*KINDS, "word"),
     choose_tokenizer=choose_tokenizer,
     specials=specials,
     check=check,
