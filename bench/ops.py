@@ -81,14 +81,15 @@ def case(op: Op, size: Size) -> tuple[list[Any], dict[str, Any]]:
 
 
 class Timed(Contender):
-    """One pass of an op by one provider."""
+    """One pass of an op by one provider, in an arena as in a step of training."""
 
     def __init__(self, call: Callable[[], Any], within: Callable[[], AbstractContextManager[Any]]):
         self.step = call  # type: ignore[method-assign]
         self.within = within
+        self.arena = kernels.Arena()
 
     def turn(self, seconds: float) -> float:
-        with self.within():
+        with self.within(), self.arena.step():
             return super().turn(seconds)
 
 
