@@ -27,6 +27,7 @@ FILES = {
     "tokenizer_config.json",
     "training/dataset.json",
     "training/facts.json",
+    "training/outcome.json",
     "training/samples.jsonl",
     "training/lock",
     "training/settings.json",

@@ -21,7 +21,7 @@ from minillm.quantities import counted
 if TYPE_CHECKING:
     from minillm.tasks.evaluation import Measure
 
-RIGHT_OR_WRONG = ("accuracy", "exact_match")
+RIGHT_OR_WRONG = ("accuracy", "exact_match", "acc", "acc_norm")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {  # each a file of this folder that begins with these words
     "eval": "Measure a model, with intervals, beside what needs no model.",
     "compare": "Say whether one model is better than another on the same examples, or only "
     "luckier.",
+    "runs": "List training runs, or compare some of them.",
     "info": "Say what a model is, from the headers of its files: sizes, memory, tokenizer, checks.",
     "convert": "Write a model in another format or with smaller numbers, and compare the two.",
     "quantize": "Write a model as a GGUF file of fewer bits, and show what that costs and gains.",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from minillm.tasks.metrics import Metric
 
 ENCODERS = ("classify", "tag", "qa", "embed")
-TASKS = (*ENCODERS, "recommend")
+TASKS = (*ENCODERS, "choice", "recommend")
 GOES_WITH = {  # options that only some measures have
     "context": ("perplexity",),
     "stride": ("perplexity",),
@@ -22,6 +22,7 @@ GOES_WITH = {  # options that only some measures have
     "max_length": ENCODERS,
     "baseline": TASKS,
     "candidates": ("embed",),
+    "prompt": ("choice",),
 }
 MOST_RESAMPLES = 1_000_000  # the interval is known to four digits long before
 
@@ -31,6 +32,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add("--perplexity", nargs="+", metavar="F", help="texts for a decoder to expect, each measured")
     add("--data", nargs="+", metavar="F", help="files of examples, each measured")
     add("--task", choices=TASKS, help="what the examples are of")
+    add("--prompt", help="what stands before a choice, such as 'Question: {question} Answer:'")
     add("--last", type=int, metavar="N", help="of each file the last examples only")
     add("--candidates", metavar="F", help="embed: second texts of these pairs can be found too")
     add("--columns", help="columns under other names, such as text=review")
@@ -96,6 +98,10 @@ def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:
         from minillm.tasks.recommendation import NextItem
 
         return NextItem(), arguments.data
+    if arguments.task == "choice":
+        from minillm.tasks.choice import Choice
+
+        return Choice(arguments.prompt), arguments.data
     from minillm.tasks.evaluation import OfVectors, of_encoder
 
     measure = of_encoder(arguments.task, arguments.max_length)

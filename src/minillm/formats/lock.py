@@ -13,6 +13,23 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+def held(folder: Path) -> bool:
+    """Whether a process has the lock of `folder`; nothing is written."""
+    if fcntl is None:  # asking would need the right to write
+        return False
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 class Lock:
     """Held from construction to `close` (or the end of the process, however it ends).
 

@@ -17,7 +17,7 @@ from minillm.training.metrics import MetricsLog
 from minillm.training.objective import phrase, plain
 from minillm.training.progress import Progress
 from minillm.training.report import write_report
-from minillm.training.run_folder import INNER, Say
+from minillm.training.run_folder import INNER, OUTCOME, Say
 from minillm.training.steplog import StepLog
 from minillm.training.trainer import Interrupted, Step, Trainer
 
@@ -35,6 +35,7 @@ class Run:
         self.lock = Lock(folder / INNER, refusal)
         for place in (folder, folder / INNER):
             remove_leftovers(place)
+        (folder / INNER / OUTCOME).unlink(missing_ok=True)  # not known again until it ends
         self.metrics = MetricsLog(folder / "metrics.jsonl", step)
         self.samples = StepLog(folder / INNER / "samples.jsonl", step)
         for notice in (self.metrics.notice, self.samples.notice):
@@ -191,6 +192,8 @@ class Run:
             )
         if self.metrics.path.stat().st_size:
             write_report(trainer.folder)
+        ended = {"outcome": outcome, "step": place.step}
+        hf.write_json(trainer.folder / INNER / OUTCOME, ended)
 
     def _note_result(self, measured: Measured) -> None:
         path, place = self.trainer.folder / INNER / "facts.json", self.trainer.counters

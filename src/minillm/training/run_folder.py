@@ -23,6 +23,7 @@ from minillm.training.settings import LoopSettings, Settings
 from minillm.training.trainer import Trainer
 
 INNER = "training"
+OUTCOME = "outcome.json"  # how the last sitting of a run ended
 
 Say = Callable[[str], None]
 AnySettings = TypeVar("AnySettings", bound=LoopSettings)
