@@ -205,6 +205,12 @@ def test_a_text_around_the_size_of_the_context(tmp_path, monkeypatch, capsys, to
     )
 
 
+def test_a_text_too_short_for_any_context_is_not_told_to_choose_a_smaller_one(place, capsys):
+    written(place / "abc.txt", "abc")
+    line = refusal(capsys, place, "train", "abc.txt")
+    assert line.endswith("a context of 1 needs at least 2; choose more text")
+
+
 def test_the_validation_text_is_checked_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "short.txt", distinct(100))

@@ -248,7 +248,7 @@ def test_a_model_without_a_template_is_refused_unless_one_is_given(models, chat,
     written(path, "{% if %}")
     code, out, err = chat(models / "plain", "hi", words=("--template", path))
     assert (code, out) == (2, "")
-    assert "the template is damaged" in err
+    assert "chat template: it is damaged" in err
     written(path, "")
     assert chat(models / "plain", "hi", words=("--template", path)) == (
         2, "", "minillm: chat: the template makes 0 tokens of the message, 1 or more are needed\n"

@@ -161,6 +161,11 @@ def test_what_cannot_be_is_refused_in_one_line(places, tmp_path, capsys):
     assert refused(capsys, *words, "--last", 9) == (
         f"minillm: last: 9, 1 to 8 (the examples of {places['classify data']}) are needed"
     )
+    data = places["classify data"]
+    assert refused(capsys, "eval", "--task", "classify", "--data", data, places["classify"]) == (
+        "minillm: eval: no PATH given, a value is needed; put it before --data, which takes all "
+        "words after it"
+    )
     assert refused(capsys, *words, "--resamples", 10**11) == (
         "minillm: resamples: 100000000000, 1000000 or less is needed"
     )

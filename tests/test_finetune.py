@@ -8,11 +8,14 @@ import pytest
 
 from minillm import kernels, nn
 from minillm.formats import safetensors
+from minillm.formats.lock import Lock
 from minillm.models import adapter
 from minillm.models.folder import load, load_model, logits_of
 from minillm.models.gguf_export import write_gguf
 from minillm.training import metrics, tuning
+from minillm.training.preference import log_probabilities
 from minillm.training.trainer import Trainer
+from minillm.training.tuning_data import read_parts
 from minillm.training.tuning_settings import METHODS, TuneSettings
 from small_runs import CLOCKED, minillm, tree
 from small_tuning import base, gpt2, llama, preferences, talks, tokenizer
@@ -234,6 +237,41 @@ def test_dpo_begins_at_the_loss_of_a_coin(here):
     assert run.step(0.5).loss == pytest.approx(np.log(2), rel=1e-5)
 
 
+@pytest.mark.skipif(not kernels.has_bf16(), reason="no bfloat16 products here")
+def test_dpo_asks_the_reference_in_the_precision_of_the_run(here, monkeypatch, capsys):
+    preferences(here / "p.json")
+    asked = []
+
+    def spied(model, examples, rows):
+        asked.append((kernels.active_precision, rows, len(examples)))
+        return log_probabilities(model, examples, rows)
+
+    monkeypatch.setattr(tuning, "log_probabilities", spied)
+    assert finetune("--objective", "dpo", data="p.json", precision="bf16") == 0
+    assert asked == [("bf16", 4, 42), ("bf16", 4, 6)]
+    said = capsys.readouterr().err
+    told = [said.index(s) for s in ("engine: ", "reference: answer 4/48", "reference: log-")]
+    assert told == sorted(told)
+
+
+def test_talks_with_the_same_beginning_are_held_out_together(here):
+    rows = []
+    for n in range(40):
+        says = [f"hello {n % 10}", "hi", f"more of {n}?", f"no {n}"]
+        roles = ("user", "assistant", "user", "assistant")
+        rows.append({"messages": [{"role": r, "content": c} for r, c in zip(roles, says)]})
+    (here / "talks.jsonl").write_text(rows_of(*rows), encoding="utf-8")
+    settings = TuneSettings(base="base", context=90, val_fraction=0.3)
+    parts = read_parts(["talks.jsonl"], tokenizer(), settings, 90, lambda line: None)
+
+    def beginnings(part):
+        texts = (tokenizer().decode(part.text(n)[0].tolist()) for n in range(len(part)))
+        return {text.partition("hello ")[2][0] for text in texts}
+
+    assert len(parts.val) == 12
+    assert not beginnings(parts.train) & beginnings(parts.val)
+
+
 def test_a_preference_run_that_is_cut_has_the_same_bits(here):
     preferences(here / "p.json")
     words = ("--objective", "dpo")
@@ -291,6 +329,11 @@ USER, BOT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "
             "optimizer: muon has no matrix",
         ),
         ("", (), "at least 1 is needed"),
+        (
+            rows_of({"text": "a b"}),
+            ("--instruction", "Shorten:"),
+            "line 1: a text without a prompt for the instruction, a row with a prompt is needed",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_is_refused_in_one_line(here, capsys, text, words, line):
@@ -300,6 +343,33 @@ def test_what_cannot_be_learnt_is_refused_in_one_line(here, capsys, text, words,
     assert line in said
     assert said.splitlines()[-1].startswith("minillm: ")
     assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "line"),
+    [
+        ("a.txt", b"plain", ("--instruction", "Shorten:"), "instruction: a.txt is text that is le"),
+        ("a.txt", b"plain", ("--columns", "prompt=a"), "columns: a.txt is text that is learnt who"),
+        ("a.jsonl", b"\0\1\2", (), "offset 0, a text file is needed\n"),
+        ("a.jsonl", b"caf\xe9", (), "text in utf-8 is needed\n"),
+        ("a.txt", b"plain", ("--config", "t.toml"), "t.toml: unknown key 'base'"),
+    ],
+)
+def test_what_would_be_passed_over_in_silence_is_refused(here, capsys, name, content, words, line):
+    (here / name).write_bytes(content)
+    (here / "t.toml").write_text("base = 'other'\n", encoding="utf-8")
+    assert finetune(*words, data=name) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
+
+
+def test_the_lock_of_a_run_names_its_command(here, capsys):
+    assert finetune("--stop-after", 4) == 0
+    held = Lock(here / "run/training", "")
+    assert minillm("finetune", "--resume", "run") == 2
+    assert "finetune: another process is training in run" in capsys.readouterr().err
+    held.close()
 
 
 def test_bad_rows_are_skipped_and_counted_where_asked(here, capsys):

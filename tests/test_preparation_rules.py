@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from minillm.data import Prepared
 from minillm.data.preparation.measures import Measures
 from minillm.data.preparation.quality import NAMES, RULES, broken, quality
 from small_runs import minillm
@@ -124,8 +125,6 @@ def test_a_mixture_reads_each_source_as_often_as_its_weight_asks(tmp_path, monke
     said = capsys.readouterr().err
     passes = float(re.search(r"mixture: few is read (\S+) times in a pass", said)[1])
     assert passes == pytest.approx(3, abs=0.2)
-    from minillm.data import Prepared
-
     data = Prepared.open("out").dataset(BYTES)
     train, val = documents_of(data.train), documents_of(data.val)
     counts = {text: train.count(text) for text in few + many}
@@ -137,6 +136,23 @@ def test_a_mixture_reads_each_source_as_often_as_its_weight_asks(tmp_path, monke
     assert share == pytest.approx(0.75, abs=0.04)
     total = sum(len(t) for t in few + many if t not in val)
     assert sum(map(len, train)) == pytest.approx(total, rel=0.05)
+
+
+def test_a_source_of_few_documents_that_misses_its_share_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    records(tmp_path / "few.jsonl", [sentences(1, count=400), sentences(2, count=400)])
+    records(tmp_path / "many.jsonl", [sentences(100 + i) for i in range(180)])
+    mixture(tmp_path, {"few": 0.2, "many": 0.8})
+    words = ["--tokenizer", "byte", "--workers", 1, "--val-fraction", 0.1]
+    assert minillm("data", "prepare", "--mix", "mix.toml", "--out", "out", *words) == 0
+    said = capsys.readouterr().err
+    data = Prepared.open("out")
+    texts = documents_of(data.dataset(BYTES).train)
+    few = sum(len(text) + 1 for text in texts if len(text) > 2000)
+    share = few / sum(len(text) + 1 for text in texts)
+    assert data.content["mixture"][0]["share"] == pytest.approx(share, abs=1e-4)
+    assert abs(share - 0.2) > 0.02  # the documents, drawn whole, are too long to meet it
+    assert f"{share:.1%} of the tokens (20.0% asked: its documents are too few or too long)" in said
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,7 @@ def test_a_bad_mixture_is_one_line(tmp_path, monkeypatch, capsys, toml, said):
         ([], "prepare: no file given"),
         (["a.jsonl", "--text-field", "body"], "line 1 has no field 'body' but 'text'"),
         (["a.jsonl", "--min-quality", "1"], "prepare: no text is left (0 empty, 30 low quality"),
+        (["blank.txt", "--text-field", "body"], "text-field: 'body', but blank.txt is text"),
         (["a.jsonl", "--mix", "m.toml"], "mix: files given beside it"),
         (["blank.txt"], "prepare: no text"),
     ],

@@ -57,12 +57,19 @@ class TestLabelledTexts:
         found = read_labelled(path, {})
         assert found.examples == [Labelled(1, "a", "no"), Labelled(2, "b", "yes")]
         assert found.notices == [f"{path}: no names in the first line, read as label, text"]
+        for first in ("no\tfilm\n", "1\tfilm\n", "new\ta film\n"):  # no names of columns
+            path = file(tmp_path, "b.tsv", first + "no\ta\nyes\tb\n")
+            assert len(read_labelled(path, {}).examples) == 3
 
     def test_missing_columns_name_those_that_are_there(self, tmp_path):
         path = file(tmp_path, "a.csv", "id,review,label\n1,a,b\n")
         assert refused(read_labelled, path) == (
             f"read: {path} has 3 columns 'id', 'review', 'label', but none named 'text'; "
-            "name them with --columns, such as label=id"
+            "name them with --columns, such as label=id, or put their names into a line above"
+        )
+        other = file(tmp_path, "b.tsv", "kind\treview\nno\ta film\nyes\ta b\n")
+        assert refused(read_labelled, other).startswith(
+            f"read: {other} has 2 columns 'kind', 'review', but none named 'label' and 'text'; "
         )
         assert "none named 'kind'" in refused(
             read_labelled, path, {"label": "kind", "text": "review"}

@@ -57,7 +57,7 @@ def test_a_word_vocabulary_has_whole_words_only(tmp_path):
         assert not control & set(tokenizer.encode("<|endoftext|> [UNK] a"))
     cut = tokenizers.train("word", texts, vocab_size=4)
     assert [len(set(cut.encode(word)) - {0}) for word in ("a", "b", "ab", "c")] == [1, 1, 0, 0]
-    with pytest.raises(ValueError, match="train: a word vocabulary of 2 for 5 words, at least 3"):
+    with pytest.raises(ValueError, match="tokenizer: a word vocabulary of 2 for 5 words"):
         tokenizers.train("word", texts, vocab_size=2)
 
 

@@ -93,7 +93,7 @@ def test_byte_fallback_is_taken_only_where_it_is_needed():
                                    "3, 4 are needed, or 257 with byte fallback"),
         ("abc", {"vocab_size": 256, "byte_fallback": True}, "257 with byte fallback"),
         ("a" * 9 + "bc", {"vocab_size": 2, "byte_fallback": False}, "4 are needed"),
-        ("", {}, "train: the text is empty"),
+        ("", {}, "tokenizer: the text is empty"),
     ],
 )  # fmt: skip
 def test_sizes_that_cannot_be_are_refused(text, options, message):

@@ -115,7 +115,7 @@ def test_a_template_that_alters_spelled_control_tokens_is_refused(make, change):
     template = "{% for m in messages %}{{ m.content | " + change + " }}é<|im_end|>{% endfor %}"
     tokenizer = make(template)
     assert tokenizer.apply_chat_template([HI])[-1] == END
-    with pytest.raises(ValueError, match="the template changes the control tokens") as caught:
+    with pytest.raises(ValueError, match="chat template: it changes the control tokens") as caught:
         tokenizer.apply_chat_template([HI | {"content": INJECTION}])
     assert "\n" not in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_what_templates_find(make):
     ],
 )
 def test_a_template_that_fails_is_one_line(make, template, fact):
-    with pytest.raises(ValueError, match=f"^apply_chat_template: .*({fact})") as caught:
+    with pytest.raises(ValueError, match=f"^chat template: .*({fact})") as caught:
         make(template).apply_chat_template([HI])
     assert "\n" not in str(caught.value)
 
@@ -161,12 +161,12 @@ def test_a_template_that_fails_is_one_line(make, template, fact):
     ],
 )
 def test_other_messages_are_refused(messages, fact, kind):
-    with pytest.raises(kind, match=f"^apply_chat_template: {fact}.*is needed$"):
+    with pytest.raises(kind, match=f"^chat template: {fact}.*is needed$"):
         bpe().apply_chat_template(messages)
 
 
 def test_without_a_template_or_the_extra(monkeypatch):
-    with pytest.raises(ValueError, match="has no chat template, one is needed"):
+    with pytest.raises(ValueError, match="chat template: the tokenizer has none, one is needed"):
         bpe(None).apply_chat_template([HI])
     from minillm.tokenizers import chat, chat_templates
 

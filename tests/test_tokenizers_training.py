@@ -117,11 +117,11 @@ def test_progress_counts_up_to_the_merges_asked_for():
     ("kind", "texts", "options", "error", "message"),
     [
         (
-            "word",
+            "words",
             [],
             {},
             ValueError,
-            "kind 'word', one of byte, char, bpe, wordpiece, unigram is needed",
+            "kind 'words', one of byte, char, bpe, wordpiece, unigram, word",
         ),
         ("bpe", [], {}, ValueError, "a bpe vocabulary of None, at least 257 are needed"),
         ("bpe", [], {"vocab_size": 256}, ValueError, "of 256, at least 257"),
@@ -133,8 +133,8 @@ def test_progress_counts_up_to_the_merges_asked_for():
             "a vocabulary of 300 bytes, it always has 257",
         ),
         ("byte", [], {"byte_fallback": True}, ValueError, "byte_fallback is of kind 'char'"),
-        ("bpe", ["a", b"b"], {"vocab_size": 300}, TypeError, "train: text is bytes"),
-        ("char", ["é\udc80"], {}, ValueError, r"train: lone surrogate U\+DC80 at position 1"),
+        ("bpe", ["a", b"b"], {"vocab_size": 300}, TypeError, "tokenizer: text is bytes"),
+        ("char", ["é\udc80"], {}, ValueError, r"tokenizer: lone surrogate U\+DC80 at position 1"),
     ],
 )
 def test_impossible_requests_are_refused(kind, texts, options, error, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 from pathlib import Path
@@ -137,14 +138,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say(prepared: Prepared) -> None:
-    from minillm.data.preparation.summary import lines_for_people
+    from minillm.data.preparation.summary import lines_for_people, mixture_lines
 
     for line in lines_for_people(prepared.content):
         tell(line)
     for line in prepared.dataset(prepared.tokenizer, verify=False).facts.lines_for_people():
         tell(line)
-    for part in prepared.content["mixture"]:
-        tell(f"mixture: {part['source']} is read {part['passes']:g} times in a pass")
+    for line in mixture_lines(prepared.content["mixture"]):
+        tell(line)
     folder = shlex.quote(str(prepared.folder))
     tell(f"done: {folder} holds the data; train on it:")
     tell(f"  minillm train {folder}")
@@ -159,19 +160,20 @@ def _groups(arguments: argparse.Namespace, reader: Any) -> list[Group]:
         if not arguments.files:
             raise ValueError("prepare: no file given, at least 1 is needed (or - for stdin)")
         found = find(arguments.files).files
-        return [Group("", [reader.recognised(source) for source in found])]
+        return [Group("", reader.recognise(found))]
     if arguments.files:
         raise ValueError("mix: files given beside it, it names them all; leave them out")
     groups: list[Group] = []
     seen: set[Path] = set()
     for part in read_mixture(arguments.mix):
-        files = [reader.recognised(source) for source in find(part.paths).files]
+        files = find(part.paths).files
         twice = [file.name for file in files if file.path.resolve() in seen]
         if twice:
             raise ValueError(f"mix: {twice[0]} is in two sources, one is needed")
         seen.update(file.path.resolve() for file in files)
         groups.append(Group(part.name, files, part.weight))
-    return groups
+    found = iter(reader.recognise([file for group in groups for file in group.files]))
+    return [Group(g.name, list(itertools.islice(found, len(g.files))), g.weight) for g in groups]
 
 
 def _vocabulary(arguments: argparse.Namespace) -> tuple[Learn, Any]:

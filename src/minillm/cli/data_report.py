@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     sources = find(arguments.files).files
     if arguments.html is not None:
         _keep_texts(arguments.html, sources)
-    files = [reader.recognised(source) for source in sources]
+    files = reader.recognise(sources)
     found = survey(files, reader, arguments.encoding, workers, meter)
     if arguments.html is not None:
         from minillm.cli.data_page import page

@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
     def _refusal(self, message: str, subject: str) -> str:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown == message:
-            return refusal(message, subject) + self._hint(message)
+            return refusal(message, subject) + self._hint(message) + self._taken(message)
         word = next((part for part in unknown.split() if part.startswith("-")), "")
         if not word:
             return f"{subject}unexpected argument {unknown}, none is needed"
@@ -76,6 +76,19 @@ class Parser(argparse.ArgumentParser):
         if not match or not value.startswith("-") or value in known or known[match[1]].type:
             return ""
         return f"; for a text that begins with -: {match[1]}={shlex.quote(value)}"
+
+    def _taken(self, message: str) -> str:
+        """Which option may have taken the argument that is missing."""
+        if not re.fullmatch(r"the following arguments are required: [^-].*", message):
+            return ""
+        given = {word.partition("=")[0] for word in self._words}
+        greedy = [
+            option
+            for action in self._actions
+            for option in action.option_strings
+            if action.nargs in ("+", "*") and option in given
+        ]
+        return f"; put it before {greedy[0]}, which takes all words after it" if greedy else ""
 
     def known_flags(self) -> list[str]:
         """Every long option of this parser and its subcommands."""

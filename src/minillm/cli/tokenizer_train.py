@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.cased and arguments.kind != "wordpiece":
         raise ValueError(f"cased: a {arguments.kind} tokenizer always is, leave it out")
     reader = reader_of(arguments)
-    files = [reader.recognised(source) for source in find(arguments.files).files]
+    files = reader.recognise(find(arguments.files).files)
     repairs, sample = Repairs(), ""
     with meter("bytes read", size_of(files)) as read:
 

@@ -50,6 +50,11 @@ def read(
     require_known(columns or {}, FIELDS)
     text, source = text_of(path)
     if source.kind == TEXT:
+        if columns or instruction:
+            raise ValueError(
+                f"{'columns' if columns else 'instruction'}: {source.name} is text that is learnt "
+                "whole, rows with a prompt are needed; leave it out"
+            )
         yield Talk(1, [], text=text)
         return
     for line, row in _rows(text, faults):
@@ -104,6 +109,8 @@ def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> 
             prompt = "\n\n".join(filter(None, (field("instruction"), field("input"))))
             answer = field("output") if answer is None else answer
         if prompt is None:
+            if instruction and field("text"):
+                raise Fault("a text without a prompt for the instruction", "a row with a prompt")
             return _text(line, field("text"), row, answer is None)
         messages = [{"role": "user", "content": prompt}]
     if answer is not None:

@@ -68,7 +68,7 @@ class Corpus:
 
     def __init__(self, sources: Sources, reader: Reader) -> None:
         self._reader = reader
-        self._sources = replace(sources, files=[reader.recognised(file) for file in sources.files])
+        self._sources = replace(sources, files=reader.recognise(sources.files))
         self._seals: list[Seal] = []
         scan, repairs = Scan(), Repairs()
         scan.take(self._first_reading(scan, repairs))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .records import Rows, looks_like_records, records
+from .records import TEXT_FIELD, Rows, looks_like_records, records
 from .sources import JSON_LINES, PARQUET, TEXT, Source
 from .tabular import parquet_rows, table_rows
 from .text import Decoding, Repairs, decode, refuse_binary
@@ -74,6 +74,17 @@ class Reader:
             yield f"{source.name} line {line}", text
         repairs.boms += framing_repairs.boms
         repairs.replacements += framing_repairs.replacements
+
+    def recognise(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources with their kinds settled; ValueError for a text field that none has."""
+        found = [self.recognised(source) for source in sources]
+        field = self.rows.text_field
+        if field != TEXT_FIELD and all(source.kind == TEXT for source in found):
+            raise ValueError(
+                f"text-field: {field!r}, but {found[0].name} is text without fields, a file of "
+                "rows is needed; leave it out"
+            )
+        return found
 
     def recognised(self, source: Source) -> Source:
         """The source with its kind settled, by its first line where its name does not tell."""

@@ -15,6 +15,7 @@ from .text import REPLACEMENT, Decoding, Repairs
 
 RECORD_LIMIT = 1 << 28
 POLICIES = ("stop", "skip")
+TEXT_FIELD = "text"
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _JSON_SPACE = " \t\r\n"
 _KINDS = {
@@ -34,7 +35,7 @@ class Rows:
     at a row without a text or to "skip" and count it.
     """
 
-    text_field: str = "text"
+    text_field: str = TEXT_FIELD
     on_bad: str = "stop"
 
     def __post_init__(self) -> None:

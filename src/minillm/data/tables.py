@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from minillm.quantities import counted
 
 POLICIES = ("stop", "skip")
 SUFFIXES = (".tsv", ".csv", ".jsonl")
+NAME = re.compile(r"[^\W\d][\w.-]*")
 
 
 class Row(NamedTuple):
@@ -83,7 +85,7 @@ def text_of(path: str) -> tuple[str, sources.Source]:
     found = sources.find(path).files
     if len(found) != 1:
         raise ValueError(f"read: {path} holds {len(found)} files, one file is needed")
-    decoding = Decoding()
+    decoding = Decoding(chosen=False)
     chunks = refuse_binary(found[0].chunks(), decoding, found[0].name)
     return "".join(decode(chunks, decoding, found[0].name, Repairs())), found[0]
 
@@ -167,6 +169,14 @@ def _quoted(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
+def _names(table: list[tuple[int, list[str]]]) -> bool:
+    """Whether the first line seems to name columns: words that no row has in its place."""
+    (_, first), *rows = table
+    words = all(NAME.fullmatch(cell.strip()) for cell in first) and len(set(first)) == len(first)
+    later = [set(cells) for cells in zip(*(cells for _, cells in rows))]
+    return words and len(rows) > 1 and not any(c in seen for c, seen in zip(first, later))
+
+
 def _table(
     table: list[tuple[int, list[str]]],
     name: str,
@@ -181,12 +191,13 @@ def _table(
     notices = []
     if all(names[field] in header for field in wanted):
         table = table[1:]
-    elif given or len(header) != len(wanted):
+    elif given or len(header) != len(wanted) or _names(table):
         missing = " and ".join(repr(names[f]) for f in wanted if names[f] not in header)
         shown = ", ".join(repr(cell[:40]) for cell in header[:8])
         raise ValueError(
             f"read: {name} has {counted(len(header), 'column')} {shown}, but none named {missing}; "
-            f"name them with --columns, such as {wanted[0]}={header[0][:20]}"
+            f"name them with --columns, such as {wanted[0]}={header[0][:20]}, or put their names "
+            "into a line above"
         )
     else:
         header = [names[field] for field in wanted]

@@ -46,12 +46,14 @@ class Decoding:
     """How bytes become text.
 
     `encoding` is any text codec Python has, `errors` "strict" or "replace"; `keep_newlines` keeps
-    CR and CRLF. Raises ValueError for an unknown or unfit encoding or error rule.
+    CR and CRLF; `chosen` says that the user could choose them, as errors then say. Raises
+    ValueError for an unknown or unfit encoding or error rule.
     """
 
     encoding: str = "utf-8"
     errors: str = "strict"
     keep_newlines: bool = False
+    chosen: bool = True
 
     def __post_init__(self) -> None:
         try:
@@ -155,8 +157,9 @@ class _Decoder:
         other = "latin-1" if encoding.startswith("utf") else "utf-8"
         return ValueError(
             f"read: {self._name} line {line}, byte offset {offset}: 0x{byte:02X} is not {encoding} "
-            f"({error.reason}), text in {encoding} is needed; name the encoding with --encoding "
-            f"(such as {other}) or pass --errors replace"
+            f"({error.reason}), text in {encoding} is needed"
+            + f"; name the encoding with --encoding (such as {other}) or pass --errors replace"
+            * self._decoding.chosen
         )
 
 
@@ -188,7 +191,7 @@ def _check_mark(head: bytes, decoding: Decoding, name: str) -> None:
         family = marked.removesuffix("-le").removesuffix("-be")
         raise ValueError(
             f"read: {name} begins with the byte order mark of {marked}, text in "
-            f"{encoding} is needed; pass --encoding {family}"
+            f"{encoding} is needed" + f"; pass --encoding {family}" * decoding.chosen
         )
 
 
@@ -207,9 +210,10 @@ def refuse_binary(chunks: Iterable[bytes], decoding: Decoding, name: str) -> Ite
         if at < 0 and not offset and not wide:
             at = _first_of_many_controls(chunk[:_HEAD_BYTES])
         if at >= 0:
+            hint = "; UTF-16 without a byte order mark needs --encoding utf-16-le"
             raise ValueError(
                 f"read: {name} is binary: byte 0x{chunk[at]:02X} at offset {offset + at}, a text "
-                "file is needed; UTF-16 without a byte order mark needs --encoding utf-16-le"
+                "file is needed" + hint * decoding.chosen
             )
         offset += len(chunk)
         yield chunk

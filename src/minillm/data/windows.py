@@ -88,9 +88,10 @@ def require_context(
     if context < 1:
         raise ValueError(f"{command}: a context of {context}, at least 1 is needed")
     if tokens < context + 1:
+        smaller = "a smaller context or " * (context > 1)
         raise ValueError(
             f"{command}: {tokens} {what}: a context of {context} needs at least "
-            f"{context + 1}; choose a smaller context or more text"
+            f"{context + 1}; choose {smaller}more text"
         )
 
 

@@ -82,9 +82,7 @@ class _Conversation:
     ) -> None:
         _check(messages)
         if tokenizer.chat_template is None:
-            raise ValueError(
-                "apply_chat_template: the tokenizer has no chat template, one is needed"
-            )
+            raise ValueError("chat template: the tokenizer has none, one is needed")
         self._template = tokenizer.chat_template
         self.given = {"messages": list(map(dict, messages)), **variables}
         now = datetime.now()  # the same whenever it is rendered
@@ -106,7 +104,7 @@ class _Conversation:
         try:
             return str(compiled.render(values))
         except Exception as error:  # a template can raise whatever Python can
-            raise ValueError(f"apply_chat_template: the template says: {one_line(error)}") from None
+            raise ValueError(f"chat template: it says: {one_line(error)}") from None
 
 
 @lru_cache(maxsize=16)
@@ -115,9 +113,7 @@ def _compiled(template: str) -> Any:
     try:
         return made.from_string(template)
     except Exception as error:  # as above, while constants are folded
-        raise ValueError(
-            f"apply_chat_template: the template is damaged: {one_line(error)}"
-        ) from None
+        raise ValueError(f"chat template: it is damaged: {one_line(error)}") from None
 
 
 def _parts(conversation: _Conversation, text: str, names: Iterable[str]) -> list[str]:
@@ -135,7 +131,7 @@ def _parts(conversation: _Conversation, text: str, names: Iterable[str]) -> list
         parts = split_at(names, conversation.text(marked))
         if parts[1::2] != controls or "".join(parts).translate(back) != text:
             raise ValueError(
-                "apply_chat_template: the template changes the control tokens spelled in a message "
+                "chat template: it changes the control tokens spelled in a message "
                 "and they cannot be told from its own, messages without them are needed"
             )
     return [part.translate(back) for part in parts]
@@ -177,20 +173,18 @@ def _strings(value: Any) -> Iterator[str]:
 def _check(messages: Any) -> None:
     need = 'a list of {"role": str, "content": str} is needed'
     if not isinstance(messages, list | tuple):
-        raise TypeError(f"apply_chat_template: messages is {type(messages).__name__}, {need}")
+        raise TypeError(f"chat template: messages is {type(messages).__name__}, {need}")
     if not messages:
-        raise ValueError(f"apply_chat_template: messages is empty, {need}")
+        raise ValueError(f"chat template: messages is empty, {need}")
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            raise TypeError(
-                f"apply_chat_template: message {index} is {type(message).__name__}, {need}"
-            )
+            raise TypeError(f"chat template: message {index} is {type(message).__name__}, {need}")
         if message.keys() != {"role", "content"}:
             raise ValueError(
-                f"apply_chat_template: message {index} has the keys "
+                f"chat template: message {index} has the keys "
                 f"{', '.join(map(str, message)) or 'none'}, {need}"
             )
         for key, value in message.items():
             if not isinstance(value, str):
                 kind = type(value).__name__
-                raise TypeError(f"apply_chat_template: {key} of message {index} is {kind}, {need}")
+                raise TypeError(f"chat template: {key} of message {index} is {kind}, {need}")

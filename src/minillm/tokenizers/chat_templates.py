@@ -23,7 +23,7 @@ def environment() -> Any:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise RuntimeError(
-            "apply_chat_template: jinja2 is not installed, it is needed; install the extra chat, "
+            "chat template: jinja2 is not installed, it is needed; install the extra chat, "
             "in the checkout: pip install '.[chat]'"
         ) from None
 

@@ -54,9 +54,9 @@ def train(
     check_special_tokens(special_tokens)
     known = (*KINDS, *OTHER_KINDS)
     if kind not in known:
-        raise ValueError(f"train: tokenizer kind {kind!r}, one of {', '.join(known)} is needed")
+        raise ValueError(f"tokenizer: tokenizer kind {kind!r}, one of {', '.join(known)} is needed")
     if kind != "char" and byte_fallback is not None:
-        raise ValueError(f"train: byte_fallback is of kind 'char', kind {kind!r} has none")
+        raise ValueError(f"tokenizer: byte_fallback is of kind 'char', kind {kind!r} has none")
     if kind == "byte":
         return _byte(vocab_size, special_tokens)
     if kind == "char":
@@ -68,7 +68,7 @@ def train(
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        check_text("train", text)
+        check_text("tokenizer", text)
         yield text
 
 
@@ -76,7 +76,7 @@ def _byte(vocab_size: int | None, special_tokens: Sequence[str]) -> ByteTokenize
     size = 256 + len(special_tokens)
     if vocab_size not in (None, size):
         raise ValueError(
-            f"train: a vocabulary of {counted(vocab_size, 'byte')}, it always has {size:,}"
+            f"tokenizer: a vocabulary of {counted(vocab_size, 'byte')}, it always has {size:,}"
         )
     return ByteTokenizer(special_tokens)
 
@@ -99,11 +99,12 @@ def _char(
     if room < 0 or (not byte_fallback and room < len(counts)):
         least = 256 + len(special_tokens)
         raise ValueError(
-            f"train: {len(counts)} distinct characters and {len(special_tokens)} control tokens "
-            f"in a vocabulary of {vocab_size}, {needed} are needed, or {least} with byte fallback"
+            f"tokenizer: {len(counts)} distinct characters and {len(special_tokens)} control "
+            f"tokens in a vocabulary of {vocab_size}, {needed} are needed, or {least} with byte "
+            "fallback"
         )
     if not counts and not byte_fallback:
-        raise ValueError("train: the text is empty, a character vocabulary needs some text")
+        raise ValueError("tokenizer: the text is empty, a character vocabulary needs some text")
     frequent = sorted(counts, key=lambda character: (-counts[character], character))
     return CharTokenizer.from_characters(frequent[:room], special_tokens, byte_fallback)
 
@@ -116,7 +117,9 @@ def _bpe(
 ) -> BPETokenizer:
     least = 256 + len(special_tokens)
     if vocab_size is None or vocab_size < least:
-        raise ValueError(f"train: a bpe vocabulary of {vocab_size}, at least {least} are needed")
+        raise ValueError(
+            f"tokenizer: a bpe vocabulary of {vocab_size}, at least {least} are needed"
+        )
     merges = learn_merges(count_words(texts), vocab_size - least, progress)
     lines = [f"{spell(left)} {spell(right)}" for left, right in merges]
     return BPETokenizer.from_merges(lines, special_tokens)
@@ -143,7 +146,7 @@ def _pipeline(
         document = word_document(texts, vocab_size, special_tokens)
         roles = {"unk": UNKNOWN_WORD} | ending
     elif vocab_size is None or vocab_size < 1:
-        raise ValueError(f"train: a {kind} vocabulary of {vocab_size}, 1 or more is needed")
+        raise ValueError(f"tokenizer: a {kind} vocabulary of {vocab_size}, 1 or more is needed")
     elif kind == "wordpiece":
         document, roles = word_piece_document(texts, vocab_size, lowercase, progress), dict(ROLES)
     else:

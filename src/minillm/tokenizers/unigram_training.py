@@ -93,8 +93,8 @@ def learn_pieces(
     frequent = sorted(characters, key=lambda one: (-characters[one], one))[:MOST_CHARACTERS]
     if size < len(frequent):
         raise ValueError(
-            f"train: room for {size} pieces in a unigram vocabulary, at least {len(frequent)} are "
-            "needed for the characters"
+            f"tokenizer: room for {size} pieces in a unigram vocabulary, at least {len(frequent)} "
+            "are needed for the characters"
         )
     known = set(frequent)
     words = {word: count for word, count in words.items() if known.issuperset(word)}

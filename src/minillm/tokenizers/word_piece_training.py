@@ -70,7 +70,7 @@ def _pieces(words: Counter[str], room: int, progress: Progress | None) -> list[s
     alphabet = sorted({symbol for symbols, _ in spelled for symbol in symbols})
     if len(alphabet) > room:
         raise ValueError(
-            f"train: a wordpiece vocabulary of {room + len(SPECIALS)}, at least "
+            f"tokenizer: a wordpiece vocabulary of {room + len(SPECIALS)}, at least "
             f"{len(alphabet) + len(SPECIALS)} are needed for the characters"
         )
     places = {symbol: place for place, symbol in enumerate(alphabet)}

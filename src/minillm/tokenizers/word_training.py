@@ -31,7 +31,7 @@ def word_document(
     room = len(words) if vocab_size is None else vocab_size - len(specials)
     if room < 1:
         raise ValueError(
-            f"train: a word vocabulary of {vocab_size} for {len(words)} words, at least "
+            f"tokenizer: a word vocabulary of {vocab_size} for {len(words)} words, at least "
             f"{len(specials) + 1} with 1 word are needed"
         )
     tokens = [*specials, *_frequent(words)[:room]]

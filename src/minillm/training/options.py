@@ -87,14 +87,18 @@ def read_toml(
 ) -> dict[str, Any]:
     """Options of a TOML file by attribute name; one-line ValueError for unknown keys, bad values.
 
-    `extra` names keys that are known besides those of `settings`.
+    `extra` names keys that are known besides those of `settings`; hidden ones have no key.
     """
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML ({error})") from error
-    known = {flag(option.name): option for option in fields_of(settings)}
+    known = {
+        flag(option.name): option
+        for option in fields_of(settings)
+        if not option.metadata.get("hidden")
+    }
     values = {}
     for key, value in content.items():
         if key not in known and key not in extra:

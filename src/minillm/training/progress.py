@@ -31,8 +31,9 @@ class Progress:
 
     A terminal gets a bar that redraws itself; anything else a plain line at the first step, at
     each evaluation or event, and otherwise at most one every `every_seconds`. `budget_s` is the
-    time the run may take from now. `stream=None` is `sys.stderr`. Nothing that is shown can raise
-    an error: a console that went away is given up, and `console.lost` says why.
+    time the run may take from now, `counted` what a step is called. `stream=None` is `sys.stderr`.
+    Nothing that is shown can raise an error: a console that went away is given up, and
+    `console.lost` says why.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Progress:
         every_seconds: float = 10.0,
         budget_s: float | None = None,
         *,
+        counted: str = "step",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self.counted = counted
         self.console = Console(sys.stderr if stream is None else stream)
         self.total_steps = total_steps
         self.budget_s = budget_s
@@ -136,7 +139,7 @@ class Progress:
     def _parts(self, now: float) -> list[Part]:
         seen = self._seen
         of_total = "" if self.total_steps is None else f"/{self.total_steps}"
-        parts = [Part(f"step {self._step}{of_total}", 0)]
+        parts = [Part(f"{self.counted} {self._step}{of_total}", 0)]
         if "loss" in seen:
             smooth = decimal(self._smooth.value)
             parts.append(Part(f"loss {decimal(seen['loss'])} (smooth {smooth})", 2))

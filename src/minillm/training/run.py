@@ -31,7 +31,8 @@ class Run:
     def __init__(self, trainer: Trainer, say: Say, stop_after: int | None = None) -> None:
         self.trainer, self.say, self.stop_after = trainer, say, stop_after
         folder, step = trainer.folder, trainer.counters.step
-        refusal = f"train: another process is training in {folder}; stop it first"
+        command = trainer.settings.command
+        refusal = f"{command}: another process is training in {folder}; stop it first"
         self.lock = Lock(folder / INNER, refusal)
         for place in (folder, folder / INNER):
             remove_leftovers(place)

@@ -137,7 +137,8 @@ class Trainer:
         if not count:
             samples = len(batches) * self.settings.batch
             raise ValueError(
-                f"train: no target in {samples} samples of a step, at least 1 is needed"
+                f"{self.settings.command}: no target in {samples} samples of a step, at least 1 is "
+                "needed"
             )
         self.model.train()
         self.optimizer.zero_grad()

@@ -27,6 +27,7 @@ from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.plan import EVALUATIONS
 from minillm.training.preference import REFERENCE, Preference, log_probabilities
 from minillm.training.preflight import costs, forecast, settle_machine
+from minillm.training.progress import Progress
 from minillm.training.run_folder import INNER, Say, new_folder, read_settings, require_free, resumed
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_data import read_parts
@@ -43,7 +44,6 @@ from minillm.training.tuning_settings import ADAPTERS, TuneSettings
 
 PASSES, PREFERENCE_PASSES = 3, 1
 BASE = "base.json"
-REFERENCE_ROWS = 16  # examples read at once by the model that is not tuned yet
 
 
 def start(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) -> Trainer:
@@ -73,31 +73,41 @@ def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Sa
     if settings.max_memory is not None:
         settings, line = obey(model, settings, [*parts.train.lengths, *parts.val.lengths])
         say(line)
-    if settings.objective == "dpo":
-        parts = _with_reference(model, parts, settings, say)
     for line in parts.lines_for_people(settings.objective != "answers"):
         say(line)
-    learnt.save(folder / INNER, parts)
-    hf.write_json(folder / INNER / BASE, hf.reference_metadata(reference))
     trainer = _trainer(model, tokenizer, parts, settings, folder, reference)
     settings = settle_machine(trainer, settings, say)
+    if settings.objective == "dpo":
+        _add_reference(trainer, parts, say)
+        trainer.objective = objective_of(tokenizer, parts, settings)
+    learnt.save(folder / INNER, parts)
+    hf.write_json(folder / INNER / BASE, hf.reference_metadata(reference))
     trainer.settings, reason = _length(settings, trainer)
     _describe(trainer, tokenizer, files, parts)
     say(forecast(trainer, costs(trainer), reason, time.time()))
     return trainer
 
 
-def _with_reference(model: Any, parts: Parts, settings: TuneSettings, say: Say) -> Parts:
-    """The examples with what the untuned model says of each."""
-    begin = time.perf_counter()
-    model.eval()
-    for part in parts:
-        precision: Any = settings.precision or "f32"
-        with kernels.precision(precision):
-            found = list(log_probabilities(model, part, REFERENCE_ROWS))
-        part.more[REFERENCE] = np.concatenate(found) if found else np.empty(0)
+def _add_reference(trainer: Trainer, parts: Parts, say: Say) -> None:
+    """Add to the examples what the untuned model says of each, in the precision of the run."""
+    s, begin = trainer.settings, time.perf_counter()
+    trainer.model.eval()
+    done = tokens = 0
+    with (
+        Progress(sum(map(len, parts)), counted="reference: answer") as progress,
+        trainer.arena.step(),
+        kernels.precision(s.precision),
+    ):
+        for part in parts:
+            found: list[np.ndarray] = []
+            for some in log_probabilities(trainer.model, part, 2 * s.batch):
+                tokens += int(part.lengths[len(found) :][: len(some)].sum())
+                found.extend(some)
+                done += len(some)
+                rate = tokens / (time.perf_counter() - begin)
+                progress.update(done, tokens_per_s=rate)
+            part.more[REFERENCE] = np.array(found, np.float64)
     say(f"reference: log-probabilities of all answers in {duration(time.perf_counter() - begin)}")
-    return parts
 
 
 def objective_of(tokenizer: Tokenizer, parts: Parts, settings: TuneSettings) -> AnswerModelling:

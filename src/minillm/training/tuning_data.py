@@ -25,7 +25,7 @@ HELD_OUT_SEED = 0x5EED  # not that of the run: other seeds are compared on the s
 def read_parts(
     files: Sequence[str], tokenizer: Tokenizer, settings: Any, context: int, say: Say
 ) -> Parts:
-    """The examples of all files, a share of them held out by a hash of their prompts.
+    """The examples of all files, a share of them held out by a hash of their first turns.
 
     Examples with the same beginning fall on the same side. ValueError if nothing can be learnt.
     """
@@ -61,8 +61,9 @@ def read_parts(
 
 
 def _key(talk: Talk) -> str:
-    """A hash of all but the answer."""
-    said = talk.text or "\n".join(one["content"] for one in talk.messages[:-1])
+    """A hash of a text, or of what the user says first: the same beginning, the same side."""
+    users = (one["content"] for one in talk.messages[:-1] if one["role"] == "user")
+    said = talk.text or next(users, talk.messages[0]["content"] if talk.messages else "")
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -251,7 +251,20 @@ class Preparation:
     def _mixture(self, written: Written) -> list[dict[str, Any]]:
         if len(self.groups) < 2:
             return []
+        weights = np.array([group.weight for group in self.groups])
+        columns = zip(
+            self.groups,
+            written.passes.tolist(),
+            (weights / weights.sum()).tolist(),
+            (written.of_group / written.of_group.sum()).tolist(),
+        )
         return [
-            {"source": group.name, "weight": group.weight, "passes": round(float(times), 4)}
-            for group, times in zip(self.groups, written.passes)
+            {
+                "source": group.name,
+                "weight": group.weight,
+                "passes": round(times, 4),
+                "asked": round(asked, 4),
+                "share": round(share, 4),
+            }
+            for group, times, asked, share in columns
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .quality import NAMES
 from .selection import KEPT, QUALITY, REASONS, Catalogue, Selection
 
 REMOVED, PERSONAL = "removed.jsonl", "personal.jsonl"
+MISSED = 0.1  # of the share that was asked for, from which on it is spoken of
 
 
 def described(
@@ -119,6 +120,19 @@ def write_places(
 
 def _line(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def mixture_lines(mixture: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How often each source of a mixture is read, and which documents are too few for its share."""
+    lines = []
+    for part in mixture:
+        line = f"mixture: {part['source']} is read {part['passes']:g} times in a pass"
+        if "share" in part:  # not in a manifest of earlier versions
+            line += f", {part['share']:.1%} of the tokens"
+            if abs(part["share"] - part["asked"]) > MISSED * part["asked"]:
+                line += f" ({part['asked']:.1%} asked: its documents are too few or too long)"
+        lines.append(line)
+    return lines
 
 
 def lines_for_people(content: dict[str, Any]) -> list[str]:

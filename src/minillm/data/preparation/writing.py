@@ -20,13 +20,14 @@ BLOCK = 1 << 20  # ids that are copied at once
 
 @dataclass(frozen=True)
 class Written:
-    """The files of both sides, their ids, and how often each source is read."""
+    """The files of both sides, their ids; how often each source is read, and its training ids."""
 
     train: list[Path]
     val: list[Path]
     train_tokens: int
     val_tokens: int
     passes: np.ndarray
+    of_group: np.ndarray
 
 
 @dataclass
@@ -65,15 +66,18 @@ class Shards:
             times = passes(self._tokens(groups, training, len(shares)), shares)
         train, val = self._writer("train"), self._writer("val")
         hashes, wanted = catalogue["hash"][selection.firsts], times[groups]
+        of_group = np.zeros(len(times), np.int64)
         with _closing(train, val):
             for turn in range(int(np.ceil(times.max()))):
                 reads = training & included(hashes, wanted, turn)
+                if shares is not None:
+                    of_group += self._tokens(groups, reads, len(shares))
                 for ids, documents in self._blocks():
                     if turn == 0:
                         val.write(ids[selection.validation[documents]])
                     train.write(ids[reads[documents]])
                     progress(len(ids))
-        return Written(train.paths, val.paths, train.count, val.count, times)
+        return Written(train.paths, val.paths, train.count, val.count, times, of_group)
 
     def _tail(self, progress: Callable[[int], object], times: np.ndarray) -> Written:
         """The end of all tokens is for validation."""
@@ -86,7 +90,7 @@ class Shards:
                 train.write(ids[:room])
                 val.write(ids[room:])
                 progress(len(ids))
-        return Written(train.paths, val.paths, train.count, val.count, times)
+        return Written(train.paths, val.paths, train.count, val.count, times, np.zeros(1))
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All ids, some at a time, and the document that each is of."""
