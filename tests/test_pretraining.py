@@ -9,7 +9,10 @@ from minillm import load, no_grad, ops
 from minillm.training import pretraining, run_folder
 from small_runs import CUT_RUN, minillm, result, starter, story, trainer, written
 
-OWN = {"mlm": {"tokenizer": "wordpiece", "vocab_size": 60}}  # beside the options of a small run
+OWN = {  # beside the options of a small run
+    "mlm": {"tokenizer": "wordpiece", "vocab_size": 60},
+    "span": {"tokenizer": "unigram", "vocab_size": 420},
+}
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_a_sample_is_the_same_however_it_is_batched(tmp_path, objective):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--objective", "clm"], "objective: 'clm', one of causal, mlm"),
+        (["--objective", "clm"], "objective: 'clm', one of causal, mlm, span"),
         (["--whole-word"], "train: --whole-word goes with --objective mlm only"),
         (["--objective", "mlm", "--document-mask"], "--document-mask goes with --objective causal"),
         (
@@ -52,6 +55,8 @@ def test_a_sample_is_the_same_however_it_is_batched(tmp_path, objective):
         ),
         (["--objective", "mlm", "--context", 2], "context: 2, 3 or more is needed"),
         (["--objective", "mlm", "--prompt", "the cat"], "prompt: 'the cat' has no [MASK]"),
+        (["--objective", "span", "--context", 3], "context: 3, 4 or more is needed for a span"),
+        (["--objective", "span", "--prompt", "a"], "prompt: samples of --objective span write"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, said):
@@ -167,3 +172,45 @@ def test_a_trained_bert_is_tuned_for_a_task(tmp_path, monkeypatch, capsys):
     tuned, base = load(tmp_path / "t")[0], load(tmp_path / "base")[0]
     assert tuned.config.architecture == "BertForSequenceClassification"
     assert tuned.config.hidden_size == base.config.hidden_size
+
+
+def test_a_t5_is_saved_as_one_and_writes_what_is_missing(tmp_path, monkeypatch, capsys):
+    start = starter(tmp_path, monkeypatch, story(), objective="span", **OWN["span"])
+    assert start("run") == 0
+    said = capsys.readouterr().err
+    assert "model: T5 with " in said
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["architectures"] == ["T5ForConditionalGeneration"]
+    tokenizer = load(tmp_path / "run")[1]
+    names = tokenizer.id_to_token
+    assert names(tokenizer.vocab_size - 1) == "<extra_id_0>"
+    assert [names(config[f"{role}_token_id"]) for role in ("pad", "eos")] == ["<pad>", "</s>"]
+    assert tokenizer.encode("cat", add_special_tokens=True)[-1] == tokenizer.eos_id
+    prompt = ["--control-tokens", "--prompt", "the <extra_id_0> sat", "--max-tokens", 3, "--json"]
+    assert minillm("generate", "run", *prompt) == 0
+    spelled = json.loads(capsys.readouterr().out)
+    ids = tokenizer.encode("the ")
+    assert spelled["prompt_tokens"] < len(tokenizer.encode("the <extra_id_0> sat")) + 1
+    assert spelled["prompt_tokens"] == len(ids) + 2 + len(tokenizer.encode(" sat"))
+
+
+def test_rows_of_spans_fill_the_context_and_hold_the_whole_text(tmp_path):
+    run = trainer(tmp_path, story(), objective="span", **OWN["span"] | {"context": 32})
+    objective, tokenizer = run.objective, run.objective.tokenizer
+    batch = objective.batch(0, 3)
+    assert batch.ids.shape == (3, 32)
+    assert batch.targets.shape == (3, 5 + 2 + 1)  # of 34 tokens 5 in 2 spans
+    assert (batch.ids[:, -1] == tokenizer.eos_id).all()
+    assert (batch.targets[:, -1] == tokenizer.eos_id).all()
+    windows, _ = objective.windows.batch(0, 3)
+    marks = objective.sentinels.tolist()
+    for ids, targets, window in zip(batch.ids, batch.targets, windows, strict=True):
+        taken, last = {}, None
+        for id in targets[:-1].tolist():
+            if id in marks:
+                last = taken.setdefault(id, [])
+            else:
+                last.append(id)
+        text = [one for id in ids[:-1].tolist() for one in taken.get(id, [id])]
+        assert text == window.tolist()
+        assert list(taken) == marks[: len(taken)]

@@ -290,6 +290,7 @@ def decay_groups(params: Iterable[Parameter], weight_decay: float) -> list[dict[
 def muon_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     """What is trained: weights of Linear layers but the head for Muon, the rest for AdamW."""
     head = getattr(model, "head", None)
+    head = getattr(head, "weight", head)  # of a layer; it may be the embedding too
     layers = (layer.weight for layer in model.modules() if isinstance(layer, Linear))
     hidden = {id(weight) for weight in layers if weight is not head}
     trained = [param for param in model.parameters() if param.requires_grad]

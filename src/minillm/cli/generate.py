@@ -18,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
     parser.add_argument("--prompt", action=Once, help="text to continue, - to read it from stdin")
     parser.add_argument("--chat", action="store_true", help="put the prompt as a chat message")
+    parser.add_argument(
+        "--control-tokens",
+        action="store_true",
+        help="control tokens spelled in the prompt count: not for text that a user wrote",
+    )
     parser.add_argument("--echo", action="store_true", help="write the prompt before the text")
     add_flags(parser, FLAGS)
     add_adapter(parser)
@@ -35,6 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     asked = given(arguments) | {"echo": arguments.echo, "use_cache": not arguments.no_cache}
+    if arguments.control_tokens and arguments.chat:
+        raise ValueError(
+            "control-tokens: a chat template writes its own, one of --control-tokens and --chat is "
+            "needed"
+        )
     Options.of(**asked)  # before a model is read
     begin = time.perf_counter()
     model, tokenizer = load(arguments.model, arguments.adapter)
@@ -42,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments, model, tokenizer)
     if "draft" in asked:
         asked["draft"] = load(asked["draft"], None)  # and its tokenizer, which has to be the same
-    written = Written(model, tokenizer, prompt, Options.of(**asked), chat=arguments.chat)
+    ids = _spelled(model, tokenizer, prompt) if arguments.control_tokens else None
+    written = Written(model, tokenizer, prompt, Options.of(**asked), arguments.chat, ids)
     models = [arguments.model, *([arguments.draft] if arguments.draft else [])]
     with named("generate", *models):
         if arguments.json:
@@ -66,3 +77,16 @@ def _prompt(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> str:
     if not prompt and (arguments.chat or not first_ids(tokenizer, prompt)):
         raise ValueError("generate: no prompt given, this model needs one to begin with; --prompt")
     return prompt
+
+
+def _spelled(model: Any, tokenizer: Any, prompt: str) -> list[int]:
+    """The ids of a prompt whose control tokens are meant as such."""
+    from minillm.generation.prompts import prompt_ids
+
+    if model.config.kind == "encoder-decoder":
+        ids: list[int] = tokenizer.encode(
+            prompt, add_special_tokens=True, split_special_tokens=False
+        )
+        return ids
+    before, _ = prompt_ids(tokenizer, prompt)
+    return before + tokenizer.encode(prompt, split_special_tokens=False)

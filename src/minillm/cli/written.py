@@ -28,10 +28,17 @@ class Written:
     """The texts of one request, written by an engine of its own."""
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, prompt: str, options: Options, chat: bool = False
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        prompt: str,
+        options: Options,
+        chat: bool = False,
+        ids: list[int] | None = None,
     ) -> None:
+        """`ids` are those of the prompt, where it is read otherwise than as a text."""
         self.tokenizer, self.prompt, self.options = tokenizer, prompt, options
-        self._given: str | list[int] = prompt
+        self._given: str | list[int] = prompt if ids is None else ids
         if chat:
             from minillm.generation.conversation import Conversation
 

@@ -15,7 +15,7 @@ from minillm.training.settings import Settings
 
 SHORT_TEXT = 60_000  # bytes; below, too few words repeat for word pieces to pay
 PIECES = ("bpe", "wordpiece", "unigram")  # kinds whose vocabulary is learnt from words
-MOST_CHARACTERS = 1000  # that such a vocabulary knows
+MOST_CHARACTERS = 4000  # that such a vocabulary knows
 LADDER = (  # layers, heads, width
     (2, 2, 64),
     (3, 3, 96),
@@ -49,7 +49,7 @@ def choose_tokenizer(settings: Settings, facts: Facts) -> Settings:
     if kind in PIECES and vocab_size is None:
         vocab_size = max(512, min(32768, 1 << int(math.log2(max(1, facts.bytes / 400)))))
         if kind != "bpe":  # characters, within a word and at its beginning, are pieces there
-            vocab_size = max(vocab_size, 256 + 2 * min(facts.distinct_characters, MOST_CHARACTERS))
+            vocab_size = max(vocab_size, 512 + 2 * min(facts.distinct_characters, MOST_CHARACTERS))
     return replace(settings, tokenizer=kind, vocab_size=vocab_size)
 
 
@@ -157,10 +157,11 @@ def predicted_memory(settings: Settings, config: Any) -> int:
     """
     s: Any = settings
     feature = s.batch * s.context * s.width * 4
-    kept = s.layers * FLOATS_PER_FEATURE
+    depth = find(s.objective).depth
+    kept = s.layers * depth * FLOATS_PER_FEATURE
     if settings.recompute:
-        kept = s.layers + FLOATS_PER_FEATURE
-    blocks, work = feature * kept, feature * FLOATS_IN_WORK
+        kept = s.layers * depth + FLOATS_PER_FEATURE
+    blocks, work = int(feature * kept), feature * FLOATS_IN_WORK
     if ops.scaled_dot_product_attention.kernels(kernels.active_cpu)[1] is None:
         work += feature * FLOATS_IN_REFERENCE
         work += s.batch * s.heads * s.context**2 * 4 * FLOATS_PER_SCORE

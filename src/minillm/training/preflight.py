@@ -92,13 +92,15 @@ def _from_text(
 def learn_tokenizer(corpus: Any, settings: Settings, facts: Facts, say: Say) -> Tokenizer:
     """The tokenizer of the settings, learnt from the documents of a corpus, and a line about it."""
     kind = settings.tokenizer or "bpe"
+    purpose = find(settings.objective)
     tokenizer = tokenizers.train(
         kind,
         _text_sample(corpus, kind),
         vocab_size=settings.vocab_size,
-        special_tokens=find(settings.objective).specials(kind, facts),
+        special_tokens=purpose.specials(kind, facts),
         byte_fallback=settings.byte_fallback,
     )
+    tokenizer = purpose.finish(tokenizer)
     line = f"tokenizer: {tokenizer.kind}, vocabulary of {tokenizer.vocab_size:,}"
     if kind in plan.PIECES and facts.characters > TOKENIZER_SAMPLE:
         line += f", learnt from the first {count(TOKENIZER_SAMPLE)} characters"

@@ -17,7 +17,8 @@ _OPTIMIZER = (
     "muon: AdamW but for the matrices of blocks; adamw8bit: its state in a quarter of the memory"
 )
 _OBJECTIVE = (
-    "causal: each token from those before it (GPT-2); mlm: hidden ones from those around (BERT)"
+    "causal: each token from those before it (GPT-2); mlm: hidden ones from those around (BERT); "
+    "span: spans that are missing (T5)"
 )
 
 

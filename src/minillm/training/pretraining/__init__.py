@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minillm.training.objective import Objective
     from minillm.training.settings import Settings
 
-_FILES = {"causal": "causal", "mlm": "mlm"}
+_FILES = {"causal": "causal", "mlm": "mlm", "span": "span"}
 OBJECTIVES = tuple(_FILES)
 
 
@@ -27,11 +27,13 @@ class Pretraining(NamedTuple):
     tokenizers        kinds of tokenizer that may be asked for
     choose_tokenizer  the kind for a text, where none was asked for
     specials          control tokens of a tokenizer of that kind that is learnt from a text
+    finish            the tokenizer that was learnt with all that belongs to it
     check             ValueError for a tokenizer, prompt or context that does not do
     config            configuration of the model
     model             the untrained model of a configuration and a seed
     objective         what a Trainer trains for
     next_command      how to try the model; {run} is its folder
+    depth             blocks of GPT-2 that a layer takes the memory of
     """
 
     family: str
@@ -43,6 +45,8 @@ class Pretraining(NamedTuple):
     model: Callable[[Any, int], Any]
     objective: Callable[[Settings, Tokenizer, Dataset], Objective]
     next_command: str
+    finish: Callable[[Tokenizer], Tokenizer] = lambda tokenizer: tokenizer
+    depth: float = 1.0
 
 
 def find(name: str) -> Pretraining:
