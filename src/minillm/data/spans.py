@@ -51,8 +51,8 @@ def noise_mask(length: int, stream: np.random.Philox) -> np.ndarray:
 
 def _segments(items: int, parts: int, stream: np.random.Philox) -> np.ndarray:
     """Sizes of `parts` segments of `items`, every choice of sizes from 1 equally probable."""
-    order = np.argsort(stream.random_raw(items - 1), kind="stable") if items > 1 else []
-    ends = np.sort(order[: parts - 1]) + 1 if parts > 1 else np.empty(0, np.int64)
+    order: np.ndarray = np.argsort(stream.random_raw(items - 1), kind="stable")
+    ends = np.sort(order[: parts - 1]) + 1
     return np.diff(np.concatenate(([0], ends, [items])).astype(np.int64))
 
 
