@@ -168,4 +168,4 @@ def test_saved_settings_leave_nothing_open(tmp_path):
     trainer(tmp_path, layers=None, heads=None, width=None, batch=None, context=None)
     saved = json.loads((tmp_path / "run/training/settings.json").read_text(encoding="utf-8"))
     open_still = {flag(name) for name in OPTIONS} - saved.keys()
-    assert open_still == {"vocab-size", "byte-fallback", "time", "prompt"}
+    assert open_still == {"vocab-size", "byte-fallback", "time", "prompt", "ema", "patience"}

@@ -168,7 +168,8 @@ def predicted_memory(settings: Settings, config: Any) -> int:
     weights = 4 * config.parameter_count
     head = 4 * config.vocab_size * s.width
     growing = blocks + weights if s.accumulate > 1 else max(blocks + head, weights)
-    return PROCESS_BYTES + LOGITS_BYTES + 3 * weights + growing + work  # with two moments
+    held = (3 if s.ema is None else 4) * weights  # with two moments
+    return PROCESS_BYTES + LOGITS_BYTES + held + growing + work
 
 
 def require_memory(needed: int, available: int | None) -> None:

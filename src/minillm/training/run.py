@@ -11,6 +11,7 @@ from minillm.formats import hf
 from minillm.formats.files import remove_leftovers
 from minillm.formats.lock import Lock
 from minillm.machine import memory
+from minillm.quantities import counted
 from minillm.training import steplog
 from minillm.training.interrupt import Interrupt
 from minillm.training.metrics import MetricsLog
@@ -66,7 +67,7 @@ class Run:
         return max(place.progress, 1 - (left - self.step_seconds) / s.time)
 
     def finished(self) -> bool:
-        return self.trainer.counters.progress >= 1
+        return self.trainer.counters.progress >= 1 or self.trainer.out_of_patience
 
     def train(self) -> str:
         """Train to the end: "done", "stopped" (by a signal or stop_after) or "diverged"."""
@@ -157,7 +158,8 @@ class Run:
         if not s.sample_tokens:
             return
         try:
-            found = trainer.objective.sample(trainer.model, s.sample_tokens)
+            with trainer.averaged():
+                found = trainer.objective.sample(trainer.model, s.sample_tokens)
         except ValueError as error:  # weights that overflowed give no probabilities
             progress.message(f"step {trainer.counters.step}: no sample ({error})")
             return
@@ -186,6 +188,12 @@ class Run:
             progress.message(
                 f"validation on all {objective.validation_size:,} {objective.unit}: "
                 f"{phrase(measured)}"
+            )
+        if trainer.out_of_patience:
+            than = "" if place.best_step is None else f" than that of step {place.best_step:,}"
+            progress.message(
+                f"stopped after step {place.step:,}: {counted(place.no_better, 'validation')} in a "
+                f"row found no better {plain(trainer.objective.best.metric)}{than}"
             )
         if place.skipped:
             progress.message(

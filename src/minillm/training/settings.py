@@ -48,6 +48,17 @@ class LoopSettings:
     beta2: float = option(
         0.99, "AdamW's decay of the squared gradient", float, low=0.0, high=0.99999
     )
+    ema: float | None = option(
+        None,
+        "validate and keep an average of the weights that decays by this, such as 0.999",
+        float,
+        low=0.0,
+        above=True,
+        high=0.999999,
+    )
+    patience: int | None = option(
+        None, "end after so many validations in a row that find nothing better", low=1
+    )
     clip: float = option(1.0, "largest norm of the gradient, 0 for none", float, low=0.0)
     seed: int = option(0, "seed of weights, order and dropout", low=0)
     eval_every: int | None = option(None, "steps between validations", low=1)
@@ -81,7 +92,8 @@ class LoopSettings:
     @property
     def optional(self) -> set[str]:
         """What a run may leave open."""
-        return {"time"} if self.time is None else {"steps", "warmup"}
+        open_length = {"time"} if self.time is None else {"steps", "warmup"}
+        return open_length | {"ema", "patience"}
 
     @property
     def evaluated(self) -> int | None:

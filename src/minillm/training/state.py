@@ -23,6 +23,7 @@ class Counters:
     tokens: int = 0
     best: float | None = None  # of the metric that decides
     best_step: int | None = None
+    no_better: int = 0  # validations since
     skipped: int = 0
     skipped_in_a_row: int = 0
 

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from minillm.optim import (
 )
 from minillm.tensor import Tensor, no_grad
 from minillm.training import state as states
+from minillm.training.averaging import Average
 from minillm.training.objective import Objective
 from minillm.training.settings import LoopSettings
 from minillm.training.state import Counters, State
@@ -77,6 +79,12 @@ class Trainer:
         muon = kind is Muon
         groups = muon_groups(model, decay) if muon else decay_groups(self.trained.values(), decay)
         self.optimizer: Optimizer = kind(groups, betas=(settings.beta1, settings.beta2))
+        self.average = None if settings.ema is None else Average(self.trained, settings.ema)
+        if settings.patience is not None and not objective.validation_size:
+            raise ValueError(
+                f"patience: 0 {objective.unit} to validate on, some are needed; keep a share of "
+                "the data for validation, or leave it out"
+            )
         self.arena = kernels.Arena()
         self.step_seconds = 0.0  # measured by `rehearse`
 
@@ -116,6 +124,8 @@ class Trainer:
         outcome = Step(sum(losses), norm, lr)
         if math.isfinite(outcome.loss) and math.isfinite(norm):
             self._update(lr, norm)
+            if self.average is not None:
+                self.average.update(self.optimizer.steps)
             place.skipped_in_a_row = 0
         else:
             outcome.skipped = self._explain(losses, batches)
@@ -217,8 +227,19 @@ class Trainer:
         if not self.objective.validation_size:
             return None
         self.model.eval()
-        with self.arena.step(), no_grad(), kernels.precision(self.settings.precision):
+        precise = kernels.precision(self.settings.precision)
+        with self.averaged(), self.arena.step(), no_grad(), precise:
             return self.objective.evaluate(self.model, limit)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside it the model has the weights that are validated and kept: averages, with --ema."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether so many validations in a row, as the settings allow, found nothing better."""
+        patience = self.settings.patience
+        return patience is not None and self.counters.no_better >= patience
 
     def keep_if_best(self, measured: Mapping[str, float] | None) -> bool:
         """Write the model if it is the best so far by the objective's metric, or there is none."""
@@ -226,11 +247,13 @@ class Trainer:
         if measured is not None:
             value = measured[best.metric]
             if not best.improves(value, place.best):
+                place.no_better += 1
                 return False
-            place.best, place.best_step = value, place.step
+            place.best, place.best_step, place.no_better = value, place.step, 0
         elif not self.weights_are_finite():
             return False
-        self.write(self.folder, self.model)
+        with self.averaged():
+            self.write(self.folder, self.model)
         return True
 
     def weights_are_finite(self) -> bool:
@@ -241,6 +264,8 @@ class Trainer:
         if not self.weights_are_finite():
             return None
         arrays = {f"model/{name}": parameter.data for name, parameter in self.trained.items()}
+        if self.average is not None:
+            arrays |= {f"ema/{name}": array for name, array in self.average.arrays.items()}
         for name, arrays_of in zip(self._optimizer_names(), self.optimizer.state):
             for kind, array in arrays_of.items():
                 arrays[f"{kind}/{name}"] = array
@@ -264,6 +289,9 @@ class Trainer:
             if name.startswith("model/")
         }
         self.model.load_state_dict(weights, only=self.trained)
+        if self.average is not None:
+            for name, average in self.average.arrays.items():
+                average[...] = state.arrays[f"ema/{name}"]
         saved = [
             {kind: state.arrays[f"{kind}/{name}"] for kind in kept}
             for name, kept in zip(self._optimizer_names(), self.optimizer.state)

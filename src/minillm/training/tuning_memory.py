@@ -64,6 +64,7 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
         growing = max(blocks + 4 * head.size, 4 * trained)
     held = int((memory().rss_mb or 0.0) * 1e6)
     moments = int(trained * MOMENT_BYTES[settings.optimizer])
+    moments += 0 if settings.ema is None else 4 * trained  # the average
     return held + WORK_BYTES + moments + growing + logits
 
 

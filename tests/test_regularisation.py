@@ -1,0 +1,113 @@
+"""What keeps a run from learning too much: averaged weights, patience."""
+
+import numpy as np
+import pytest
+
+from minillm import load
+from minillm.nn import Parameter
+from minillm.training import metrics, state
+from minillm.training.averaging import Average
+from minillm.training.run import Run
+from small_runs import CUT_RUN, minillm, result, same_bits, starter, story, trainer
+from test_objective import Signs, started, weights
+
+
+def test_an_average_is_that_of_its_closed_form():
+    """Weights w0 ... wT: sum over t of (1 - d_t) * product of the later d * w_t, and of d * w0."""
+    rng = np.random.default_rng(0)
+    parameter = Parameter(rng.normal(size=3).astype(np.float32))
+    average = Average({"w": parameter}, 0.7)
+    history = [parameter.data.copy()]
+    for step in range(1, 30):
+        parameter.data[...] += rng.normal(size=3).astype(np.float32)
+        history.append(parameter.data.copy())
+        average.update(step)
+    decays = [min(0.7, (1 + t) / (10 + t)) for t in range(1, 30)]
+    assert decays[0] < 0.2
+    assert decays[-1] == 0.7
+    expected = np.prod(decays) * history[0].astype(np.float64)
+    for t in range(1, 30):
+        expected += (1 - decays[t - 1]) * np.prod(decays[t:]) * history[t]
+    np.testing.assert_allclose(average.arrays["w"], expected, rtol=1e-5)
+    with average.in_place():
+        assert parameter.data is average.arrays["w"]
+    assert np.array_equal(parameter.data, history[-1])
+
+
+def test_the_average_is_validated_and_kept_and_the_weights_trained(tmp_path, monkeypatch):
+    start = starter(tmp_path, monkeypatch, story()[:500], **CUT_RUN)
+    assert start("plain") == start("ema", "--ema", 0.9) == 0
+    saved = {
+        name: state.load_latest(tmp_path / name / "training")[0].arrays for name in ("plain", "ema")
+    }
+    for name, array in saved["plain"].items():
+        assert array.tobytes() == saved["ema"][name].tobytes()  # training goes the same way
+    assert saved["ema"].keys() - saved["plain"].keys() == {
+        name.replace("model/", "ema/") for name in saved["plain"] if name.startswith("model/")
+    }
+    rows = [metrics.read(tmp_path / name / "metrics.jsonl") for name in ("plain", "ema")]
+    assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
+    assert rows[0][-1]["val_loss"] != rows[1][-1]["val_loss"]
+    assert rows[1][-1]["val_loss"] == min(r["val_loss"] for r in rows[1] if "val_loss" in r)
+    model = load(tmp_path / "ema")[0]
+    for name, parameter in model.named_parameters():
+        assert np.array_equal(parameter.data, saved["ema"][f"ema/{name}"])
+
+
+@pytest.mark.parametrize("cut", [1, 7, 10])
+def test_a_cut_run_with_an_average_has_the_bits_of_a_straight_one(tmp_path, monkeypatch, cut):
+    start = starter(tmp_path, monkeypatch, story()[:500], **CUT_RUN | {"ema": 0.9})
+    assert start("straight") == start("cut", "--stop-after", cut) == 0
+    assert minillm("train", "--resume", "cut") == 0
+    assert result(tmp_path / "cut") == result(tmp_path / "straight")
+
+
+def test_patience_ends_a_run_and_keeps_the_best(tmp_path):
+    accuracies = [0.5, 0.9, 0.7, 0.9, 0.95, 0.1, 1.0]
+    one = started(tmp_path, Signs(accuracies=accuracies), patience=2, steps=30)
+    assert Run(one.trainer, print).train() == "done"
+    assert one.trainer.counters.step == 12  # validations every 3: 0.7 and 0.9 are no better
+    assert one.written == [3, 6]
+    assert accuracies == [0.1, 1.0]  # 0.95 was that of all, at the end
+    before = weights(one)
+    again = started(tmp_path, Signs(), patience=2, steps=30)
+    again.trainer.restore(state.load_latest(tmp_path / "training")[0])
+    assert Run(again.trainer, print).train() == "done"
+    assert same_bits(weights(again), before)
+    assert again.trainer.counters.step == 12
+
+
+@pytest.mark.parametrize("cut", [4, 9, 11])
+def test_patience_counts_on_after_a_cut(tmp_path, cut):
+    found = [0.5, 0.9, 0.7, 0.9]
+    one = started(tmp_path, Signs(accuracies=[*found, 1.0]), patience=2, steps=30)
+    assert Run(one.trainer, print, cut).train() == "stopped"
+    again = started(tmp_path, Signs(accuracies=[*found[cut // 3 :], 1.0]), patience=2, steps=30)
+    again.trainer.restore(state.load_latest(tmp_path / "training")[0])
+    assert Run(again.trainer, print).train() == "done"
+    assert again.trainer.counters.step == 12
+
+
+def test_a_better_one_renews_the_patience(tmp_path):
+    one = started(tmp_path, Signs(accuracies=[0.5, 0.4, 0.6, 0.5, 0.7]), patience=2, steps=12)
+    assert Run(one.trainer, print).train() == "done"
+    assert one.trainer.counters.step == 12
+
+
+def test_patience_without_validation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="patience: 0 tokens to validate on, some are needed"):
+        trainer(tmp_path, story(), val_fraction=0.0, patience=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ema", 0], "ema: 0.0, more than 0.0 is needed"),
+        (["--ema", 1], "ema: 1.0, 0.999999 or less is needed"),
+        (["--patience", 0], "patience: 0, 1 or more is needed"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, said):
+    start = starter(tmp_path, monkeypatch, story()[:500])
+    assert start("run", *words) == 2
+    assert said in capsys.readouterr().err
