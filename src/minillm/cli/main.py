@@ -14,15 +14,14 @@ from minillm.cli.parser import USAGE, Parser
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes, beside USAGE
 COMMANDS = {  # each a file of this folder that begins with these words
-    "train": "Train a language model on text files.",
+    "train": "Train a language model on text files, or a translator on pairs of texts.",
     "finetune": "Tune a model on conversations, instructions, preferences or text, or for a task.",
     "generate": "Write text with a trained model.",
     "chat": "Talk with a model in the terminal.",
     "predict": "Show the tokens that a model expects next, most probable first.",
     "score": "Say how probable a text is to a model: per token, perplexity, bits per byte.",
     "embed": "Turn texts into vectors with an encoder, and compare them.",
-    "task": "Let a tuned encoder do its job: classify texts, tag words, answer a question, "
-    "embed texts.",
+    "task": "Let a model do its job: classify, tag, answer, embed, recommend or translate.",
     "eval": "Measure a model, with intervals, beside what needs no model.",
     "compare": "Say whether one model is better than another on the same examples, or only "
     "luckier.",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from minillm.tasks.metrics import Metric
 
 ENCODERS = ("classify", "tag", "qa", "embed")
-TASKS = (*ENCODERS, "choice", "recommend")
+TASKS = (*ENCODERS, "choice", "recommend", "translate")
 GOES_WITH = {  # options that only some measures have
     "context": ("perplexity",),
     "stride": ("perplexity",),
@@ -102,6 +102,10 @@ def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:
         from minillm.tasks.choice import Choice
 
         return Choice(arguments.prompt), arguments.data
+    if arguments.task == "translate":
+        from minillm.tasks.translation.evaluation import Translation
+
+        return Translation(), arguments.data
     from minillm.tasks.evaluation import OfVectors, of_encoder
 
     measure = of_encoder(arguments.task, arguments.max_length)
@@ -113,9 +117,9 @@ def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:
 
 def load(measure: Any, path: str, adapter: str | None) -> Any:
     """The model in the form that the measure asks."""
-    if measure.model == "encoder":
+    if measure.model != "decoder":
         if adapter is not None:
-            raise ValueError(f"adapter: {measure.name} is of encoders, leave it out")
+            raise ValueError(f"adapter: {measure.name} is of {measure.model}s, leave it out")
         return measure.load(path)
     from minillm.cli import adapted
     from minillm.tasks.evaluation import Decoder

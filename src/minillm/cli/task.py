@@ -1,4 +1,4 @@
-"""Let a model do its job: classify texts, tag words, answer a question, embed, recommend."""
+"""Let a model do its job: classify, tag, answer, embed, recommend or translate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minillm.cli.main import OK, tell
+from minillm.quantities import counted
 from minillm.training.console import Console, shorten, visible
 
 if TYPE_CHECKING:
     from minillm.tasks.heads import Ready
 
-NAMES = ("classify", "tag", "qa", "embed", "recommend")
+NAMES = ("classify", "tag", "qa", "embed", "recommend", "translate")
+ONLY = {  # options that some tasks have
+    "top": ("classify", "recommend"),
+    "exclude": ("recommend",),
+    "beams": ("translate",),
+}
 TOPS = {"classify": 1, "recommend": 10}  # shown where nothing is asked
 WIDTH = 60  # characters of a text
 SHOWN = 5  # items
@@ -45,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ITEMS",
         help="recommend: none of these items; seen: none of those given",
     )
+    parser.add_argument(
+        "--beams", type=int, metavar="N", help="translate: texts followed side by side (1)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--json", action="store_true", help="print an object for each input")
 
@@ -54,12 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
-    if arguments.top is not None and arguments.task not in TOPS:
-        raise ValueError(f"{arguments.task}: --top goes with {' or '.join(TOPS)} only")
-    if arguments.exclude is not None and arguments.task != "recommend":
-        raise ValueError(f"{arguments.task}: --exclude goes with recommend only; leave it out")
-    if arguments.top is not None and arguments.top < 1:
-        raise ValueError(f"top: {arguments.top}, 1 or more is needed")
+    for name, tasks in ONLY.items():
+        value = getattr(arguments, name)
+        if value is not None and arguments.task not in tasks:
+            raise ValueError(f"{arguments.task}: --{name} goes with {' or '.join(tasks)} only")
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{name}: {value}, 1 or more is needed")
     if arguments.task == "embed":
         from minillm.cli import embed
 
@@ -106,6 +115,8 @@ def answers(arguments: argparse.Namespace, inputs: list[str]) -> Told:
     top = arguments.top or TOPS.get(arguments.task, 1)
     if arguments.task == "recommend":
         return recommended(arguments.model, inputs, top, arguments.exclude)
+    if arguments.task == "translate":
+        return translated(arguments.model, inputs, arguments.beams or 1)
     from minillm.tasks import heads
     from minillm.tasks.kinds import TASKS
 
@@ -136,6 +147,24 @@ def recommended(path: str, inputs: Sequence[str], top: int, exclude: str | None)
         content = [{"item": item, "probability": chance} for item, chance in found]
         line = "  ".join(f"{item} {chance:.1%}" for item, chance in found)
         yield {"history": history, "items": content}, line
+
+
+def translated(path: str, texts: Sequence[str], beams: int) -> Told:
+    from minillm.cli.damage import named
+    from minillm.cli.meter import meter
+    from minillm.tasks.translation.decoding import open_translator
+
+    translator = open_translator(path)
+    with named("translate", path), meter("texts", len(texts)) as progress:
+        found = translator(texts, beams, progress)
+    cut = sum(not one.whole for one in found)
+    if cut:
+        tell(
+            f"minillm: note: translate: {cut} of {counted(len(texts), 'translation')} did not end "
+            "by themselves"
+        )
+    for text, one in zip(texts, found, strict=True):
+        yield {"text": text, "translation": one.text, "whole": one.whole}, one.text
 
 
 def predicted(ready: Ready, inputs: Sequence[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Train a language model on text files.
+"""Train a language model on text files, or a translator on pairs of texts.
 
 With files: a new run. With --resume: on from the last save of a run, bit for bit.
 """
@@ -6,15 +6,42 @@ With files: a new run. With --resume: on from the last save of a run, bit for bi
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minillm.cli.main import tell
-from minillm.cli.training_run import add_options, drive, given, refuse_changes, require_later
+from minillm.cli.training_run import (
+    add_flags,
+    add_options,
+    drive,
+    given,
+    refuse_changes,
+    require_later,
+)
+from minillm.formats import hf
+from minillm.tasks.translation import running
+from minillm.tasks.translation.settings import TranslationSettings
 from minillm.training import options, preflight, run_folder
-from minillm.training.pretraining import find
+from minillm.training.options import fields_of, flag
+from minillm.training.pretraining import OF_PAIRS, find
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
+
+
+class Way(NamedTuple):
+    """How a run is made and taken up again: from what settings, and by what."""
+
+    settings: Any
+    start: Callable[..., Trainer]
+    resume: Callable[..., Trainer]
+
+
+FROM_TEXTS = Way(Settings, preflight.start, run_folder.resume)
+FROM_PAIRS = Way(TranslationSettings, running.start, running.resume)
+_NAMES, _PAIR_NAMES = (
+    {one.name for one in fields_of(way.settings)} for way in (FROM_TEXTS, FROM_PAIRS)
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,34 +49,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="*",
         metavar="FILE",
-        help="texts, folders, - for stdin; or what `minillm data prepare` made",
+        help="texts, folders, - for stdin; or what `minillm data prepare` made; for translate "
+        ".tsv, .csv or .jsonl with source and target",
     )
     add_options(parser, Settings)
+    group = parser.add_argument_group(f"--objective {OF_PAIRS}")
+    own = [one for one in fields_of(TranslationSettings) if one.name not in _NAMES]
+    add_flags(group, own)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    asked = given(arguments, Settings)
-    trainer = _new(arguments, asked) if arguments.resume is None else _resumed(arguments, asked)
-    kind = find(trainer.settings.objective)
-    return drive(trainer, arguments.stop_after, f"minillm {kind.next_command}")
+    way = _way(arguments)
+    for name in sorted(_NAMES - _PAIR_NAMES if way is FROM_PAIRS else _PAIR_NAMES - _NAMES):
+        if getattr(arguments, name, None) is not None:
+            how = "does not go" if way is FROM_PAIRS else "goes"
+            only = "" if way is FROM_PAIRS else " only"
+            raise ValueError(
+                f"train: --{flag(name)} {how} with --objective {OF_PAIRS}{only}; leave it out"
+            )
+    asked = given(arguments, way.settings)
+    new = arguments.resume is None
+    trainer = _new(arguments, way, asked) if new else _resumed(arguments, way, asked)
+    trial = running.TRIAL if way is FROM_PAIRS else find(trainer.settings.objective).next_command
+    return drive(trainer, arguments.stop_after, f"minillm {trial}")
 
 
-def _new(arguments: argparse.Namespace, asked: dict[str, Any]) -> Trainer:
-    config = _config(arguments.config) if arguments.config is not None else {}
+def _way(arguments: argparse.Namespace) -> Way:
+    """By the objective asked for here, in the configuration, or by the run to go on with."""
+    objective = arguments.objective
+    if arguments.resume:
+        path = Path(arguments.resume) / run_folder.INNER / "settings.json"
+        objective = hf.read_json(path).get("objective") if path.is_file() else None
+    elif objective is None and arguments.config:
+        objective = options.toml_of(arguments.config).get("objective")
+    return FROM_PAIRS if objective == OF_PAIRS else FROM_TEXTS
+
+
+def _new(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> Trainer:
+    config = {} if arguments.config is None else _config(arguments.config, way.settings)
     files = config.pop("files", [])
     out = config.pop("out", None)
     files = arguments.files or files
     out = out if arguments.out is None else arguments.out
     if not files:
         raise ValueError("train: no file given, at least 1 is needed (or - for stdin)")
-    settings = Settings(**config | asked)
+    settings = way.settings(**config | asked)
     folder = run_folder.free_folder(files) if out is None else Path(out)
-    return preflight.start(files, settings, folder, tell)
+    return way.start(files, settings, folder, tell)
 
 
-def _config(path: str) -> dict[str, Any]:
+def _config(path: str, kind: Any) -> dict[str, Any]:
     """Options by attribute name, and `files` and `out`, of a TOML file."""
-    config = options.read_toml(path, Settings, ("files", "out"))
+    config = options.read_toml(path, kind, ("files", "out"))
     files, out = config.get("files", []), config.get("out", "")
     if isinstance(files, str):
         config["files"] = files = [files]
@@ -60,8 +111,8 @@ def _config(path: str) -> dict[str, Any]:
     return config
 
 
-def _resumed(arguments: argparse.Namespace, asked: dict[str, Any]) -> Trainer:
+def _resumed(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> Trainer:
     refuse_changes(arguments, asked, arguments.files)
-    trainer = run_folder.resume(Path(arguments.resume), tell, Settings(**asked).threads)
+    trainer = way.resume(Path(arguments.resume), tell, asked.get("threads"))
     require_later(arguments, trainer)
     return trainer

@@ -108,7 +108,8 @@ def read_rows(
     """The rows of a file with the fields `wanted`, and notices about how it was read.
 
     `columns` says what a field is called in the file where it has another name. A table has the
-    names in its first line; without them it must have exactly the wanted columns, in their order.
+    names in its first line; without them it must have exactly the wanted columns, in their order,
+    or `columns` has their numbers, from 1.
     Raises ValueError for missing columns, naming those present, and for bad rows as `faults` asks.
     """
     require_known(columns, (*wanted, *optional))
@@ -189,7 +190,10 @@ def _table(
         raise ValueError(f"read: {name} has no rows, at least 1 is needed")
     header = [cell.strip() for cell in table[0][1]]
     notices = []
-    if all(names[field] in header for field in wanted):
+    numbers = [str(place) for place in range(1, len(header) + 1)]
+    if all(names[field] in numbers and names[field] not in header for field in wanted):
+        header = numbers
+    elif all(names[field] in header for field in wanted):
         table = table[1:]
     elif given or len(header) != len(wanted) or _names(table):
         missing = " and ".join(repr(names[f]) for f in wanted if names[f] not in header)

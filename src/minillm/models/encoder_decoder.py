@@ -134,10 +134,18 @@ class EncoderDecoder(Pretrained):
         shifted[shifted == IGNORED] = self.config.pad_token_id
         return shifted
 
-    def loss(self, ids: Any, targets: Any, mask: Any = None, reduction: str = "mean") -> Tensor:
+    def loss(
+        self,
+        ids: Any,
+        targets: Any,
+        mask: Any = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
         """Cross-entropy of targets (B, T) in nats, given source ids (B, S); -100 is ignored."""
         x = self.features(ids, self.shift_right(targets), mask)
         head = self.head
+        how: dict[str, Any] = {"reduction": reduction, "label_smoothing": label_smoothing}
         if head.bias is None:
-            return ops.linear_cross_entropy(x, head.weight, targets, reduction=reduction)
-        return ops.cross_entropy(head(x), targets, reduction=reduction)
+            return ops.linear_cross_entropy(x, head.weight, targets, **how)
+        return ops.cross_entropy(head(x), targets, **how)

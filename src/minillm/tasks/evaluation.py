@@ -40,8 +40,8 @@ def unseen(unit: str, total: int) -> Iterator[Callable[[int], object]]:
 class Measure(ABC):
     """A kind of example, the model that it is for, and the figures.
 
-    `model` is "decoder" or "encoder"; `unit` is what the interval draws from; `baseline` needs no
-    model and is called `without`, "" where there is none.
+    `model` is "decoder", "encoder" or "encoder-decoder"; `unit` is what the interval draws from;
+    `baseline` needs no model and is called `without`, "" where there is none.
     """
 
     name: str

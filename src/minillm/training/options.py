@@ -89,11 +89,7 @@ def read_toml(
 
     `extra` names keys that are known besides those of `settings`; hidden ones have no key.
     """
-    path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid TOML ({error})") from error
+    content = toml_of(path)
     known = {
         flag(option.name): option
         for option in fields_of(settings)
@@ -111,6 +107,14 @@ def read_toml(
                 raise ValueError(f"{path}: {error}") from error
         values[key.replace("-", "_")] = value
     return values
+
+
+def toml_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a TOML file, whatever its keys; ValueError for what is none."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid TOML ({error})") from error
 
 
 def _option_value(option: Field[Any], value: Any) -> Any:

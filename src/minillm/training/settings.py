@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from minillm.optim import SCHEDULES
 from minillm.tokenizers.training import KINDS, OTHER_KINDS
 from minillm.training.options import check, fields_of, flag, option, require_use
-from minillm.training.pretraining import OBJECTIVES, find
+from minillm.training.pretraining import OBJECTIVES, OF_PAIRS, find
 
 PRECISIONS = ("f32", "bf16")
 OPTIMIZERS = ("adamw", "adamw8bit", "muon")
@@ -18,7 +18,7 @@ _OPTIMIZER = (
 )
 _OBJECTIVE = (
     "causal: each token from those before it (GPT-2); mlm: hidden ones from those around (BERT); "
-    "span: spans that are missing (T5)"
+    "span: spans that are missing (T5); translate: a text from another (T5)"
 )
 
 
@@ -118,7 +118,7 @@ class Settings(LoopSettings):
     optimizer: str | None = option(  # type: ignore[assignment]  # chosen with the model
         None, f"{_OPTIMIZER} (muon if its own work is less than a step's)", str, choices=OPTIMIZERS
     )
-    objective: str = option("causal", _OBJECTIVE, str, choices=OBJECTIVES)
+    objective: str = option("causal", _OBJECTIVE, str, choices=(*OBJECTIVES, OF_PAIRS))
     tokenizer: str | None = option(None, "kind of tokenizer", str, choices=(*KINDS, *OTHER_KINDS))
     vocab_size: int | None = option(None, "size of the vocabulary", low=2)
     byte_fallback: bool | None = option(
@@ -157,6 +157,8 @@ class Settings(LoopSettings):
         for one in fields(self):
             if "objectives" in one.metadata:
                 require_use(self, (one.name,), "objective", one.metadata["objectives"])
+        if self.objective == OF_PAIRS:
+            raise ValueError(f"objective: {OF_PAIRS} learns from pairs, not from texts alone")
         possible = find(self.objective).tokenizers
         if self.tokenizer not in (None, *possible):
             raise ValueError(

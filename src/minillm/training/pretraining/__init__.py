@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _FILES = {"causal": "causal", "mlm": "mlm", "span": "span"}
 OBJECTIVES = tuple(_FILES)
+OF_PAIRS = "translate"  # the one that does not learn from texts alone: `tasks.translation`
 
 
 class Pretraining(NamedTuple):

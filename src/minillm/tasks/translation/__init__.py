@@ -1,0 +1,1 @@
+"""Translation: an encoder-decoder learnt from pairs of texts, what it writes, how good that is."""
