@@ -1,15 +1,16 @@
-"""What keeps a run from learning too much: averaged weights, patience."""
+"""What keeps a run from learning too much: averages, patience, smoothed labels."""
 
 import numpy as np
 import pytest
 
-from minillm import load
+from minillm import load, no_grad
 from minillm.nn import Parameter
 from minillm.training import metrics, state
 from minillm.training.averaging import Average
 from minillm.training.run import Run
 from small_runs import CUT_RUN, minillm, result, same_bits, starter, story, trainer
 from test_objective import Signs, started, weights
+from test_pretraining import OWN
 
 
 def test_an_average_is_that_of_its_closed_form():
@@ -97,6 +98,33 @@ def test_a_better_one_renews_the_patience(tmp_path):
 def test_patience_without_validation_is_refused(tmp_path):
     with pytest.raises(ValueError, match="patience: 0 tokens to validate on, some are needed"):
         trainer(tmp_path, story(), val_fraction=0.0, patience=3)
+
+
+@pytest.mark.parametrize(("objective", "options"), [("causal", {}), *OWN.items()])
+def test_smoothed_labels_cost_what_the_formula_says_and_only_in_training(
+    tmp_path, objective, options
+):
+    """(1 - s) * -log p(target) + s / V * the sum of -log p over all V tokens."""
+    runs = [
+        trainer(tmp_path / str(s), story(), objective=objective, label_smoothing=s, **options)
+        for s in (0.0, 0.2)
+    ]
+    batch = runs[1].objective.batch(0, 3)
+    given, targets = batch
+    model = runs[1].model.eval()
+    inputs = [given] if objective != "span" else [given, model.shift_right(targets)]
+    with no_grad():
+        logits = model(*inputs).numpy().astype(np.float64)
+    nats = -(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+    used = targets != -100
+    own = np.take_along_axis(nats, np.where(used, targets, 0)[..., None], -1)[..., 0][used].sum()
+    smooth = nats.mean(-1)[used].sum()
+    plain, smoothed = (run.objective for run in runs)
+    assert smoothed.loss(model, batch).item() == pytest.approx(own, rel=1e-5)
+    model.train()
+    assert plain.loss(model, batch).item() == pytest.approx(own, rel=1e-5)
+    assert smoothed.loss(model, batch).item() == pytest.approx(0.8 * own + 0.2 * smooth, rel=1e-5)
+    assert runs[0].evaluate() == runs[1].evaluate()
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,7 @@ class Encoder(Pretrained):
         mask: Any = None,
         segments: Any = None,
         reduction: str = "mean",
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """The loss of the head, in nats where it is a cross-entropy.
 
@@ -219,7 +220,8 @@ class Encoder(Pretrained):
         or, as transformers has it, (B, labels) yes or no if problem_type is
         "multi_label_classification" or the targets are no integers, and (B,) or (B, labels) numbers
         for "regression" or a single label: then a mean of binary cross-entropies, of squares.
-        Spans: the places (B, 2) of their first and last token, -100 is ignored.
+        Spans: the places (B, 2) of their first and last token, -100 is ignored. Labels of words
+        alone are smoothed.
         """
         task = self.config.task
         if task == "features":
@@ -229,7 +231,7 @@ class Encoder(Pretrained):
             )
         if task == "masked":
             x = self.features(ids, mask, segments)
-            return masked_loss(self.head, x, self.decoder, targets, reduction)
+            return masked_loss(self.head, x, self.decoder, targets, reduction, label_smoothing)
         return self.loss_of(self(ids, mask, segments), targets, reduction)
 
     def loss_of(self, logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:

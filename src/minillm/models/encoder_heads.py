@@ -30,20 +30,26 @@ class MaskedHead(nn.Module):
 
 
 def masked_loss(
-    head: MaskedHead, x: Tensor, decoder: Tensor, targets: Any, reduction: str
+    head: MaskedHead,
+    x: Tensor,
+    decoder: Tensor,
+    targets: Any,
+    reduction: str,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy over the words; the head reads only what has a target.
 
     The bias is one more column of the decoder: so no more logits than a chunk of them exist.
     """
+    how: dict[str, Any] = {"reduction": reduction, "label_smoothing": label_smoothing}
     if reduction == "none":
-        return ops.cross_entropy(ops.linear(head(x), decoder, head.bias), targets, reduction="none")
+        return ops.cross_entropy(ops.linear(head(x), decoder, head.bias), targets, **how)
     chosen = targets != IGNORE_INDEX
     x, targets = head(x[chosen]), targets[chosen]
     ones = of(xp_of(targets).ones((len(targets), 1), x.dtype))
     x = ops.concatenate(x, ones, axis=1)
     weight = ops.concatenate(decoder, head.bias.reshape(-1, 1), axis=1)
-    return ops.linear_cross_entropy(x, weight, targets, reduction=reduction)
+    return ops.linear_cross_entropy(x, weight, targets, **how)
 
 
 def span_loss(logits: Tensor, targets: Any, reduction: str) -> Tensor:

@@ -151,11 +151,16 @@ class GPT2(Pretrained):
         return nn.linear(self.features(ids, cache)[:, -1], self.head)
 
     def loss(
-        self, ids: Any, targets: Any, reduction: str = "mean", documents: Any = None
+        self,
+        ids: Any,
+        targets: Any,
+        reduction: str = "mean",
+        documents: Any = None,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """Cross-entropy of targets (B, T) in nats, -100 ignored; `documents` as in `features`."""
         features = self.features(ids, documents=documents)
-        return nn.linear_cross_entropy(features, self.head, targets, reduction)
+        return nn.linear_cross_entropy(features, self.head, targets, reduction, label_smoothing)
 
 
 def places_in(documents: Any) -> Any:

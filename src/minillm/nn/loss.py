@@ -16,7 +16,11 @@ ROWS_TIMES_CLASSES = 1 << 22  # logits that exist at once where the head lies in
 
 
 def linear_cross_entropy(
-    x: Tensor, weight: Parameter, targets: Any, reduction: str = "mean"
+    x: Tensor,
+    weight: Parameter,
+    targets: Any,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of targets (B, T) from x (B, T, C) and the head (V, C), as the operation.
 
@@ -25,7 +29,8 @@ def linear_cross_entropy(
     """
     held = held_blocks(weight)
     if held is None or not (targets != IGNORE_INDEX).any():
-        return ops.linear_cross_entropy(x, weight, targets, reduction=reduction)
+        how: dict[str, Any] = {"reduction": reduction, "label_smoothing": label_smoothing}
+        return ops.linear_cross_entropy(x, weight, targets, **how)
     flat = to_numpy(targets).reshape(-1)
     used = numpy.flatnonzero(flat != IGNORE_INDEX)
     wanted = flat[used]
@@ -34,7 +39,8 @@ def linear_cross_entropy(
 
     def losses(part: Tensor, wanted: Any) -> Tensor:
         logits = ops.block_linear(part, held.raw, kind=held.kind)
-        return ops.cross_entropy(logits, wanted, reduction="none")
+        how: dict[str, Any] = {"reduction": "none", "label_smoothing": label_smoothing}
+        return ops.cross_entropy(logits, wanted, **how)
 
     step = max(1, ROWS_TIMES_CLASSES // weight.shape[0])
     starts = range(0, len(used), step)

@@ -12,7 +12,7 @@ from minillm.data import Dataset, Windows, validation
 from minillm.generation import generate
 from minillm.tensor import Tensor
 from minillm.tokenizers import Tokenizer
-from minillm.training.objective import BY_LOSS, IGNORED
+from minillm.training.objective import BY_LOSS, IGNORED, smoothing
 from minillm.training.settings import Settings
 
 LN2 = math.log(2)
@@ -41,6 +41,7 @@ class LanguageModelling:
         seed: int,
         prompt: str | None = None,
         document_mask: bool = False,
+        label_smoothing: float = 0.0,
     ) -> None:
         if document_mask and tokenizer.eos_id is None:
             raise ValueError(
@@ -49,7 +50,7 @@ class LanguageModelling:
             )
         self.tokenizer, self.dataset = tokenizer, dataset
         self.context, self.rows, self.seed, self.prompt = context, batch, seed, prompt
-        self.fingerprint = dataset.fingerprint
+        self.fingerprint, self.label_smoothing = dataset.fingerprint, label_smoothing
         self.windows = Windows(dataset.train, context, seed)
         self.byte_lengths = tokenizer.byte_lengths()
         self.border = tokenizer.eos_id if document_mask else None
@@ -66,6 +67,7 @@ class LanguageModelling:
             seed=s.seed,
             prompt=s.prompt,
             document_mask=s.document_mask,
+            label_smoothing=s.label_smoothing,
         )
 
     @property
@@ -87,10 +89,11 @@ class LanguageModelling:
 
     def loss(self, model: Any, batch: Any) -> Tensor:
         inputs, targets = batch
+        how = {"reduction": "sum", "label_smoothing": smoothing(model, self.label_smoothing)}
         if self.border is None:
-            return model.loss(inputs, targets, reduction="sum")
+            return model.loss(inputs, targets, **how)
         documents = numpy.cumsum(inputs == self.border, axis=1)  # an end token begins the next one
-        return model.loss(inputs, targets, reduction="sum", documents=documents)
+        return model.loss(inputs, targets, documents=documents, **how)
 
     def excerpt(self, batch: Any) -> str:
         return self.tokenizer.decode(batch[0][0][:TEXT_SHOWN])[:TEXT_SHOWN]

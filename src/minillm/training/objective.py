@@ -87,6 +87,11 @@ class Objective(Protocol):
         that writes nothing. ValueError if the weights overflowed."""
 
 
+def smoothing(model: Any, label_smoothing: float) -> float:
+    """How much labels are smoothed now: a validation measures the loss as it is."""
+    return label_smoothing if model.training else 0.0
+
+
 PHRASES = {"val_loss": "loss {:.4f}", "val_bpb": "{:.4f} bits per byte"}
 NAMES = {"val_loss": "Validation loss", "val_bpb": "Bits per byte"}
 

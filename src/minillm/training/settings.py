@@ -129,6 +129,9 @@ class Settings(LoopSettings):
     width: int | None = option(None, "features of a token, a multiple of the heads", low=1)
     context: int | None = option(None, "tokens the model sees at once", low=1)
     dropout: float | None = option(None, "share of activations zeroed", float, low=0.0, high=0.95)
+    label_smoothing: float = option(
+        0.0, "share of a target that all tokens have alike, in training", float, low=0.0, high=0.9
+    )
     document_mask: bool = option(
         False,
         "read each document as if it stood alone: no attention to others",

@@ -14,7 +14,7 @@ from minillm.data.windows import validation_starts
 from minillm.models import Bert, BertConfig
 from minillm.tensor import Tensor
 from minillm.tokenizers import Tokenizer
-from minillm.training.objective import BY_LOSS, IGNORED
+from minillm.training.objective import BY_LOSS, IGNORED, smoothing
 from minillm.training.pretraining import Pretraining
 from minillm.training.settings import Settings
 
@@ -50,10 +50,12 @@ class MaskedModelling:
         seed: int,
         prompt: str | None = None,
         whole_word: bool = False,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.tokenizer, self.dataset, self.context = tokenizer, dataset, context
         self.rows, self.prompt, self.fingerprint = batch, prompt, dataset.fingerprint
         self.windows = Windows(dataset.train, context - len(tokenizer.around([])), seed)
+        self.label_smoothing = label_smoothing
         self.masking = Masking(tokenizer, seed, whole_word)
 
     @classmethod
@@ -67,6 +69,7 @@ class MaskedModelling:
             seed=s.seed,
             prompt=s.prompt,
             whole_word=s.whole_word,
+            label_smoothing=s.label_smoothing,
         )
 
     @property
@@ -98,7 +101,8 @@ class MaskedModelling:
         return int((batch.targets != IGNORED).sum())
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        loss: Tensor = model.loss(batch.ids, batch.targets, reduction="sum")
+        how = {"reduction": "sum", "label_smoothing": smoothing(model, self.label_smoothing)}
+        loss: Tensor = model.loss(batch.ids, batch.targets, **how)
         return loss
 
     def excerpt(self, batch: Batch) -> str:

@@ -14,7 +14,7 @@ from minillm.models import T5, T5Config
 from minillm.tensor import Tensor
 from minillm.tokenizers import Tokenizer, from_document
 from minillm.tokenizers.description import Description
-from minillm.training.objective import BY_LOSS
+from minillm.training.objective import BY_LOSS, smoothing
 from minillm.training.pretraining import Pretraining
 from minillm.training.settings import Settings
 
@@ -47,10 +47,17 @@ class SpanCorruption:
     best = BY_LOSS
 
     def __init__(
-        self, tokenizer: Tokenizer, dataset: Dataset, context: int, *, batch: int, seed: int
+        self,
+        tokenizer: Tokenizer,
+        dataset: Dataset,
+        context: int,
+        *,
+        batch: int,
+        seed: int,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.tokenizer, self.dataset, self.seed, self.rows = tokenizer, dataset, seed, batch
-        self.fingerprint = dataset.fingerprint
+        self.fingerprint, self.label_smoothing = dataset.fingerprint, label_smoothing
         shortest = min(len(part) for part in (dataset.train, dataset.val) if part is not None)
         self.windows = Windows(dataset.train, min(spans.raw_length(context), shortest - 1), seed)
         ids = (tokenizer.special_tokens[sentinel(place)] for place in range(SENTINELS))
@@ -59,7 +66,14 @@ class SpanCorruption:
     @classmethod
     def of(cls, settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> SpanCorruption:
         s: Any = settings
-        return cls(tokenizer, dataset, s.context, batch=s.batch, seed=s.seed)
+        return cls(
+            tokenizer,
+            dataset,
+            s.context,
+            batch=s.batch,
+            seed=s.seed,
+            label_smoothing=s.label_smoothing,
+        )
 
     @property
     def sample_tokens(self) -> float:
@@ -93,7 +107,8 @@ class SpanCorruption:
         return int(batch.targets.size)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        loss: Tensor = model.loss(batch.ids, batch.targets, reduction="sum")
+        how = {"reduction": "sum", "label_smoothing": smoothing(model, self.label_smoothing)}
+        loss: Tensor = model.loss(batch.ids, batch.targets, **how)
         return loss
 
     def excerpt(self, batch: Batch) -> str:
