@@ -96,7 +96,10 @@ class TestFigures:
         assert found.metrics["perplexity"].value == pytest.approx(
             math.exp(total / (2 + 8 + 29)), rel=1e-5
         )
-        assert found.notices == ["left out 1 text without a token that counts"]
+        assert found.notices == [
+            "left out 1 text without a token that counts",
+            "4 units to draw from, too few for an interval",
+        ]
 
 
 class TestUnits:
@@ -136,6 +139,7 @@ def places(tmp_path_factory):
         folder.save_model(top / name, small(**options), TOKENIZER)
     folder.save_model(top / "c", small(vocab_size=257), ByteTokenizer())
     (top / "long.txt").write_text(text(5000), encoding="utf-8")
+    (top / "long.jsonl").write_text(json.dumps({"body": text(5000)}), encoding="utf-8")
     rows = [json.dumps({"body": text(20, seed=n)}) for n in range(25)]
     (top / "rows.jsonl").write_text("\n".join([*rows, "{}"]), encoding="utf-8")
     return top
@@ -155,7 +159,7 @@ def refused(capsys, *words):
 
 class TestCommand:
     def test_several_domains_in_one_table(self, places, tmp_path, capsys):
-        words = ["eval", places / "a", "--perplexity", places / "long.txt", places / "rows.jsonl"]
+        words = ["eval", places / "a", "--perplexity", places / "long.jsonl", places / "rows.jsonl"]
         words += ["--columns", "text=body", "--on-bad", "skip", "--stride", 4, "--resamples", 99]
         out = told(capsys, *words, "--json", tmp_path / "found.json")
         assert "skipped 1 row of" in out.err
@@ -172,7 +176,7 @@ class TestCommand:
         lines = out.out.splitlines()
         assert lines[0].startswith("windows of 9 tokens that begin 4 apart, nothing before them")
         assert [line.split()[0] for line in lines[2:]] == [
-            str(places / "long.txt"), str(places / "rows.jsonl"), "together"
+            str(places / "long.jsonl"), str(places / "rows.jsonl"), "together"
         ]  # fmt: skip
         one = first["metrics"]["perplexity"]
         assert f"{one['value']:,.3f} ({one['low']:,.3f} to {one['high']:,.3f})" in lines[2]
@@ -198,7 +202,7 @@ class TestCommand:
 
     @pytest.mark.parametrize("words, line", [
         (["--perplexity", "F", "--task", "tag"], "eval: --perplexity and --task given, one of"),
-        ([], "eval: nothing to measure, one of --perplexity, --task is needed"),
+        ([], "eval: nothing to measure, one of --perplexity, --task, --suite"),
         (["--perplexity", "F", "--data", "F"], "eval: --data goes with --task only"),
         (["--task", "tag"], "eval: --data is missing, files are needed"),
         (["--task", "tag", "--data", "F", "--stride", "3"], "eval: --stride goes with perplexity"),

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from minillm.cli.adapted import add_adapter
+from minillm.cli.figures import figures
 from minillm.cli.main import OK
 from minillm.cli.measuring import (
     add_data,
     evaluate,
     examples_of,
-    figures,
     load,
     measure_of,
     note,
+    policy,
     prepare,
     write_json,
 )
@@ -38,16 +39,20 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm.data.tables import columns_of
 
     prepare(arguments)
+    if arguments.suite is not None:
+        from minillm.cli import suites
+
+        return suites.run(arguments)
     measure, paths = measure_of(arguments)
     learnt = []
     if arguments.baseline is not None:
         columns = columns_of(arguments.columns)
-        learnt = measure.read(arguments.baseline, columns, arguments.on_bad).examples
+        learnt = measure.read(arguments.baseline, columns, policy(arguments)).examples
     model = load(measure, arguments.model, arguments.adapter)
     sets, measured = [], []
     for path in paths:
         examples, notices = measure.known(
-            model, examples_of(arguments, measure, path), path, arguments.on_bad
+            model, examples_of(arguments, measure, path), path, policy(arguments)
         )
         note(notices)
         metrics, notices = evaluate(measure, model, examples, arguments.model)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from minillm.cli.figures import figures, shown
 from minillm.cli.main import OK
-from minillm.cli.measuring import figures, shown, write_json
+from minillm.cli.measuring import write_json
 
 if TYPE_CHECKING:
     from minillm.tasks.metrics import Metric

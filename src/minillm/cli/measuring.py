@@ -11,7 +11,6 @@ from minillm.cli.main import tell
 
 if TYPE_CHECKING:
     from minillm.tasks.evaluation import Evaluated, Measure
-    from minillm.tasks.metrics import Metric
 
 ENCODERS = ("classify", "tag", "qa", "embed")
 TASKS = (*ENCODERS, "choice", "recommend", "translate")
@@ -24,19 +23,23 @@ GOES_WITH = {  # options that only some measures have
     "candidates": ("embed",),
     "prompt": ("choice",),
 }
+OWN = ("context", "stride", "bos", "max_length", "prompt")  # that a measure is made with
+WAYS = ("perplexity", "task", "suite")
+IN_SUITES = ("last", "columns", "on_bad")  # what a file says for each of its measures
 MOST_RESAMPLES = 1_000_000  # the interval is known to four digits long before
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--perplexity", nargs="+", metavar="F", help="texts for a decoder to expect, each measured")
+    add("--suite", metavar="F.toml", help="everything that this file asks for, in one table")
     add("--data", nargs="+", metavar="F", help="files of examples, each measured")
     add("--task", choices=TASKS, help="what the examples are of")
     add("--prompt", help="what stands before a choice, such as 'Question: {question} Answer:'")
     add("--last", type=int, metavar="N", help="of each file the last examples only")
     add("--candidates", metavar="F", help="embed: second texts of these pairs can be found too")
     add("--columns", help="columns under other names, such as text=review")
-    add("--on-bad", default="stop", help="at a bad row: stop (default) or skip")
+    add("--on-bad", help="at a bad row: stop (default) or skip")
     add("--context", type=int, metavar="N", help="tokens of a window (the model's context)")
     add("--stride", type=int, metavar="N", help="tokens from window to window (half a window)")
     add("--bos", help="before each window the token that begins texts: auto (default), yes or no")
@@ -71,10 +74,16 @@ def prepare(arguments: argparse.Namespace) -> None:
     for name, least in (("resamples", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             raise ValueError(f"{name}: {getattr(arguments, name)}, {least} or more is needed")
-    given = [name for name in ("perplexity", "task") if getattr(arguments, name) is not None]
+    given = [name for name in WAYS if getattr(arguments, name) is not None]
     if len(given) != 1:
         told = "nothing to measure" if not given else f"--{' and --'.join(given)} given"
-        raise ValueError(f"{arguments.command}: {told}, one of --perplexity, --task is needed")
+        known = ", ".join(f"--{name}" for name in WAYS)
+        raise ValueError(f"{arguments.command}: {told}, one of {known} is needed")
+    if given == ["suite"]:
+        for name in IN_SUITES:
+            if getattr(arguments, name, None) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(f"{arguments.command}: --{option} is said in a suite's own file")
     if (arguments.data is None) == (given == ["task"]):
         told = "goes with --task only" if arguments.data else "is missing, files are needed"
         raise ValueError(f"{arguments.command}: --data {told}")
@@ -89,30 +98,18 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:
     """What is measured, and the files it is measured on."""
-    if arguments.perplexity is not None:
-        from minillm.tasks.perplexity import Perplexity
+    from minillm.tasks.suite import make
 
-        policy = arguments.bos or "auto"
-        return Perplexity(arguments.context, arguments.stride, policy), arguments.perplexity
-    if arguments.task == "recommend":
-        from minillm.tasks.recommendation import NextItem
-
-        return NextItem(), arguments.data
-    if arguments.task == "choice":
-        from minillm.tasks.choice import Choice
-
-        return Choice(arguments.prompt), arguments.data
-    if arguments.task == "translate":
-        from minillm.tasks.translation.evaluation import Translation
-
-        return Translation(), arguments.data
-    from minillm.tasks.evaluation import OfVectors, of_encoder
-
-    measure = of_encoder(arguments.task, arguments.max_length)
+    kind = "perplexity" if arguments.perplexity is not None else arguments.task
+    given = {name: getattr(arguments, name) for name in OWN if kind in GOES_WITH[name]}
+    options = {name: value for name, value in given.items() if value is not None}
+    measure = make(kind, **options)
     if arguments.candidates is not None:
+        from minillm.tasks.evaluation import OfVectors
+
         pairs = read(arguments, measure, arguments.candidates)
         measure = OfVectors(arguments.max_length, [pair.second for pair in pairs])
-    return measure, arguments.data
+    return measure, arguments.perplexity or arguments.data
 
 
 def load(measure: Any, path: str, adapter: str | None) -> Any:
@@ -122,9 +119,12 @@ def load(measure: Any, path: str, adapter: str | None) -> Any:
             raise ValueError(f"adapter: {measure.name} is of {measure.model}s, leave it out")
         return measure.load(path)
     from minillm.cli import adapted
+    from minillm.generation.scoring import require_decoder
     from minillm.tasks.evaluation import Decoder
 
-    return Decoder(*adapted.load(path, adapter))
+    found = Decoder(*adapted.load(path, adapter))
+    require_decoder(found.model, "eval")
+    return found
 
 
 def examples_of(arguments: argparse.Namespace, measure: Measure, path: str) -> list[Any]:
@@ -135,11 +135,16 @@ def examples_of(arguments: argparse.Namespace, measure: Measure, path: str) -> l
     return found if last is None else found[-last:]
 
 
+def policy(arguments: argparse.Namespace) -> str:
+    """What happens at a bad row."""
+    return arguments.on_bad or "stop"
+
+
 def read(arguments: argparse.Namespace, measure: Measure, path: str) -> list[Any]:
     """All examples of a file; what is to be said about them is said."""
     from minillm.data.tables import columns_of
 
-    found, notices = measure.read(path, columns_of(arguments.columns), arguments.on_bad)
+    found, notices = measure.read(path, columns_of(arguments.columns), policy(arguments))
     note(notices)
     return found
 
@@ -156,27 +161,6 @@ def evaluate(measure: Measure, model: Any, examples: list[Any], path: str) -> Ev
 def note(notices: list[str]) -> None:
     for notice in notices:
         tell(f"minillm: note: {notice}")
-
-
-def figures(metrics: Mapping[str, Metric], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Value, low and high by metric; no interval where there is one example only."""
-    from minillm.tasks.significance import interval
-
-    found: dict[str, Any] = {}
-    for name, metric in metrics.items():
-        one = interval(metric, arguments.resamples, arguments.seed)
-        found[name] = one._asdict()
-        if len(metric) < 2:
-            found[name] |= {"low": None, "high": None}
-    return found
-
-
-def shown(one: Mapping[str, Any], decimals: int = 4) -> str:
-    """0.8123 (0.7900 to 0.8300)"""
-    text = f"{one['value']:,.{decimals}f}"
-    if one["low"] is None:
-        return text
-    return f"{text} ({one['low']:,.{decimals}f} to {one['high']:,.{decimals}f})"
 
 
 def write_json(arguments: argparse.Namespace, found: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from minillm.tasks.evaluation import Evaluated, Measure, Meter, unseen
 from minillm.tasks.examples import Read
 from minillm.tasks.metrics import Metric
 
-DOCUMENTS, STRETCH, STRETCHES = 20, 1024, 2000
+DOCUMENTS, STRETCH, STRETCHES, FEW = 20, 1024, 2000, 10
 
 
 class Perplexity(Measure):
@@ -72,7 +72,10 @@ class Perplexity(Measure):
         notices = (
             [f"left out {counted(short, 'text')} without a token that counts"] if short else []
         )
-        return Evaluated(figures(numpy.concatenate(rows)), notices)
+        drawn = numpy.concatenate(rows)
+        if len(drawn) < FEW:
+            notices.append(f"{counted(len(drawn), 'unit')} to draw from, too few for an interval")
+        return Evaluated(figures(drawn), notices)
 
     def leave_comparable(self, first: Evaluated, second: Evaluated) -> list[str]:
         """Perplexities of other tokens are no measure of one text."""
