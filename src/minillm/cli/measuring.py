@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from minillm.tasks.evaluation import Evaluated, Measure
 
 ENCODERS = ("classify", "tag", "qa", "embed")
-TASKS = (*ENCODERS, "choice", "recommend", "translate")
+TASKS = (*ENCODERS, "choice", "recommend", "summarize", "translate")
 GOES_WITH = {  # options that only some measures have
     "context": ("perplexity",),
     "stride": ("perplexity",),
@@ -22,8 +22,13 @@ GOES_WITH = {  # options that only some measures have
     "baseline": TASKS,
     "candidates": ("embed",),
     "prompt": ("choice",),
+    "instruction": ("summarize",),
+    "max_tokens": ("summarize",),
 }
-OWN = ("context", "stride", "bos", "max_length", "prompt")  # that a measure is made with
+OWN = (  # that a measure is made with
+    *("context", "stride", "bos", "max_length", "prompt"),
+    *("instruction", "max_tokens"),
+)
 WAYS = ("perplexity", "task", "suite")
 IN_SUITES = ("last", "columns", "on_bad")  # what a file says for each of its measures
 MOST_RESAMPLES = 1_000_000  # the interval is known to four digits long before
@@ -43,6 +48,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add("--context", type=int, metavar="N", help="tokens of a window (the model's context)")
     add("--stride", type=int, metavar="N", help="tokens from window to window (half a window)")
     add("--bos", help="before each window the token that begins texts: auto (default), yes or no")
+    add("--instruction", metavar="TEXT", help="summarize: what is asked before each text")
+    add("--max-tokens", type=int, metavar="N", help="summarize: most tokens of a summary (64)")
     add("--max-length", type=int, metavar="N", help="longest row of an encoder in tokens")
     add("--resamples", type=int, default=10_000, metavar="N", help="of the bootstrap (10000)")
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (0)")

@@ -9,21 +9,23 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minillm.cli.main import OK, tell
-from minillm.quantities import counted
 from minillm.training.console import Console, shorten, visible
 
 if TYPE_CHECKING:
     from minillm.tasks.heads import Ready
 
-NAMES = ("classify", "tag", "qa", "embed", "recommend", "translate")
+DECODERS = ("recommend", "summarize", "translate")
+NAMES = ("classify", "tag", "qa", "embed", *DECODERS, "chat")
 ONLY = {  # options that some tasks have
     "top": ("classify", "recommend"),
     "exclude": ("recommend",),
     "beams": ("translate",),
+    "instruction": ("summarize",),
+    "max_tokens": ("summarize",),
+    "adapter": ("summarize",),
 }
 TOPS = {"classify": 1, "recommend": 10}  # shown where nothing is asked
 WIDTH = 60  # characters of a text
-SHOWN = 5  # items
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="*",
-        help="texts; for qa the question, then the text; for recommend items with spaces between",
+        help="texts; for qa the question, then the text; for recommend items with spaces between; "
+        "for summarize files, - for stdin",
     )
     parser.add_argument(
         "--file",
@@ -54,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beams", type=int, metavar="N", help="translate: texts followed side by side (1)"
     )
+    add = parser.add_argument
+    add("--instruction", metavar="TEXT", help="summarize: what is asked before each text")
+    add("--max-tokens", type=int, metavar="N", help="summarize: most tokens of a summary (64)")
+    add("--adapter", metavar="DIR", help="summarize: LoRA adapter used beside the model")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
     parser.add_argument("--json", action="store_true", help="print an object for each input")
 
@@ -64,11 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     for name, tasks in ONLY.items():
-        value = getattr(arguments, name)
+        value, option = getattr(arguments, name), name.replace("_", "-")
         if value is not None and arguments.task not in tasks:
-            raise ValueError(f"{arguments.task}: --{name} goes with {' or '.join(tasks)} only")
+            raise ValueError(f"{arguments.task}: --{option} goes with {' or '.join(tasks)} only")
         if isinstance(value, int) and value < 1:
-            raise ValueError(f"{name}: {value}, 1 or more is needed")
+            raise ValueError(f"{option}: {value}, 1 or more is needed")
+    if arguments.task == "chat":
+        return chat(arguments)
     if arguments.task == "embed":
         from minillm.cli import embed
 
@@ -84,11 +93,25 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def chat(arguments: argparse.Namespace) -> int:
+    """`minillm chat` as it is without options."""
+    from minillm.cli import chat as command
+
+    if arguments.inputs or arguments.file is not None or arguments.json:
+        raise ValueError("chat: takes a model alone here; minillm chat has options")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    threads = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+    return command.run(parser.parse_args([*threads, "--", arguments.model]))
+
+
 def texts_of(arguments: argparse.Namespace) -> list[str]:
     """The inputs, and those of the file; ValueError for none, or a blank one."""
     from minillm.cli.embed import read_lines, read_text
 
     name, inputs = arguments.task, list(arguments.inputs)
+    if name == "summarize":
+        inputs = [read_text(path, name) for path in inputs]
     if arguments.file is not None:
         if name == "qa":
             inputs.append(read_text(arguments.file, name))
@@ -113,58 +136,15 @@ Told = Iterator[tuple[dict[str, Any], str]]
 def answers(arguments: argparse.Namespace, inputs: list[str]) -> Told:
     """What is found for each input, as an object and as a line."""
     top = arguments.top or TOPS.get(arguments.task, 1)
-    if arguments.task == "recommend":
-        return recommended(arguments.model, inputs, top, arguments.exclude)
-    if arguments.task == "translate":
-        return translated(arguments.model, inputs, arguments.beams or 1)
+    if arguments.task in DECODERS:
+        from minillm.cli import task_decoders
+
+        return task_decoders.answers(arguments, inputs, top)
     from minillm.tasks import heads
     from minillm.tasks.kinds import TASKS
 
     work = {"classify": classified, "tag": tagged, "qa": answered}[arguments.task]
     return work(heads.load(TASKS[arguments.task], arguments.model), inputs, top)
-
-
-def recommended(path: str, inputs: Sequence[str], top: int, exclude: str | None) -> Told:
-    from minillm.models import folder
-    from minillm.tasks.recommendation import Recommender
-
-    recommender = Recommender(*folder.load(path))
-    for text in inputs:
-        history = text.split()
-        strange = [item for item in history if item not in recommender.ids]
-        if len(strange) == len(history):
-            raise ValueError(
-                f"recommend: the model knows none of {text[:WIDTH]!r}, at least 1 item of its "
-                f"{len(recommender.items):,}, such as {recommender.items[0]}, is needed"
-            )
-        if strange:
-            named = ", ".join(strange[:SHOWN]) + ", ..." * (len(strange) > SHOWN)
-            tell(f"minillm: note: recommend: left out what the model does not know: {named}")
-        if len(history) - len(strange) > recommender.context:
-            tell(f"minillm: note: recommend: the last {recommender.context} items are read")
-        excluded = set(history if exclude == "seen" else (exclude or "").split())
-        found = recommender.recommend(history, top, excluded)
-        content = [{"item": item, "probability": chance} for item, chance in found]
-        line = "  ".join(f"{item} {chance:.1%}" for item, chance in found)
-        yield {"history": history, "items": content}, line
-
-
-def translated(path: str, texts: Sequence[str], beams: int) -> Told:
-    from minillm.cli.damage import named
-    from minillm.cli.meter import meter
-    from minillm.tasks.translation.decoding import open_translator
-
-    translator = open_translator(path)
-    with named("translate", path), meter("texts", len(texts)) as progress:
-        found = translator(texts, beams, progress)
-    cut = sum(not one.whole for one in found)
-    if cut:
-        tell(
-            f"minillm: note: translate: {cut} of {counted(len(texts), 'translation')} did not end "
-            "by themselves"
-        )
-    for text, one in zip(texts, found, strict=True):
-        yield {"text": text, "translation": one.text, "whole": one.whole}, one.text
 
 
 def predicted(ready: Ready, inputs: Sequence[Any]) -> list[Any]:

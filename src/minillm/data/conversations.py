@@ -85,6 +85,11 @@ def _rows(text: str, faults: Faults) -> Iterator[tuple[int, Any]]:
             faults.found(line, "no JSON", f"no JSON ({error})", "an object")
 
 
+def instructed(instruction: str, text: str) -> str:
+    """A text with what is to be done with it before it."""
+    return f"{instruction}\n\n{text}" if instruction else text
+
+
 def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> Talk:
     if not isinstance(row, dict):
         raise Fault("no object", FORMS)
@@ -126,7 +131,7 @@ def _talk(line: int, row: Any, columns: Mapping[str, str], instruction: str) -> 
         if not asking:
             raise Fault("no message of the user", "one")
         first = asking[0]
-        asked = f"{instruction}\n\n{messages[first]['content']}"
+        asked = instructed(instruction, messages[first]["content"])
         messages[first] = {"role": "user", "content": asked}
     return Talk(line, messages, rejected)
 

@@ -19,6 +19,7 @@ from minillm.tasks.choice import Choice
 from minillm.tasks.evaluation import Measure, of_encoder
 from minillm.tasks.perplexity import Perplexity
 from minillm.tasks.recommendation import NextItem
+from minillm.tasks.summaries import Summaries
 from minillm.tasks.translation.evaluation import Translation
 from minillm.tasks.written_answers import WrittenAnswers
 from minillm.words import meant
@@ -30,6 +31,7 @@ OPTIONS: dict[str, dict[str, str]] = {  # by kind: its own keys, and what they h
     "choice": {"prompt": TEXT},
     "answer": {"prompt": TEXT, "expect": TEXT, "max-tokens": WHOLE, "stop": TEXTS, "chat": TRUTH},
     "recommend": {},
+    "summarize": {"instruction": TEXT, "max-tokens": WHOLE},
     "translate": {},
     **{kind: {"max-length": WHOLE} for kind in ENCODERS},
 }
@@ -131,6 +133,8 @@ def make(kind: str, **options: Any) -> Measure:
             return WrittenAnswers(**options)
         case "recommend":
             return NextItem()
+        case "summarize":
+            return Summaries(**options)
         case "translate":
             return Translation()
     return of_encoder(kind, **options)
