@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from minillm import load, no_grad, ops
-from minillm.training import pretraining, run_folder
+from minillm.training import metrics, pretraining, run_folder
 from small_runs import CUT_RUN, minillm, result, starter, story, trainer, written
 
 OWN = {  # beside the options of a small run
     "mlm": {"tokenizer": "wordpiece", "vocab_size": 60},
     "span": {"tokenizer": "unigram", "vocab_size": 420},
+    "fim": {},
 }
 
 
@@ -42,7 +43,7 @@ def test_a_sample_is_the_same_however_it_is_batched(tmp_path, objective):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--objective", "clm"], "objective: 'clm', one of causal, mlm, span"),
+        (["--objective", "clm"], "objective: 'clm', one of causal, mlm, span, fim"),
         (["--whole-word"], "train: --whole-word goes with --objective mlm only"),
         (["--objective", "mlm", "--document-mask"], "--document-mask goes with --objective causal"),
         (
@@ -51,11 +52,13 @@ def test_a_sample_is_the_same_however_it_is_batched(tmp_path, objective):
         ),
         (
             ["--tokenizer", "wordpiece"],
-            "tokenizer: 'wordpiece' with --objective causal, byte or char or bpe is needed",
+            "tokenizer: 'wordpiece' with --objective causal, byte or char or bpe or word is",
         ),
         (["--objective", "mlm", "--context", 2], "context: 2, 3 or more is needed"),
         (["--objective", "mlm", "--prompt", "the cat"], "prompt: 'the cat' has no [MASK]"),
         (["--objective", "span", "--context", 3], "context: 3, 4 or more is needed for a span"),
+        (["--fim-rate", 0.2], "train: --fim-rate goes with --objective fim only"),
+        (["--objective", "fim", "--context", 4], "context: 4, 5 or more is needed: 4 of it are"),
         (["--objective", "span", "--prompt", "a"], "prompt: samples of --objective span write"),
     ],
 )
@@ -214,3 +217,57 @@ def test_rows_of_spans_fill_the_context_and_hold_the_whole_text(tmp_path):
         text = [one for id in ids[:-1].tolist() for one in taken.get(id, [id])]
         assert text == window.tolist()
         assert list(taken) == marks[: len(taken)]
+
+
+def test_a_gpt_fills_in_the_middle(tmp_path, monkeypatch, capsys):
+    start = starter(tmp_path, monkeypatch, story(), objective="fim")
+    assert start("run") == 0
+    said = capsys.readouterr().err
+    assert "model: GPT-2 with " in said
+    assert 'minillm generate run --fill-in "..." "..."' in said
+    row = metrics.read(tmp_path / "run/metrics.jsonl")[-1]
+    assert {"val_loss", "val_bpb", "val_infill_loss"} <= row.keys()
+    tokenizer = load(tmp_path / "run")[1]
+    assert tokenizer.id_to_token(tokenizer.eos_id) == "<|endoftext|>"
+    filled = ["--max-tokens", 3, "--temperature", 0, "--json"]
+    assert minillm("generate", "run", "--fill-in", "the c", "sat", *filled) == 0
+    found = json.loads(capsys.readouterr().out)
+    spelled = "<|fim_prefix|>the c<|fim_suffix|>sat<|fim_middle|>"
+    assert minillm("generate", "run", "--control-tokens", "--prompt", spelled, *filled) == 0
+    same = json.loads(capsys.readouterr().out)
+    assert (found["prompt_tokens"], found["text"]) == (11, same["text"])
+    for words, why in (
+        (["--prompt", "a"], "fill-in and prompt: they contradict each other"),
+        (["--control-tokens"], "fill-in and control-tokens: they contradict"),
+    ):
+        assert minillm("generate", "run", "--fill-in", "a", "b", *words) == 2
+        assert why in capsys.readouterr().err
+
+
+def test_filling_in_asks_for_a_model_that_learnt_it(tmp_path, monkeypatch, capsys):
+    start = starter(tmp_path, monkeypatch, story())
+    assert start("run") == 0
+    assert minillm("generate", "run", "--fill-in", "a", "b") == 2
+    assert "fill-in: the char tokenizer has no <|fim_prefix|> token" in capsys.readouterr().err
+
+
+def test_infill_loss_is_that_of_the_middles_alone(tmp_path):
+    run = trainer(tmp_path, story(), objective="fim")
+    objective = run.objective
+    found = run.evaluate()
+    assert found == run.evaluate()
+    val, nats, count = objective.dataset.val, 0.0, 0
+    for begin in range(0, len(val) - 1, 16):
+        row = val.rows(np.array([begin]), min(16, len(val) - 1 - begin) + 1)
+        if row.shape[1] <= 4:
+            continue
+        filled, middle = objective.asking(row[0], 5, begin)
+        with no_grad():
+            logits = run.model(filled[None, :-1]).numpy()[0].astype(np.float64)
+        for place in range(middle.start, middle.stop):
+            one = logits[place - 1]
+            nats += np.log(np.exp(one).sum()) - one[filled[place]]
+            count += 1
+    assert found["val_infill_loss"] == pytest.approx(nats / count, rel=1e-5)
+    plain = trainer(tmp_path / "plain", story(), objective="fim", fim_rate=0.0)
+    assert np.array_equal(plain.objective.batch(3, 2)[0], plain.objective.windows.batch(3, 2)[0])

@@ -17,6 +17,12 @@ from minillm.cli.parser import Once
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
     parser.add_argument("--prompt", action=Once, help="text to continue, - to read it from stdin")
+    parser.add_argument(
+        "--fill-in",
+        nargs=2,
+        metavar=("PREFIX", "SUFFIX"),
+        help="write what belongs between these two, with a model that learnt to fill in",
+    )
     parser.add_argument("--chat", action="store_true", help="put the prompt as a chat message")
     parser.add_argument(
         "--control-tokens",
@@ -40,19 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     asked = given(arguments) | {"echo": arguments.echo, "use_cache": not arguments.no_cache}
-    if arguments.control_tokens and arguments.chat:
-        raise ValueError(
-            "control-tokens: a chat template writes its own, one of --control-tokens and --chat is "
-            "needed"
-        )
+    _require_one(arguments)
     Options.of(**asked)  # before a model is read
     begin = time.perf_counter()
     model, tokenizer = load(arguments.model, arguments.adapter)
     seconds = time.perf_counter() - begin
-    prompt = _prompt(arguments, model, tokenizer)
+    prompt, ids = _read(arguments, model, tokenizer)
     if "draft" in asked:
         asked["draft"] = load(asked["draft"], None)  # and its tokenizer, which has to be the same
-    ids = _spelled(model, tokenizer, prompt) if arguments.control_tokens else None
     written = Written(model, tokenizer, prompt, Options.of(**asked), arguments.chat, ids)
     models = [arguments.model, *([arguments.draft] if arguments.draft else [])]
     with named("generate", *models):
@@ -65,6 +66,38 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.verbose or (sys.stdout.isatty() and sys.stderr.isatty()):
         tell(f"minillm: model loaded in {seconds:.2f} s; {written.speed}")
     return OK
+
+
+def _require_one(arguments: argparse.Namespace) -> None:
+    """ValueError for ways to read a prompt that contradict each other."""
+    ways = {
+        "--fill-in": arguments.fill_in is not None,
+        "--prompt": arguments.prompt is not None,
+        "--control-tokens": arguments.control_tokens,
+        "--chat": arguments.chat,
+    }
+    for one, others in (("--fill-in", list(ways)[1:]), ("--control-tokens", ["--chat"])):
+        other = next((name for name in others if ways[name]), None)
+        if ways[one] and other is not None:
+            raise ValueError(
+                f"{one[2:]} and {other[2:]}: they contradict each other, one of them is needed"
+            )
+
+
+def _read(
+    arguments: argparse.Namespace, model: Any, tokenizer: Any
+) -> tuple[str, list[int] | None]:
+    """The prompt, and its ids where it is not read as a plain text."""
+    if arguments.fill_in is not None:
+        from minillm.data.infill import marks_of
+
+        prefix, suffix = arguments.fill_in
+        ids = marks_of(tokenizer, "fill-in").asking(
+            tokenizer.encode(prefix), tokenizer.encode(suffix)
+        )
+        return prefix, ids
+    prompt = _prompt(arguments, model, tokenizer)
+    return prompt, _spelled(model, tokenizer, prompt) if arguments.control_tokens else None
 
 
 def _prompt(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> str:
@@ -80,13 +113,10 @@ def _prompt(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> str:
 
 
 def _spelled(model: Any, tokenizer: Any, prompt: str) -> list[int]:
-    """The ids of a prompt whose control tokens are meant as such."""
-    from minillm.generation.prompts import prompt_ids
-
+    """The ids of a prompt whose control tokens are meant as such, and what stands before a text."""
+    ids: list[int] = tokenizer.encode(prompt, split_special_tokens=False)
+    whole: list[int] = tokenizer.around(ids)
     if model.config.kind == "encoder-decoder":
-        ids: list[int] = tokenizer.encode(
-            prompt, add_special_tokens=True, split_special_tokens=False
-        )
-        return ids
-    before, _ = prompt_ids(tokenizer, prompt)
-    return before + tokenizer.encode(prompt, split_special_tokens=False)
+        return whole
+    begin = next(k for k in range(len(whole) + 1) if whole[k : k + len(ids)] == ids)
+    return whole[: begin + len(ids)]

@@ -18,7 +18,8 @@ _OPTIMIZER = (
 )
 _OBJECTIVE = (
     "causal: each token from those before it (GPT-2); mlm: hidden ones from those around (BERT); "
-    "span: spans that are missing (T5); translate: a text from another (T5)"
+    "span: spans that are missing (T5); fim: as causal, and the middle behind both ends (GPT-2); "
+    "translate: a text from another (T5)"
 )
 
 
@@ -140,6 +141,12 @@ class Settings(LoopSettings):
     )
     whole_word: bool = option(
         False, "hide all pieces of a word or none of them", bool, objectives=("mlm",)
+    )
+    fim_rate: float = option(
+        0.5, "share of windows with the middle last", float, low=0.0, high=1.0, objectives=("fim",)
+    )
+    fim_suffix_first: float = option(
+        0.5, "share of these with the suffix first", float, low=0.0, high=1.0, objectives=("fim",)
     )
     val_fraction: float = option(
         0.1, "share of the text kept for validation", float, low=0.0, high=0.9
