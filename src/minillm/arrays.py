@@ -12,12 +12,12 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 
 
 def xp_of(*arrays: object) -> ModuleType:
-    """The array library of the first array among `arrays`: numpy, or cupy for a GPU array."""
-    for array in arrays:
-        if type(array) is numpy.ndarray:
-            return numpy
-        if is_gpu_array(array):
-            return sys.modules["cupy"]
+    """The array library of `arrays`: cupy if one of them is on the GPU, else numpy."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None:
+        for array in arrays:
+            if isinstance(array, cupy.ndarray):
+                return cupy
     return numpy
 
 
@@ -29,6 +29,11 @@ def is_gpu_array(value: object) -> bool:
 
 def is_array(value: object) -> bool:
     return isinstance(value, numpy.ndarray) or is_gpu_array(value)
+
+
+def known(condition: Any) -> bool:
+    """Whether it is true and the host knows without waiting; never for what a GPU has found."""
+    return not is_gpu_array(condition) and bool(condition)
 
 
 def to_numpy(array: Array) -> numpy.ndarray:

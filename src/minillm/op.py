@@ -19,6 +19,7 @@ array object of the input's dtype.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -165,7 +166,9 @@ class Op:
     def _run(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Array, Any]:
         if self._check is not None:
             self._check(*arrays, **params)
-        xp = numpy if type(arrays[0]) is ndarray else xp_of(*arrays)
+        xp = numpy if _modules.get("cupy") is None else xp_of(*arrays)
+        if xp is not numpy:  # what a model is given, ids and targets, comes from the host, checked
+            arrays = [xp.asarray(array) if type(array) is ndarray else array for array in arrays]
         if self._kernel_forward is not None:
             shim = self.kernels(kernels.library(xp))[0]
             if shim is not None:
@@ -222,4 +225,4 @@ def _operand(name: str, value: Any) -> Any:
     return value
 
 
-ndarray, _NONE = numpy.ndarray, (None, None)
+ndarray, _NONE, _modules = numpy.ndarray, (None, None), sys.modules

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy
 
 from minillm import ops
-from minillm.arrays import Array
+from minillm.arrays import Array, xp_of
 from minillm.nn import Linear
 from minillm.nn.module import Parameter
 from minillm.tensor import Tensor
@@ -70,7 +70,8 @@ class Optimizer:
 
     def new_state(self, param: Parameter, names: tuple[str, ...]) -> dict[str, Array]:
         """What is kept for a parameter, by its names, as it is before the first step."""
-        return {name: numpy.zeros_like(param.data) for name in names}
+        xp = xp_of(param.data)
+        return {name: xp.zeros_like(param.data) for name in names}
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -206,11 +207,12 @@ class AdamW8bit(AdamW):
     state_names = ("m", "m_scale", "v", "v_scale")
 
     def new_state(self, param: Parameter, names: tuple[str, ...]) -> dict[str, Array]:
-        scales = numpy.zeros(-(-param.size // MOMENTS), numpy.float32)
+        xp = xp_of(param.data)
+        scales = xp.zeros(-(-param.size // MOMENTS), xp.float32)
         return {
-            "m": numpy.zeros(param.size, numpy.int8),
+            "m": xp.zeros(param.size, xp.int8),
             "m_scale": scales,
-            "v": numpy.zeros(param.size, numpy.uint8),
+            "v": xp.zeros(param.size, xp.uint8),
             "v_scale": scales.copy(),
         }
 
@@ -231,26 +233,28 @@ class AdamW8bit(AdamW):
 
 def _unpacked(codes: Array, scales: Array, power: int) -> Array:
     """Numbers float32 of codes: sign(c) (|c| / largest code) ** power of the block's scale."""
-    share = codes.astype(numpy.float32)
+    xp = xp_of(codes)
+    share = codes.astype(xp.float32)
     share /= numpy.iinfo(codes.dtype).max
-    numbers = share * numpy.abs(share) if power == 2 else (share * share) ** 2
-    return numbers * numpy.repeat(scales, MOMENTS)[: len(codes)]
+    numbers = share * xp.abs(share) if power == 2 else (share * share) ** 2
+    return numbers * xp.repeat(scales, MOMENTS)[: len(codes)]
 
 
 def _pack(numbers: Array, codes: Array, scales: Array, power: int) -> None:
     """Write the codes and scales of numbers float32: the reverse of `_unpacked`."""
-    size = numpy.abs(numbers)
-    padded = numpy.zeros(len(scales) * MOMENTS, numpy.float32)
+    xp = xp_of(codes)
+    size = xp.abs(numbers)
+    padded = xp.zeros(len(scales) * MOMENTS, xp.float32)
     padded[: len(size)] = size
     scales[:] = padded.reshape(-1, MOMENTS).max(axis=1)
-    whole = numpy.repeat(numpy.where(scales > 0, scales, 1), MOMENTS)[: len(size)]
-    share = numpy.sqrt(size / whole)
+    whole = xp.repeat(xp.where(scales > 0, scales, 1), MOMENTS)[: len(size)]
+    share = xp.sqrt(size / whole)
     if power == 4:
-        share = numpy.sqrt(share)
-    whole_codes = numpy.rint(share * numpy.iinfo(codes.dtype).max)
+        share = xp.sqrt(share)
+    whole_codes = xp.rint(share * numpy.iinfo(codes.dtype).max)
     if power == 4:
-        numpy.maximum(whole_codes, size > 0, out=whole_codes)
-    codes[:] = numpy.copysign(whole_codes, numbers)
+        xp.maximum(whole_codes, size > 0, out=whole_codes)
+    codes[:] = xp.copysign(whole_codes, numbers)
 
 
 class SGD(Optimizer):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from minillm.arrays import is_array
+from minillm.arrays import is_array, known
 from minillm.op import Op
 from minillm.ops.arith import unbroadcast
 from minillm.ops.linear import swap
+from minillm.ops.softmax import row_maximum
 
 
 def scaled_dot_product_attention_forward(
@@ -21,7 +22,7 @@ def scaled_dot_product_attention_forward(
     1/sqrt(D) if None. A query that may see nothing gives 0; masked keys and values never leak.
     """
     scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale)
-    top = xp.max(scores, axis=-1, keepdims=True, initial=-xp.inf)
+    top = row_maximum(xp, scores)
     weights = xp.exp(scores - xp.where(top == -xp.inf, q.dtype.type(0), top))
     if visible is not None:
         weights = xp.where(visible, weights, q.dtype.type(0))
@@ -98,14 +99,19 @@ def masked_scores(xp, q, k, mask, causal, offset, scale):
 def weighted_sum(xp, weights, values):
     """weights @ values, where a weight of 0 hides even a NaN."""
     finite = xp.isfinite(values)
-    if bool(finite.all()):
+    if known(finite.all()):
         return xp.matmul(weights, values)
     out = xp.matmul(weights, xp.where(finite, values, values.dtype.type(0)))
-    wild = xp.where(finite, values.dtype.type(0), values)
-    for key in range(values.shape[-2]):
-        weight = weights[..., key, None]
-        out += xp.where(weight == 0, weight, weight * wild[..., key, None, :])
-    return out
+    above, below = weights > 0, weights < 0
+    plus, minus = values == xp.inf, values == -xp.inf
+
+    def meet(some, others):
+        return xp.matmul(some.astype(out.dtype), others.astype(out.dtype)) > 0
+
+    infinite = out.dtype.type(xp.inf)
+    out = xp.where(meet(above, plus) | meet(below, minus), out + infinite, out)
+    out = xp.where(meet(above, minus) | meet(below, plus), out - infinite, out)
+    return xp.where(meet(above | below, values != values), out.dtype.type(xp.nan), out)
 
 
 def attention_check(q, k, v, mask=None, *, causal=False, offset=0, scale=None):

@@ -41,8 +41,9 @@ def row_gradients(xp, grad, logits, target, lse, ignore_index, label_smoothing):
     return xp.where(used[:, None], out * scale, grad.dtype.type(0))
 
 
-def used_count(target, ignore_index):
-    return int((target != ignore_index).sum())
+def used_count(xp, target, ignore_index, dtype):
+    """How many targets count, where they are: the host does not wait for it."""
+    return xp.sum(target != ignore_index, dtype=dtype)
 
 
 def cross_entropy_forward(
@@ -63,7 +64,9 @@ def finished(xp, losses, target, ignore_index, reduction):
     if reduction == "none":
         return losses.reshape(target.shape)
     total = xp.asarray(xp.sum(losses, dtype=losses.dtype))
-    return total if reduction == "sum" else total / used_count(target, ignore_index)
+    if reduction == "mean":
+        total = total / used_count(xp, target, ignore_index, total.dtype)
+    return total
 
 
 def row_upstream(xp, grad, target, ignore_index, reduction):
@@ -71,7 +74,7 @@ def row_upstream(xp, grad, target, ignore_index, reduction):
     if reduction == "none":
         return grad.reshape(-1)
     if reduction == "mean":
-        grad = grad / used_count(target, ignore_index)
+        grad = grad / used_count(xp, target, ignore_index, grad.dtype)
     return xp.full((target.size,), grad, grad.dtype)
 
 

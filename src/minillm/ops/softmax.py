@@ -5,9 +5,16 @@ from __future__ import annotations
 from minillm.op import Op
 
 
+def row_maximum(xp, x):
+    """(..., 1), -inf for rows of no element; CuPy's max has no initial value."""
+    if not x.shape[-1]:
+        return xp.full((*x.shape[:-1], 1), -xp.inf, x.dtype)
+    return xp.max(x, axis=-1, keepdims=True)
+
+
 def peak(xp, x):
     """Each row's maximum; 0 for a row of -inf, which less 0 stays -inf instead of NaN."""
-    top = xp.max(x, axis=-1, keepdims=True, initial=-xp.inf)
+    top = row_maximum(xp, x)
     return xp.where(top == -xp.inf, x.dtype.type(0), top)
 
 
@@ -37,7 +44,7 @@ def log_softmax_backward(xp, grad, saved):
     (out,) = saved
     probability = xp.exp(out)
     dx = grad - probability * xp.sum(grad, axis=-1, keepdims=True)
-    dead = xp.max(out, axis=-1, keepdims=True, initial=-xp.inf) == -xp.inf
+    dead = row_maximum(xp, out) == -xp.inf
     return (xp.where(dead, dx.dtype.type(0), dx),)
 
 

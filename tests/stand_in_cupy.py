@@ -1,0 +1,279 @@
+"""CuPy without a GPU: its arrays and functions over NumPy's memory, and no more than it has.
+
+What CuPy refuses is refused here: arrays of NumPy as operands, a silent way back to the host,
+functions and arguments that it does not know. Sums without axes have zero dimensions, an index past
+the end wraps around unseen, and what would make the host wait for the device is counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from minillm.ops.activation import normal_cdf
+
+# Parameters of functions as CuPy 14 has them; of a ufunc its inputs.
+SIGNATURES = {
+    "arange": "start stop step dtype",
+    "asarray": "a dtype order copy blocking",
+    "ascontiguousarray": "a dtype",
+    "broadcast_to": "array shape",
+    "clip": "a a_min a_max out",
+    "concatenate": "tup axis out dtype casting",
+    "empty": "shape dtype order",
+    "empty_like": "prototype dtype order subok shape",
+    "expand_dims": "a axis",
+    "full": "shape fill_value dtype order",
+    "matmul": "x1 x2 out dtype casting",
+    "max": "a axis out keepdims",
+    "mean": "a axis dtype out keepdims",
+    "repeat": "a repeats axis",
+    "ones": "shape dtype order",
+    "stack": "tup axis out dtype casting",
+    "sum": "a axis dtype out keepdims",
+    "take": "a indices axis out",
+    "take_along_axis": "a indices axis",
+    "where": "condition x y",
+    "zeros": "shape dtype order",
+    "zeros_like": "a dtype order subok shape",
+}
+UFUNCS = (
+    "abs add copysign divide exp isfinite log log1p maximum multiply negative power rint sqrt "
+    "square subtract tanh"
+).split()
+CONSTANTS = "inf nan pi newaxis int8 float32 float64 int32 int64 uint8 uint64 bool_".split()
+METHODS = (
+    "all any argmax argmin argsort astype clip copy cumsum dot fill max mean min nonzero prod "
+    "ravel repeat reshape round sort squeeze std sum swapaxes take transpose var view"
+).split()
+WAITING = "get item tolist tobytes __bool__ __float__ __int__ __index__".split()
+OPERATORS = (
+    "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift lt le gt ge eq ne"
+).split()
+
+
+class Count:
+    """How often the host waited for the device, or sent it an array, and why."""
+
+    def __init__(self) -> None:
+        self.waits: list[str] = []
+        self.uploads: list[str] = []
+
+
+count = Count()
+
+
+class Flags:
+    """Those that CuPy has."""
+
+    def __init__(self, flags: Any) -> None:
+        self.c_contiguous, self.f_contiguous = flags.c_contiguous, flags.f_contiguous
+        self.owndata = flags.owndata
+
+
+class ndarray:
+    """An array on the device."""
+
+    __array_ufunc__ = None
+    __hash__ = None  # type: ignore[assignment]
+    __slots__ = ("__weakref__", "_array", "_base")
+
+    def __init__(self, array: numpy.ndarray, base: ndarray | None = None) -> None:
+        self._array, self._base = array, base
+
+    shape = property(lambda self: self._array.shape)
+    ndim = property(lambda self: self._array.ndim)
+    size = property(lambda self: self._array.size)
+    dtype = property(lambda self: self._array.dtype)
+    itemsize = property(lambda self: self._array.itemsize)
+    nbytes = property(lambda self: self._array.nbytes)
+    strides = property(lambda self: self._array.strides)
+    flags = property(lambda self: Flags(self._array.flags))
+    base = property(lambda self: self._base)
+    T = property(lambda self: device(self._array.T, self))
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return dict(self._array.__array_interface__)
+
+    def __array__(self, *_: Any, **__: Any) -> numpy.ndarray:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __iter__(self) -> Iterator[ndarray]:
+        return (self[place] for place in range(len(self)))
+
+    def __getitem__(self, index: Any) -> ndarray:
+        return device(self._array[self._index(index)], self)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(value, numpy.ndarray):
+            count.uploads.append("a value set")
+            value = ndarray(value)
+        self._array[self._index(index)] = host(value)
+
+    def _index(self, index: Any) -> Any:
+        """What NumPy makes of it; a mask makes the host wait, other indices wrap around."""
+        parts = index if isinstance(index, tuple) else (index,)
+        found, axis = [], 0
+        for part in parts:
+            if isinstance(part, numpy.ndarray | list):
+                count.uploads.append("an index")
+                part = ndarray(numpy.asarray(part))
+            if isinstance(part, ndarray):
+                array = part._array
+                if array.dtype == bool:
+                    count.waits.append("a mask as an index")
+                    axis += array.ndim
+                else:
+                    array = array % max(1, self.shape[axis])
+                    axis += 1
+                found.append(array)
+                continue
+            found.append(part)
+            axis += part is not None
+        return tuple(found) if isinstance(index, tuple) else found[0]
+
+
+def host(value: Any) -> Any:
+    """An argument as NumPy takes it: TypeError for an array that is not on the device."""
+    if isinstance(value, ndarray):
+        return value._array
+    if isinstance(value, numpy.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, list | tuple):
+        return type(value)(host(part) for part in value)
+    return value
+
+
+def device(value: Any, source: ndarray | None = None) -> Any:
+    """A result of NumPy as CuPy gives it: numbers are arrays as well."""
+    if isinstance(value, tuple):
+        return tuple(device(part, source) for part in value)
+    if isinstance(value, numpy.ndarray):
+        return ndarray(value, source if value.base is not None else None)
+    return ndarray(numpy.asarray(value)) if isinstance(value, numpy.generic) else value
+
+
+def _method(name: str) -> Any:
+    def call(self: ndarray, *args: Any, **params: Any) -> Any:
+        if name == "nonzero":
+            count.waits.append(name)
+        params = {key: host(value) for key, value in params.items()}
+        return device(getattr(self._array, name)(*map(host, args), **params), self)
+
+    return call
+
+
+def _waiting(name: str) -> Any:
+    def call(self: ndarray, *args: Any) -> Any:
+        count.waits.append(name)
+        return self._array.copy() if name == "get" else getattr(self._array, name)(*args)
+
+    return call
+
+
+def _operator(name: str) -> Any:
+    def call(self: ndarray, *others: Any) -> Any:
+        if others and isinstance(others[0], list | tuple):
+            return NotImplemented
+        return device(getattr(self._array, name)(*map(host, others)), self)
+
+    return call
+
+
+def _in_place(name: str) -> Any:
+    def call(self: ndarray, other: Any) -> ndarray:
+        getattr(self._array, name)(host(other))
+        return self
+
+    return call
+
+
+for _name in METHODS:
+    setattr(ndarray, _name, _method(_name))
+for _name in WAITING:
+    setattr(ndarray, _name, _waiting(_name))
+for _name in OPERATORS:
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+    if _name not in ("lt", "le", "gt", "ge", "eq", "ne"):
+        setattr(ndarray, f"__r{_name}__", _operator(f"__r{_name}__"))
+        setattr(ndarray, f"__i{_name}__", _in_place(f"__i{_name}__"))
+for _name in ("neg", "pos", "abs", "invert"):
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+def _function(name: str, known: list[str]) -> Any:
+    def call(*args: Any, **params: Any) -> Any:
+        if len(args) > len(known):
+            raise TypeError(f"{name}() takes {len(known)} arguments, {len(args)} were given")
+        for key in params:
+            if key not in known:
+                raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
+        if name in ("asarray", "ascontiguousarray") and not isinstance(args[0], ndarray):
+            if isinstance(args[0], numpy.ndarray):
+                count.uploads.append(name)
+            args = (ndarray(numpy.array(args[0])), *args[1:])
+        given = params.pop("out", None)
+        params = {key: host(value) for key, value in params.items()}
+        if given is not None:
+            params["out"] = host(given)
+        if name in ("take", "take_along_axis"):
+            args = (args[0], args[1] % args[0].shape[args[2] if len(args) > 2 else params["axis"]])
+            args += (params.pop("axis"),) if "axis" in params else ()
+        found = device(getattr(numpy, name)(*map(host, args), **params))
+        return found if given is None else given
+
+    return call
+
+
+def module() -> ModuleType:
+    """The module `cupy`."""
+    made = ModuleType("cupy")
+    for name, parameters in SIGNATURES.items():
+        setattr(made, name, _function(name, parameters.split()))
+    for name in UFUNCS:
+        known = ["x1", "x2"][: getattr(numpy, name).nin]
+        setattr(made, name, _function(name, [*known, "out", "dtype", "casting"]))
+    for name in CONSTANTS:
+        setattr(made, name, getattr(numpy, name))
+    made.ndarray = ndarray  # type: ignore[attr-defined]
+    return made
+
+
+def scatter_add(target: ndarray, index: Any, values: Any) -> None:
+    numpy.add.at(target._array, target._index(index), host(values))
+
+
+def ndtr(x: ndarray) -> ndarray:
+    """Phi(x), by minillm's own definition: bits can be compared."""
+    return ndarray(normal_cdf(numpy, x._array))
+
+
+@contextmanager
+def installed() -> Iterator[Count]:
+    """Inside the block CuPy can be imported; gives what is counted."""
+    global count
+    count = Count()
+    modules = {"cupy": module()}
+    for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.special"):
+        modules[name] = ModuleType(name)
+    modules["cupyx"].scatter_add = scatter_add  # type: ignore[attr-defined]
+    modules["cupyx.scipy.special"].ndtr = ndtr  # type: ignore[attr-defined]
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield count
+    finally:
+        for name, found in before.items():
+            if found is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = found

@@ -1,0 +1,159 @@
+"""The CuPy path without a GPU: ops, training, generation on arrays that do what CuPy's do."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import stand_in_cupy
+from minillm import kernels, testing
+from minillm.arrays import to_device, to_numpy
+from minillm.ops import cross_entropy
+from minillm.optim import (
+    SGD,
+    AdamW,
+    AdamW8bit,
+    Muon,
+    clip_scale,
+    decay_groups,
+    grad_norm,
+    muon_groups,
+)
+from small_gpt2 import IDS, TARGETS, small
+from test_equality import FAMILIES, LONG, SAMPLED, SHORT, decodes, written
+from test_ops import Small, each_gradient, each_op
+
+
+@pytest.fixture
+def count():
+    with stand_in_cupy.installed() as counted, kernels.use("reference"):
+        yield counted
+
+
+def cases(op, number=8):
+    for seed in range(number):
+        arrays, params = op.sample(Small(seed))
+        yield testing.cast(arrays, "float32"), params
+
+
+def moved(value):
+    """The same on the device: arrays, and arrays in tuples."""
+    if isinstance(value, np.ndarray):
+        return to_device(value.copy(), "cuda")
+    return tuple(map(moved, value)) if isinstance(value, tuple) else value
+
+
+def same(found, wanted):
+    if isinstance(wanted, tuple | list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted):
+            same(one, other)
+    elif isinstance(wanted, np.ndarray | np.generic):
+        assert isinstance(found, stand_in_cupy.ndarray)
+        assert found.dtype == wanted.dtype
+        assert np.array_equal(to_numpy(found), wanted, equal_nan=True)
+    else:
+        assert found is None if wanted is None else found == wanted
+
+
+@each_op
+def test_the_definition_runs_on_the_device(op, count):
+    for arrays, params in cases(op):
+        on_device = [moved(array) for array in arrays]
+        same(op.compute(*on_device, **params), op.compute(*arrays, **params))
+        for place in op.mutated(len(arrays)):
+            same(on_device[place], arrays[place])
+
+
+@each_gradient
+def test_the_gradient_runs_on_the_device(op, count):
+    for arrays, params in cases(op):
+        out, saved = op.compute(*arrays, **params)
+        grad = np.asarray(np.random.default_rng(0).standard_normal(np.shape(out)), np.float32)
+        found = op.run_backward(moved(grad), moved(saved), params)
+        same(list(found), list(op.run_backward(grad, saved, params)))
+
+
+def test_the_stand_in_has_the_signatures_of_cupy():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    for name, parameters in stand_in_cupy.SIGNATURES.items():
+        if name == "matmul":  # a generalised ufunc takes any number
+            continue
+        assert list(inspect.signature(getattr(cupy, name)).parameters) == parameters.split(), name
+    for name in stand_in_cupy.UFUNCS:
+        assert getattr(cupy, name).nin == getattr(np, name).nin
+    for name in stand_in_cupy.CONSTANTS:
+        getattr(cupy, name)
+    for name in (*stand_in_cupy.METHODS, "get", "item", "tolist", "tobytes"):
+        getattr(cupy.ndarray, name)
+
+
+OPTIMIZERS = {
+    "adamw": lambda model: AdamW(decay_groups(model.parameters(), 0.1), lr=1e-2),
+    "adamw8bit": lambda model: AdamW8bit(decay_groups(model.parameters(), 0.1), lr=1e-2),
+    "muon": lambda model: Muon(muon_groups(model, 0.1), lr=1e-2),
+    "sgd": lambda model: SGD(model.parameters(), lr=1e-2, momentum=0.9),
+}
+
+
+def trained(model, make, steps=3):
+    """Losses of some steps, and the weights after them."""
+    optimizer, losses = make(model), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model.loss(IDS, TARGETS)
+        loss.backward()
+        optimizer.step(clip_scale(grad_norm(optimizer.parameters()), 1.0))
+        losses.append(loss.item())
+    return losses, [parameter.numpy() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_on_the_device_has_the_same_bits(optimizer, count):
+    wanted = trained(small(), OPTIMIZERS[optimizer])
+    losses, weights = trained(small().to("cuda"), OPTIMIZERS[optimizer])
+    assert losses == wanted[0]
+    for one, other in zip(weights, wanted[1]):
+        assert np.array_equal(one, other)
+
+
+def test_a_step_waits_for_its_loss_and_its_norm_alone(count):
+    model = small().to("cuda")
+    optimizer = OPTIMIZERS["adamw"](model)
+    for _ in range(2):
+        count.waits.clear()
+        count.uploads.clear()
+        optimizer.zero_grad()
+        loss = model.loss(IDS, TARGETS)
+        loss.backward()
+        optimizer.step(clip_scale(grad_norm(optimizer.parameters()), 1.0))
+        assert count.waits == ["__float__"]  # the norm
+        assert len(count.uploads) == 3  # ids, their places, targets
+        loss.item()
+        assert count.waits[1:] == ["item"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [{"temperature": 0}, SAMPLED], ids=["greedy", "sampled"])
+def test_generation_on_the_device_writes_the_same(family, options, count):
+    model = FAMILIES[family]()
+    wanted = written(model, [SHORT, LONG], options)
+    assert written(model.to("cuda"), [SHORT, LONG], options) == wanted
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_on_the_device(family, count):
+    wanted, found = (gradients(FAMILIES[family]().to(where)) for where in ("cpu", "cuda"))
+    assert found.keys() == wanted.keys()
+    for name, gradient in found.items():
+        assert np.array_equal(gradient, wanted[name]), name
+
+
+def gradients(model):
+    """Of every weight, by its name, and the loss."""
+    ids = np.array([[1, 5, 7, 0], [2, 2, 9, 11]])
+    inputs = (ids, ids[:, ::-1].copy()) if decodes(model) else (ids,)
+    loss = cross_entropy(model(*inputs), np.array([[5, 7, 0, -100], [2, 9, 11, 3]]))
+    loss.backward()
+    found = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+    return found | {"loss": loss.numpy()}
