@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return finetune_task.run(arguments)
     trainer = tuning_run(arguments, TuneSettings, tuning)
-    return drive(trainer, arguments.stop_after, tuning.command_to_try(trainer))
+    return drive(trainer, arguments, tuning.command_to_try(trainer))
 
 
 def _is_of_a_task(folder: Path) -> bool:

@@ -12,6 +12,4 @@ from minillm.tasks.settings import TaskSettings
 def run(arguments: argparse.Namespace) -> int:
     trainer = tuning_run(arguments, TaskSettings, tuning)
     trial = "QUESTION TEXT" if trainer.settings.task == "qa" else '"..."'
-    return drive(
-        trainer, arguments.stop_after, f"minillm task {trainer.settings.task} {{run}} {trial}"
-    )
+    return drive(trainer, arguments, f"minillm task {trainer.settings.task} {{run}} {trial}")

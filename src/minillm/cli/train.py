@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     new = arguments.resume is None
     trainer = _new(arguments, way, asked) if new else _resumed(arguments, way, asked)
     trial = running.TRIAL if way is FROM_PAIRS else find(trainer.settings.objective).next_command
-    return drive(trainer, arguments.stop_after, f"minillm {trial}")
+    return drive(trainer, arguments, f"minillm {trial}")
 
 
 def _way(arguments: argparse.Namespace) -> Way:

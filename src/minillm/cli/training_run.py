@@ -14,6 +14,7 @@ from minillm.cli.main import FAILED, INTERRUPTED, OK, one_line, tell
 from minillm.training import options, run_folder
 from minillm.training.options import fields_of, flag
 from minillm.training.run import Run
+from minillm.training.trackers import tracking
 from minillm.training.trainer import Trainer
 
 
@@ -26,6 +27,13 @@ def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
     parser.add_argument("--config", metavar="TOML", help="file with options, under the same names")
     parser.add_argument(
         "--stop-after", type=int, metavar="STEP", help="save and stop after this step of the run"
+    )
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=tracking.NAMES,
+        help="tell tensorboard, wandb or mlflow too; repeatable",
     )
     add_flags(parser, fields_of(settings))
 
@@ -69,6 +77,8 @@ def given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
     for name in ("resume", "out", "config"):
         if getattr(arguments, name) == "":
             raise ValueError(f"{name}: an empty name given, a path is needed")
+    resumed = [] if arguments.resume is None else tracking.names_of(Path(arguments.resume), [])
+    tracking.require([*arguments.track, *resumed])
     if arguments.stop_after is not None and arguments.stop_after < 0:
         raise ValueError(f"stop-after: {arguments.stop_after}, 0 or more is needed")
     values = {
@@ -130,10 +140,11 @@ def tuning_run(arguments: argparse.Namespace, kind: Any, home: ModuleType) -> Tr
     return trainer
 
 
-def drive(trainer: Trainer, stop_after: int | None, next_command: str) -> int:
+def drive(trainer: Trainer, arguments: argparse.Namespace, next_command: str) -> int:
     """Train to the end and say how it went; the exit code. {run} in the command is the folder."""
     command = trainer.settings.command
-    training = Run(trainer, tell, stop_after)
+    track = tracking.names_of(trainer.folder, arguments.track)
+    training = Run(trainer, tell, arguments.stop_after, track)
     folder = shlex.quote(str(trainer.folder))
     go_on = f"minillm {command} --resume {folder}"
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minillm.formats import hf
@@ -20,6 +20,7 @@ from minillm.training.progress import Progress
 from minillm.training.report import write_report
 from minillm.training.run_folder import INNER, OUTCOME, Say
 from minillm.training.steplog import StepLog
+from minillm.training.trackers.tracking import CRASHED, Tracking
 from minillm.training.trainer import Interrupted, Step, Trainer
 
 LOGGED_STEPS = 2000
@@ -29,7 +30,13 @@ Measured = Mapping[str, float]
 class Run:
     """Drives a Trainer to its end and records what it measures."""
 
-    def __init__(self, trainer: Trainer, say: Say, stop_after: int | None = None) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        say: Say,
+        stop_after: int | None = None,
+        track: Sequence[str] = (),
+    ) -> None:
         self.trainer, self.say, self.stop_after = trainer, say, stop_after
         folder, step = trainer.folder, trainer.counters.step
         command = trainer.settings.command
@@ -51,6 +58,7 @@ class Run:
         self.reserve = 0.0  # seconds kept for the last evaluation of a run with a time budget
         self.step_seconds = trainer.step_seconds
         self.saved_step = step if step else 0
+        self.tracking = Tracking(track, folder, step)
 
     @property
     def elapsed(self) -> float:
@@ -71,6 +79,15 @@ class Run:
 
     def train(self) -> str:
         """Train to the end: "done", "stopped" (by a signal or stop_after) or "diverged"."""
+        outcome = CRASHED
+        try:
+            outcome = self._train()
+        finally:
+            for notice in self.tracking.close(outcome):
+                self.say(notice)
+        return outcome
+
+    def _train(self) -> str:
         s = self.trainer.settings
         budget = None if s.time is None else max(0.0, s.time - self.elapsed_before)
         outcome = "done"
@@ -117,6 +134,8 @@ class Run:
             tokens_per_s=trainer.tokens_per_step / self.step_seconds,
             **shown,
         )
+        for notice in self.tracking.notices():
+            progress.message(notice)
         if outcome.skipped:
             progress.message(f"step {place.step}: skipped, {outcome.skipped}")
             if s.on_nan == "stop" or place.skipped_in_a_row >= s.max_skips:
@@ -140,18 +159,18 @@ class Run:
 
     def _record(self, outcome: Step, measured: Measured | None) -> None:
         place = self.trainer.counters
-        self.metrics.append(
-            step=place.step,
-            tokens=place.tokens,
-            loss=outcome.loss,
+        row = {
+            "tokens": place.tokens,
+            "loss": outcome.loss,
             **(measured or {}),
-            lr=outcome.lr,
-            grad_norm=outcome.grad_norm,
-            tokens_per_s=round(self.trainer.tokens_per_step / self.step_seconds, 1),
-            elapsed_s=round(self.elapsed, 3),
-            rss_mb=_rounded(memory().rss_mb),
-            skipped=outcome.skipped,
-        )
+            "lr": outcome.lr,
+            "grad_norm": outcome.grad_norm,
+            "tokens_per_s": round(self.trainer.tokens_per_step / self.step_seconds, 1),
+            "elapsed_s": round(self.elapsed, 3),
+            "rss_mb": _rounded(memory().rss_mb),
+        }
+        self.metrics.append(step=place.step, **row, skipped=outcome.skipped)
+        self.tracking.log(place.step, row)
 
     def _sample(self, progress: Progress) -> None:
         s, trainer = self.trainer.settings, self.trainer

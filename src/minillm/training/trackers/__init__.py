@@ -1,0 +1,1 @@
+"""Other places where a run is told of, beside its folder."""
