@@ -12,6 +12,7 @@ from small_runs import CUT_RUN, minillm, result, starter, story, trainer, writte
 OWN = {  # beside the options of a small run
     "mlm": {"tokenizer": "wordpiece", "vocab_size": 60},
     "span": {"tokenizer": "unigram", "vocab_size": 420},
+    "prefix": {"tokenizer": "unigram", "vocab_size": 320},
     "fim": {},
 }
 
@@ -37,13 +38,15 @@ def test_a_sample_is_the_same_however_it_is_batched(tmp_path, objective):
     whole = run.objective.batch(3, 6)
     for part, size in ((0, 1), (1, 2), (3, 3)):
         for one, other in zip(whole, run.objective.batch(3 + part, size), strict=True):
-            assert np.array_equal(one[part : part + size], other)
+            width = other.shape[1]  # rows may be padded to the longest of a batch
+            assert np.array_equal(one[part : part + size, :width], other)
+            assert len(np.unique(one[part : part + size, width:])) <= 1
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--objective", "clm"], "objective: 'clm', one of causal, mlm, span, fim"),
+        (["--objective", "clm"], "objective: 'clm', one of causal, mlm, span, prefix, fim"),
         (["--whole-word"], "train: --whole-word goes with --objective mlm only"),
         (["--objective", "mlm", "--document-mask"], "--document-mask goes with --objective causal"),
         (
@@ -57,9 +60,10 @@ def test_a_sample_is_the_same_however_it_is_batched(tmp_path, objective):
         (["--objective", "mlm", "--context", 2], "context: 2, 3 or more is needed"),
         (["--objective", "mlm", "--prompt", "the cat"], "prompt: 'the cat' has no [MASK]"),
         (["--objective", "span", "--context", 3], "context: 3, 4 or more is needed for a span"),
+        (["--objective", "prefix", "--context", 1], "context: 1, 2 or more is needed to cut it"),
         (["--fim-rate", 0.2], "train: --fim-rate goes with --objective fim only"),
         (["--objective", "fim", "--context", 4], "context: 4, 5 or more is needed: 4 of it are"),
-        (["--objective", "span", "--prompt", "a"], "prompt: samples of --objective span write"),
+        (["--objective", "span", "--prompt", "a"], "prompt: samples of --objective span begin"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, said):
@@ -271,3 +275,37 @@ def test_infill_loss_is_that_of_the_middles_alone(tmp_path):
     assert found["val_infill_loss"] == pytest.approx(nats / count, rel=1e-5)
     plain = trainer(tmp_path / "plain", story(), objective="fim", fim_rate=0.0)
     assert np.array_equal(plain.objective.batch(3, 2)[0], plain.objective.windows.batch(3, 2)[0])
+
+
+def test_a_prefix_is_read_and_the_rest_written(tmp_path):
+    run = trainer(tmp_path, story(), objective="prefix", **OWN["prefix"])
+    objective = run.objective
+    end, pad = objective.tokenizer.eos_id, objective.tokenizer.role_ids["pad"]
+    cuts = set()
+    for first in range(0, 60, 4):
+        batch, (windows, _) = objective.batch(first, 4), objective.windows.batch(first, 4)
+        for ids, mask, targets, window in zip(*batch, windows, strict=True):
+            prefix, rest = ids[mask].tolist(), targets[targets != -100].tolist()
+            assert prefix[-1] == end
+            assert prefix[:-1] + rest == window.tolist()
+            assert (ids[~mask] == pad).all()
+            cuts.add(len(rest))
+        assert objective.targets(batch) + int(batch.mask.sum()) == objective.tokens(batch) == 4 * 17
+    assert cuts == set(range(1, 16))
+    run.model.eval()
+    batch = objective.batch(0, 4)
+    together = objective.loss(run.model, batch).item()
+    alone = 0.0
+    for number in range(4):
+        alone += objective.loss(run.model, objective.batch(number, 1)).item()
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_prefix_model_goes_on_with_a_prompt(tmp_path, monkeypatch, capsys):
+    start = starter(tmp_path, monkeypatch, story(), objective="prefix", **OWN["prefix"])
+    assert start("run") == 0
+    assert 'minillm generate run --prompt "..."' in capsys.readouterr().err
+    assert minillm("generate", "run", "--prompt", "the cat", "--max-tokens", 4, "--json") == 0
+    tokenizer = load(tmp_path / "run")[1]
+    found = json.loads(capsys.readouterr().out)
+    assert found["prompt_tokens"] == len(tokenizer.encode("the cat")) + 1

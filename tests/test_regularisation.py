@@ -110,9 +110,11 @@ def test_smoothed_labels_cost_what_the_formula_says_and_only_in_training(
         for s in (0.0, 0.2)
     ]
     batch = runs[1].objective.batch(0, 3)
-    given, targets = batch
+    given, *masks, targets = batch
     model = runs[1].model.eval()
-    inputs = [given] if objective != "span" else [given, model.shift_right(targets)]
+    inputs = [given]
+    if model.config.kind == "encoder-decoder":
+        inputs += [model.shift_right(targets), *masks]
     with no_grad():
         logits = model(*inputs).numpy().astype(np.float64)
     nats = -(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minillm.training.objective import Objective
     from minillm.training.settings import Settings
 
-_FILES = {"causal": "causal", "mlm": "mlm", "span": "span", "fim": "fim"}
+_FILES = {"causal": "causal", "mlm": "mlm", "span": "span", "prefix": "prefix", "fim": "fim"}
 OBJECTIVES = tuple(_FILES)
 OF_PAIRS = "translate"  # the one that does not learn from texts alone: `tasks.translation`
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy
@@ -59,9 +60,16 @@ class SpanCorruption:
         self.tokenizer, self.dataset, self.seed, self.rows = tokenizer, dataset, seed, batch
         self.fingerprint, self.label_smoothing = dataset.fingerprint, label_smoothing
         shortest = min(len(part) for part in (dataset.train, dataset.val) if part is not None)
-        self.windows = Windows(dataset.train, min(spans.raw_length(context), shortest - 1), seed)
-        ids = (tokenizer.special_tokens[sentinel(place)] for place in range(SENTINELS))
-        self.sentinels = numpy.array(list(ids))
+        self.windows = self.windows_of(dataset.train, context, shortest, seed)
+
+    def windows_of(self, tokens: Any, context: int, shortest: int, seed: int) -> Windows:
+        """Windows that fill the context, or what a `shortest` part of the data can fill."""
+        return Windows(tokens, min(spans.raw_length(context), shortest - 1), seed)
+
+    @cached_property
+    def sentinels(self) -> numpy.ndarray:
+        names = (sentinel(place) for place in range(SENTINELS))
+        return numpy.array([self.tokenizer.special_tokens[name] for name in names])
 
     @classmethod
     def of(cls, settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> SpanCorruption:
@@ -162,15 +170,24 @@ def finish(tokenizer: Tokenizer) -> Tokenizer:
     return from_document(document, Description({}, roles, [], None))
 
 
-def check(settings: Settings, tokenizer: Tokenizer) -> None:
-    wanted = (sentinel(place) for place in range(SENTINELS))
-    missing = [name for name in wanted if name not in tokenizer.special_tokens]
+def check_tokens(settings: Settings, tokenizer: Tokenizer, marks: Iterable[str]) -> None:
+    """ValueError for a tokenizer without T5's roles and `marks`, and for a prompt."""
+    missing = [name for name in marks if name not in tokenizer.special_tokens]
     missing += [f"{role} token" for role in ("pad", "eos") if role not in tokenizer.role_ids]
     if missing:
         raise ValueError(
             f"train: the {tokenizer.kind} tokenizer has no {missing[0]}, one like T5's is needed "
-            "for --objective span; train on texts, and one is learnt"
+            f"for --objective {settings.objective}; train on texts, and one is learnt"
         )
+    if settings.prompt is not None:
+        raise ValueError(
+            f"prompt: samples of --objective {settings.objective} begin with what is left of the "
+            "validation text; leave it out"
+        )
+
+
+def check(settings: Settings, tokenizer: Tokenizer) -> None:
+    check_tokens(settings, tokenizer, map(sentinel, range(SENTINELS)))
     context = settings.context or 0
     if context < LEAST_CONTEXT:
         raise ValueError(f"context: {context}, {LEAST_CONTEXT} or more is needed for a span")
@@ -179,11 +196,6 @@ def check(settings: Settings, tokenizer: Tokenizer) -> None:
         raise ValueError(
             f"context: {context} makes {found} spans, {SENTINELS} (as many as T5 has sentinels) or "
             "less are needed; choose a smaller one"
-        )
-    if settings.prompt is not None:
-        raise ValueError(
-            "prompt: samples of --objective span write what was taken out of the validation text; "
-            "leave it out"
         )
 
 
