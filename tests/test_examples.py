@@ -1,6 +1,7 @@
 """The example stories agree with their cast, and facts.py counts what a text states."""
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ sys.path.insert(0, str(EXAMPLES))
 import facts  # noqa: E402
 import phrases  # noqa: E402
 import stories  # noqa: E402
+import verse  # noqa: E402
 
 FIXED = {"home", "wears", "food", "fear", "hobby"}  # facts whose words mean nothing else
 
@@ -222,3 +224,49 @@ def test_consistency_counts_a_repeated_sentence_once() -> None:
         "2 free stories: 4 statements of facts, 2 right (50.0%)"
     )
     assert facts.consistency(["Mira slept."]) == "1 free stories: 0 statements of facts, 0 right"
+
+
+FIVE = "白日依山盡，黃河入海流。\n欲窮千里目，更上一層樓。"
+
+
+@pytest.mark.parametrize(
+    ("poem", "kept"),
+    [
+        (FIVE, True),
+        (f"{FIVE}\n{FIVE}", True),
+        (f"{FIVE}\n白日依山盡，黃河入海流。", False),  # 6 phrases
+        (FIVE.replace("黃河", "黃"), False),
+        (FIVE.replace("，", "？").replace("。", "！"), True),
+        ("一二三四五六七，一二三四五六七。\n一二三四五六七，一二三四五六七。", True),
+        ("一二三四五六，一二三四五六。\n一二三四五六，一二三四五六。", False),
+        ("", False),
+    ],
+)
+def test_the_form_of_verse(poem: str, kept: bool) -> None:
+    assert verse.keeps_form(poem) is kept
+
+
+def test_verse_is_measured_by_hand() -> None:
+    text = f"登鸛雀樓 王之渙\n{FIVE}\n\n題 名\n一二三，四五。"
+    poems = verse.poems_of(text)
+    assert poems == [FIVE, "一二三，四五。"]
+    known = verse.phrases_of(FIVE)
+    found = verse.measure([FIVE, "白日依山盡，一二三四五。", "一二，三"], known)
+    assert found == verse.Form(1 / 3, 5 / 8, 1 / 3)
+
+
+def test_bigram_verse_follows_the_text() -> None:
+    written = verse.bigram_poems([FIVE, "白雲"], 30, seed=1)
+    assert written == verse.bigram_poems([FIVE, "白雲"], 30, seed=1)
+    pairs = {pair for poem in (FIVE, "白雲") for pair in itertools.pairwise(poem)}
+    assert all(poem.startswith("白") for poem in written)
+    assert {pair for poem in written for pair in itertools.pairwise(poem)} <= pairs
+    assert any(poem == "白雲" for poem in written)
+
+
+def test_verse_as_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "poems.txt").write_text(f"題 名\n{FIVE}\n\n題 名\n一二三，四五。", encoding="utf-8")
+    verse.main([str(tmp_path / "poems.txt"), "--jsonl", str(tmp_path / "verses.jsonl")])
+    rows = (tmp_path / "verses.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(row)["text"] for row in rows] == [FIVE, "一二三，四五。"]
+    assert "50.0% of 2 poems keep the form" in capsys.readouterr().out
