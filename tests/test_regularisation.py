@@ -1,9 +1,11 @@
-"""What keeps a run from learning too much: averages, patience, smoothed labels."""
+"""What keeps a run from learning too much: averages, patience, smoothed labels, depth."""
 
 import numpy as np
 import pytest
 
 from minillm import load, no_grad
+from minillm.arrays import manual_seed
+from minillm.models import GPT2, GPT2Config
 from minillm.nn import Parameter
 from minillm.training import metrics, state
 from minillm.training.averaging import Average
@@ -127,6 +129,75 @@ def test_smoothed_labels_cost_what_the_formula_says_and_only_in_training(
     assert plain.loss(model, batch).item() == pytest.approx(own, rel=1e-5)
     assert smoothed.loss(model, batch).item() == pytest.approx(0.8 * own + 0.2 * smooth, rel=1e-5)
     assert runs[0].evaluate() == runs[1].evaluate()
+
+
+def small_gpt(layers, rate):
+    config = GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=layers, n_head=2)
+    model = GPT2(config, seed=3).astype(np.float64)
+    for parameter in model.parameters():
+        parameter.data[...] = np.random.default_rng(1).normal(0, 0.5, parameter.shape)
+    model.stochastic_depth = rate
+    return model
+
+
+IDS = np.arange(6).reshape(1, 6)
+
+
+def test_the_mean_of_a_block_that_is_left_out_or_not_is_that_of_evaluation():
+    """One block before the last norm: kept with 1 - r and then scaled, or what came in."""
+    model, rate = small_gpt(1, 0.3), 0.3
+    model.ln_f.forward = lambda x: x
+    found = {}
+    for seed in range(40):
+        manual_seed(seed)
+        with no_grad():
+            out = model.train().features(IDS).numpy()
+            found.setdefault(out.tobytes(), out)
+    kept, left = sorted(found.values(), key=lambda out: -np.abs(out).max())
+    with no_grad():
+        whole = model.eval().features(IDS).numpy()
+        before = (model.wte(IDS) + model.wpe(np.arange(6))).numpy()
+    assert np.array_equal(left, before)
+    np.testing.assert_allclose((1 - rate) * kept + rate * left, whole, rtol=1e-12)
+
+
+def test_deeper_blocks_are_left_out_more_often_and_none_in_evaluation():
+    model = small_gpt(4, 0.4)
+    assert model.train().survivals() == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    runs = np.zeros(4)
+    for layer, block in enumerate(model.h):
+        forward = block.forward
+
+        def counted(*inputs, layer=layer, forward=forward):
+            runs[layer] += 1
+            return forward(*inputs)
+
+        block.forward = counted
+    trials = 600
+    with no_grad():
+        for seed in range(trials):
+            manual_seed(seed)
+            model.features(IDS)
+    expected = trials * np.array([0.9, 0.8, 0.7, 0.6])
+    deviation = np.sqrt(expected * (1 - expected / trials))
+    assert (np.abs(runs - expected) < 4 * deviation).all()
+    runs[:] = 0
+    with no_grad():
+        model.eval().features(IDS)
+    assert runs.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_cut_run_of_stochastic_depth_has_the_bits_of_a_straight_one(
+    tmp_path, monkeypatch, recompute
+):
+    options = CUT_RUN | {"layers": 3, "stochastic_depth": 0.5, "recompute": recompute}
+    start = starter(tmp_path, monkeypatch, story()[:500], **options)
+    assert start("straight") == start("cut", "--stop-after", 7) == 0
+    assert minillm("train", "--resume", "cut") == 0
+    assert result(tmp_path / "cut") == result(tmp_path / "straight")
+    assert start("whole", stochastic_depth=0) == 0
+    assert result(tmp_path / "whole") != result(tmp_path / "straight")
 
 
 @pytest.mark.parametrize(

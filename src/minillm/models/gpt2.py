@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from minillm import nn, ops
-from minillm.arrays import Array, new_generator
+from minillm.arrays import Array, default_generator, new_generator
 from minillm.models.family import ACTIVATIONS, Family, tie, without_prefix
 from minillm.models.gpt2_config import MODEL_TYPE, GPT2Config
 from minillm.models.pretrained import Pretrained
@@ -89,6 +89,7 @@ class GPT2(Pretrained):
         super().__init__()
         self.config = config
         self.recompute = False  # run each block again in backward instead of keeping its insides
+        self.stochastic_depth = 0.0  # with what probability the last block is left out in training
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
@@ -130,12 +131,25 @@ class GPT2(Pretrained):
             positions = places_in(documents)
             mask = (documents[:, :, None] == documents[:, None, :])[:, None]
         x = self.dropout(self.wte(ids) + self.wpe(positions))
-        for block in self.h:
+        for block, kept in zip(self.h, self.survivals(), strict=True):
+            if kept < 1 and default_generator.random() >= kept:
+                continue
             if self.recompute and cache is None:
-                x = checkpoint(functools.partial(block, mask=mask), x)
+                out = checkpoint(functools.partial(block, mask=mask), x)
             else:
-                x = block(x, cache, mask)
+                out = block(x, cache, mask)
+            x = out if kept == 1 else x + (out - x) * (1 / kept)
         return self.ln_f(x)
+
+    def survivals(self) -> list[float]:
+        """With what probability each block takes part, less the deeper it is (Huang et al. 2016).
+
+        What a block adds that does take part is divided by it, so that the mean is what all of them
+        add. Outside training all take part.
+        """
+        layers = len(self.h)
+        rate = self.stochastic_depth if self.training else 0.0
+        return [1 - rate * (layer + 1) / layers for layer in range(layers)]
 
     @property
     def head(self) -> nn.Parameter:

@@ -115,6 +115,8 @@ def model_of(settings: Settings, config: Any) -> Any:
     """The untrained model, its weights drawn from the seed."""
     model = find(settings.objective).model(config, settings.seed)
     model.recompute = settings.recompute
+    if settings.stochastic_depth:
+        model.stochastic_depth = settings.stochastic_depth
     return model
 
 

@@ -133,6 +133,14 @@ class Settings(LoopSettings):
     label_smoothing: float = option(
         0.0, "share of a target that all tokens have alike, in training", float, low=0.0, high=0.9
     )
+    stochastic_depth: float = option(
+        0.0,
+        "probability that the last block is left out of a batch, less for those before it",
+        float,
+        low=0.0,
+        high=0.95,
+        objectives=("causal", "fim"),
+    )
     document_mask: bool = option(
         False,
         "read each document as if it stood alone: no attention to others",
