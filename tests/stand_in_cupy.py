@@ -114,9 +114,10 @@ class ndarray:
         return device(self._array[self._index(index)], self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(value, numpy.ndarray) and value.ndim:
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         if isinstance(value, numpy.ndarray):
-            count.uploads.append("a value set")
-            value = ndarray(value)
+            value = value.item()
         self._array[self._index(index)] = host(value)
 
     def _index(self, index: Any) -> Any:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import stand_in_cupy
-from minillm import kernels, testing
+from minillm import Tensor, kernels, testing
 from minillm.arrays import to_device, to_numpy
+from minillm.models import GPT2
 from minillm.ops import cross_entropy
 from minillm.optim import (
     SGD,
@@ -98,14 +99,17 @@ OPTIMIZERS = {
 
 def trained(model, make, steps=3):
     """Losses of some steps, and the weights after them."""
-    optimizer, losses = make(model), []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = model.loss(IDS, TARGETS)
-        loss.backward()
-        optimizer.step(clip_scale(grad_norm(optimizer.parameters()), 1.0))
-        losses.append(loss.item())
+    optimizer = make(model)
+    losses = [step(model, optimizer).item() for _ in range(steps)]
     return losses, [parameter.numpy() for parameter in model.parameters()]
+
+
+def step(model, optimizer):
+    optimizer.zero_grad()
+    loss = model.loss(IDS, TARGETS)
+    loss.backward()
+    optimizer.step(clip_scale(grad_norm(optimizer.parameters()), 1.0))
+    return loss
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -123,10 +127,7 @@ def test_a_step_waits_for_its_loss_and_its_norm_alone(count):
     for _ in range(2):
         count.waits.clear()
         count.uploads.clear()
-        optimizer.zero_grad()
-        loss = model.loss(IDS, TARGETS)
-        loss.backward()
-        optimizer.step(clip_scale(grad_norm(optimizer.parameters()), 1.0))
+        loss = step(model, optimizer)
         assert count.waits == ["__float__"]  # the norm
         assert len(count.uploads) == 3  # ids, their places, targets
         loss.item()
@@ -157,3 +158,35 @@ def gradients(model):
     loss.backward()
     found = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
     return found | {"loss": loss.numpy()}
+
+
+def test_values_come_from_the_host_and_go_back(count):
+    leaf = Tensor(np.zeros((2, 3), np.float32)).to("cuda")
+    leaf.copy_(np.arange(6, dtype=np.float32).reshape(2, 3))
+    leaf[1] = np.array([7, 8, 9], np.float32)
+    leaf[0, 0] = 5
+    assert isinstance(leaf.data, stand_in_cupy.ndarray)
+    assert leaf.numpy().tolist() == [[5, 1, 2], [7, 8, 9]]
+    model = small()
+    there = GPT2(model.config).to("cuda")
+    there.load_state_dict(model.state_dict())
+    for own, other in zip(there.parameters(), model.parameters()):
+        assert np.array_equal(own.numpy(), other.data)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_state_of_an_optimizer_moves_between_devices(optimizer, count):
+    make = OPTIMIZERS[optimizer]
+    for before, after in (("cpu", "cuda"), ("cuda", "cpu")):
+        first, wanted = small().to(before), small()
+        old, straight = make(first), make(wanted)
+        step(first, old)
+        step(wanted, straight)
+        second = small().to(after)
+        second.load_state_dict(first.to("cpu").state_dict())
+        new = make(second)
+        new.load_state_dict(old.state_dict())
+        step(second, new)
+        step(wanted, straight)
+        for one, other in zip(second.parameters(), wanted.parameters()):
+            assert np.array_equal(one.numpy(), other.data)

@@ -53,6 +53,11 @@ def to_device(array: Array, device: str) -> Array:
     raise ValueError(f"device: {device!r} is not known, 'cpu' or 'cuda' is needed")
 
 
+def beside(array: Array, other: Array) -> Array:
+    """The array on the device of `other`; the same object if it is there already."""
+    return to_device(array, "cuda" if is_gpu_array(other) else "cpu")
+
+
 def _cupy() -> ModuleType:
     try:
         import cupy

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy
 
 from minillm import ops
-from minillm.arrays import Array, xp_of
+from minillm.arrays import Array, beside, xp_of
 from minillm.nn import Linear
 from minillm.nn.module import Parameter
 from minillm.tensor import Tensor
@@ -119,7 +119,7 @@ class Optimizer:
         self.steps = int(saved["steps"])
         for own, other in zip(self.state, saved["state"]):
             for name, array in own.items():
-                array[...] = other[name]
+                array[...] = beside(other[name], array)
 
 
 class AdamW(Optimizer):

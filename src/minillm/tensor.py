@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy
 
-from minillm.arrays import Array, default_generator, is_array, is_gpu_array, to_device, to_numpy
+from minillm.arrays import (
+    Array,
+    beside,
+    default_generator,
+    is_array,
+    is_gpu_array,
+    to_device,
+    to_numpy,
+)
 
 FLOATS = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
 
@@ -212,7 +220,8 @@ class Tensor:
 
     def copy_(self, value: Any) -> Tensor:
         """Overwrite a leaf in place; shapes must be equal (ValueError)."""
-        source = value.data if isinstance(value, Tensor) else numpy.asarray(value)
+        source = value.data if isinstance(value, Tensor) else value
+        source = source if is_array(source) else numpy.asarray(source)
         if source.shape != self.data.shape:
             raise ValueError(f"copy_: shape {source.shape} given, {self.data.shape} is needed")
         self._write(..., source)
@@ -237,7 +246,7 @@ class Tensor:
             raise RuntimeError(
                 "setitem: a leaf that requires a gradient is changed in place only under no_grad()"
             )
-        self.data[index] = value
+        self.data[index] = beside(value, self.data) if is_array(value) else value
         self._version[0] += 1
 
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:

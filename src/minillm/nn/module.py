@@ -94,7 +94,7 @@ class Module:
             for name, parameter in own.items():
                 value = state[name]
                 if not isinstance(parameter, DeferredParameter):
-                    parameter.copy_(numpy.asarray(value, parameter.dtype))
+                    parameter.copy_(value)
                 elif isinstance(value, numpy.ndarray) and value.flags.writeable:
                     parameter.data = numpy.array(value, parameter.dtype, order="C")
                 else:
