@@ -6,11 +6,12 @@ With files: a new run. With --resume: on from the last save of a run, bit for bi
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minillm.cli.main import tell
+from minillm.cli.main import OK, tell
 from minillm.cli.training_run import (
     add_flags,
     add_options,
@@ -20,11 +21,13 @@ from minillm.cli.training_run import (
     require_later,
 )
 from minillm.formats import hf
+from minillm.formats.files import atomic_write_text
 from minillm.tasks.translation import running
 from minillm.tasks.translation.settings import TranslationSettings
-from minillm.training import options, preflight, run_folder
+from minillm.training import options, preflight, rate_finder, run_folder
 from minillm.training.options import fields_of, flag
 from minillm.training.pretraining import OF_PAIRS, find
+from minillm.training.progress import Progress
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
 
@@ -53,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".tsv, .csv or .jsonl with source and target",
     )
     add_options(parser, Settings)
+    parser.add_argument(
+        "--find-lr",
+        metavar="HTML",
+        help="make no run: try growing learning rates for some steps, suggest one, and write that",
+    )
     group = parser.add_argument_group(f"--objective {OF_PAIRS}")
     own = [one for one in fields_of(TranslationSettings) if one.name not in _NAMES]
     add_flags(group, own)
@@ -68,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"train: --{flag(name)} {how} with --objective {OF_PAIRS}{only}; leave it out"
             )
     asked = given(arguments, way.settings)
+    if arguments.find_lr is not None:
+        return _find_rate(arguments, way, asked)
     new = arguments.resume is None
     trainer = _new(arguments, way, asked) if new else _resumed(arguments, way, asked)
     trial = running.TRIAL if way is FROM_PAIRS else find(trainer.settings.objective).next_command
@@ -85,7 +95,32 @@ def _way(arguments: argparse.Namespace) -> Way:
     return FROM_PAIRS if objective == OF_PAIRS else FROM_TEXTS
 
 
-def _new(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> Trainer:
+def _find_rate(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> int:
+    """Ramp the rate of a run that is made for that alone; nothing but the page is left of it."""
+    for name in ("resume", "out", "stop_after", "lr"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"find-lr: --{flag(name)} says nothing where no run is made")
+    target = Path(arguments.find_lr)
+    if target.exists() or not target.name:
+        raise ValueError(f"find-lr: {target} is there already, the name of a new page is needed")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"find-lr: {target.parent} is no folder, one is needed")
+    with tempfile.TemporaryDirectory(prefix="minillm-") as place:
+        trainer = _new(arguments, way, asked, Path(place) / "run")
+        tell(f"trying {rate_finder.STEPS} rates from {rate_finder.FIRST:g} on, in place of that")
+        with Progress(rate_finder.STEPS) as progress:
+            found = rate_finder.ramp(
+                trainer, lambda step, outcome: progress.update(step, loss=outcome.loss)
+            )
+    atomic_write_text(target, rate_finder.report(found, target.stem))
+    tell(f"{rate_finder.sentence(found)} ({target})")
+    return OK
+
+
+def _new(
+    arguments: argparse.Namespace, way: Way, asked: dict[str, Any], place: Path | None = None
+) -> Trainer:
+    """A new run, in the folder that was asked for or in `place`."""
     config = {} if arguments.config is None else _config(arguments.config, way.settings)
     files = config.pop("files", [])
     out = config.pop("out", None)
@@ -95,6 +130,7 @@ def _new(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> Trai
         raise ValueError("train: no file given, at least 1 is needed (or - for stdin)")
     settings = way.settings(**config | asked)
     folder = run_folder.free_folder(files) if out is None else Path(out)
+    folder = folder if place is None else place
     return way.start(files, settings, folder, tell)
 
 
