@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ import pytest
 from minillm import kernels, nn
 from minillm.formats import safetensors
 from minillm.formats.lock import Lock
-from minillm.models import adapter
+from minillm.models import GPT2, GPT2Config, Llama, adapter
 from minillm.models.folder import load, load_model, logits_of
 from minillm.models.gguf_export import write_gguf
-from minillm.training import metrics, tuning
+from minillm.training import metrics, tuning, tuning_memory
 from minillm.training.preference import log_probabilities
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_data import read_parts
@@ -445,7 +446,6 @@ def test_show_mask_prints_what_is_learnt(here, capsys, monkeypatch):
 
 def test_max_memory_chooses_smaller_batches_and_recomputation(here, capsys):
     from minillm.machine import memory
-    from minillm.training import tuning_memory
 
     model = llama()
     adapter.attach(model, adapter.Lora(2))
@@ -470,6 +470,50 @@ def test_max_memory_chooses_smaller_batches_and_recomputation(here, capsys):
     for text in ("1", "1T", "fast", "-1G"):
         assert finetune(f"--max-memory={text}", out="small") == 2
         assert "max-memory" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(kernels.active_cpu is None, reason="counted with the extension's attention")
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("family", [GPT2, Llama])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_blocks_keep_what_is_predicted(family, adapted, recompute):
+    """Against the memory that NumPy asked for in steps on models and texts of two lengths."""
+    tokens = (64, 192)
+    found, told = {}, {}
+    method = "lora" if adapted else "full"
+    settings = TuneSettings(base="base", method=method, batch=1)
+    for layers in (1, 4):
+        model = wide(family, layers)
+        if adapted:
+            adapter.attach(model, adapter.Lora(2))
+        model.recompute = recompute
+        found[layers] = growth(model, tokens)
+        told[layers] = tuning_memory._kept(model, settings, recompute)
+    assert told[4] - told[1] == pytest.approx(found[4] - found[1], rel=0.05)
+    assert told[4] == pytest.approx(found[4], rel=0.1)
+
+
+def wide(family, layers):
+    if family is GPT2:
+        return GPT2(GPT2Config(vocab_size=16, n_positions=192, n_embd=96, n_layer=layers, n_head=3))
+    return llama(vocab_size=16, hidden_size=96, intermediate_size=256, num_hidden_layers=layers,
+                 num_attention_heads=3, num_key_value_heads=1, head_dim=32,
+                 max_position_embeddings=192)  # fmt: skip
+
+
+def growth(model, tokens):
+    """Bytes at the peak of a step, for each token more."""
+    peaks = []
+    for length in tokens:
+        ids = np.arange(length + 1)[None] % 16
+        model.loss(ids[:, :-1], ids[:, 1:]).backward()  # gradients are there from now on
+        tracemalloc.start()
+        try:
+            model.loss(ids[:, :-1], ids[:, 1:]).backward()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return (peaks[1] - peaks[0]) / (tokens[1] - tokens[0])
 
 
 def test_a_limit_of_examples_is_kept(here, capsys):

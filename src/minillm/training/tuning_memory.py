@@ -6,16 +6,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from minillm import nn
 from minillm.machine import memory
 from minillm.nn.loss import ROWS_TIMES_CLASSES
 from minillm.quantities import size
 from minillm.training.plan import LOGITS_BYTES
-from minillm.training.tuning_settings import TuneSettings
+from minillm.training.tuning_settings import ADAPTERS, TuneSettings
 
-WIDE, INNER = 8, 4  # numbers kept of a token by a block: so many times its width, its inner width
+WIDE = 8  # times the width: numbers of a token that a block keeps, besides those of its inner part
 HEAD_COPIES = 3  # logits, their gradient and what is between
 MOMENT_BYTES = {"adamw": 8.0, "muon": 8.0, "adamw8bit": 2.04}
-WORK_BYTES = 20_000_000  # of the interpreter, of batches, of what is written to files
+WORK_BYTES = 10_000_000  # of batches, of what is written to files
+MARGIN = 1.05  # of a prediction, which is not exact, that has to fit
+
+
+class FeedForward(NamedTuple):
+    """Numbers of a token: kept and held at work, times the inner width; and, times the width, held
+    besides where a block is computed for the second time."""
+
+    kept: int
+    at_work: int
+    again: int
+
+
+GATED, PLAIN, ADAPTED = FeedForward(4, 3, 2), FeedForward(1, 1, 0), FeedForward(2, 2, 2)
 
 
 class Choice(NamedTuple):
@@ -44,28 +58,41 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
 
     The model is there with what it trains, whose gradients and moments are still to come.
     """
-    config = model.config
-    content = config.to_hf()
-    width = content.get("hidden_size") or content["n_embd"]
-    inner = content.get("intermediate_size") or content.get("n_inner") or 4 * width
-    answers = rows * (1 if settings.objective == "answers" else 2)
-    token = 4 * (WIDE * width + INNER * inner)
-    blocks = token * config.n_layer
-    if recompute:
-        blocks = 4 * width * config.n_layer + token
-    blocks *= answers * tokens
+    answers = tokens * rows * (1 if settings.objective == "answers" else 2)
     trained = sum(p.size for p in model.parameters() if p.requires_grad)
-    head, logits = model.head, LOGITS_BYTES
-    if not head.requires_grad:
-        logits = HEAD_COPIES * 4 * min(ROWS_TIMES_CLASSES, answers * tokens * head.shape[0])
-    accumulates = settings.accumulate * (settings.batch or rows) > rows
+    head = model.head
+    most = ROWS_TIMES_CLASSES
+    if head.requires_grad:
+        most = LOGITS_BYTES // (4 * HEAD_COPIES)
+    logits = HEAD_COPIES * 4 * min(most, answers * head.shape[0])
+    blocks = answers * _kept(model, settings, recompute)
     growing = blocks + 4 * trained
+    accumulates = settings.accumulate * (settings.batch or rows) > rows
     if head.requires_grad and not accumulates:  # gradients take the place of what blocks kept
         growing = max(blocks + 4 * head.size, 4 * trained)
     held = int((memory().rss_mb or 0.0) * 1e6)
     moments = int(trained * MOMENT_BYTES[settings.optimizer])
     moments += 0 if settings.ema is None else 4 * trained  # the average
     return held + WORK_BYTES + moments + growing + logits
+
+
+def _kept(model: Any, settings: TuneSettings, recompute: bool) -> int:
+    """Bytes that blocks keep of a token until backward has come down to the first of them.
+
+    Counted on the operations: a feed-forward part that is one operation keeps its inner values
+    once, one of adapted layers twice, a gated one four times.
+    """
+    content = model.config.to_hf()
+    width = content.get("hidden_size") or content["n_embd"]
+    inner = content.get("intermediate_size") or content.get("n_inner") or 4 * width
+    part = ADAPTED if settings.method in ADAPTERS else PLAIN
+    if any(isinstance(module, nn.GatedFeedForward) for module in model.modules()):
+        part = GATED
+    layers = {"head": 0, "last-n": settings.last}.get(settings.method, model.config.n_layer)
+    block, at_work = WIDE * width + part.kept * inner, part.at_work * inner
+    if recompute:
+        return 4 * (layers * width + block + at_work + part.again * width)
+    return 4 * (layers * block + at_work)
 
 
 def choose(model: Any, settings: TuneSettings, lengths: Sequence[int]) -> Choice:
@@ -79,12 +106,12 @@ def choose(model: Any, settings: TuneSettings, lengths: Sequence[int]) -> Choice
     choices = [(n, again) for again in sorted({settings.recompute, True}) for n in rows]
     for n, again in choices:
         peak = predicted(model, settings, tokens, n, again)
-        if peak <= limit:
+        if MARGIN * peak <= limit:
             return Choice(n, again, peak)
     raise ValueError(
-        f"max-memory: {size(peak)} are needed for one example of {tokens} tokens at a time, "
-        f"{size(limit)} are allowed; choose --method qlora, a smaller --context or --rank, or "
-        "--optimizer adamw8bit"
+        f"max-memory: {size(MARGIN * peak)} are needed for one example of {tokens} tokens at a "
+        f"time, {size(limit)} are allowed; choose --method qlora, a smaller --context or "
+        "--rank, or --optimizer adamw8bit"
     )
 
 
