@@ -254,8 +254,8 @@ class TestRefusals:
 
     def test_options_of_other_runs(self, given, tmp_path, capsys):
         words = self.words(given, tmp_path)
-        assert refused(capsys, *words, "--rank", 4) == (
-            "finetune: --rank goes without --task only; leave it out"
+        assert refused(capsys, *words, "--beta", 0.2) == (
+            "finetune: --beta goes without --task only; leave it out"
         )
         assert refused(capsys, "finetune", given["base"], given["classify"], "--passes", 2) == (
             "finetune: --passes goes with --task only; leave it out"
@@ -263,8 +263,8 @@ class TestRefusals:
         assert tune(given, "classify", tmp_path / "run", "--steps", 2, "--stop-after", 1) == 0
         capsys.readouterr()
         resume = ("finetune", "--resume", tmp_path / "run")
-        assert refused(capsys, *resume, "--rank", 4) == (
-            "finetune: --rank is not of this run; leave it out"
+        assert refused(capsys, *resume, "--beta", 0.2) == (
+            "finetune: --beta is not of this run; leave it out"
         )
         assert refused(capsys, *resume, "--task", "classify") == (
             "resume: --task cannot be changed, a run goes on as it began; start a new run for "

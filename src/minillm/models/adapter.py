@@ -18,6 +18,7 @@ import numpy
 from minillm import nn
 from minillm.arrays import Array
 from minillm.formats import hf, safetensors
+from minillm.models import FAMILIES
 from minillm.models.lora import (
     Lora,
     adapted,
@@ -26,6 +27,7 @@ from minillm.models.lora import (
     freeze,
     last_word,
     merge,
+    merged,
     put,
     spots_of,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "freeze",
     "load",
     "merge",
+    "merged",
     "read_config",
     "save",
     "spots_of",
@@ -49,7 +52,12 @@ __all__ = [
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
-ENCODER_TASKS = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS", "question": "QUESTION_ANS"}
+ENCODER_TASKS = {
+    "features": "FEATURE_EXTRACTION",
+    "sequence": "SEQ_CLS",
+    "token": "TOKEN_CLS",
+    "span": "QUESTION_ANS",
+}
 REFUSED = {  # settings of peft that change what an adapter computes
     "use_dora": (False, None),
     "lora_bias": (False, None),
@@ -64,9 +72,13 @@ REFUSED = {  # settings of peft that change what an adapter computes
 
 
 def save(
-    folder: str | os.PathLike[str], model: Any, lora: Lora, base: str, reference: Array
+    folder: str | os.PathLike[str], model: Any, lora: Lora, base: str, reference: Array | None
 ) -> None:
-    """Write the adapters of a model; `reference` are the base's logits of the reference prompt."""
+    """Write the adapters of a model; `reference` are the base's logits of the reference prompt.
+
+    Parameters that are trained besides go into the same file, as what replaces those of the base:
+    the head of a task, which the base does not have.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     spots, arrays, modules = spots_of(model), {}, {}
@@ -77,6 +89,8 @@ def save(
             arrays[f"{PREFIX}{spot.module}.lora_B.weight"] = numpy.ascontiguousarray(
                 layer.lora_B.numpy()[spot.rows]
             )
+    head = _trained_besides(model)
+    arrays |= {f"{PREFIX}{name}": array for name, array in head.items()}
     kind = model.config.kind
     task = TASKS.get(kind) or ENCODER_TASKS.get(getattr(model.config, "task", ""))
     content = {
@@ -90,13 +104,40 @@ def save(
         "target_modules": sorted({last_word(name) for name in modules}),
         "fan_in_fan_out": all(modules.values()),
         "bias": "none",
-        "modules_to_save": None,
+        "modules_to_save": _parts_of(head, modules),
         "inference_mode": True,
         "init_lora_weights": True,
     }
     hf.write_json(folder / CONFIG, content)
-    metadata = {"format": "pt"} | hf.reference_metadata(reference)
+    metadata = {"format": "pt"}
+    if reference is not None:
+        metadata |= hf.reference_metadata(reference)
     safetensors.write(folder / WEIGHTS, arrays, metadata)
+
+
+def _trained_besides(model: Any) -> dict[str, Array]:
+    """What is trained beside the adapters, under its names in the files."""
+    names = dict(model.named_parameters())
+    own = {n for n, p in names.items() if p.requires_grad and ".lora_" not in n}
+    if not own:
+        return {}
+    with merged(model):
+        plain = {n: numpy.broadcast_to(n in own, p.shape) for n, p in model.named_parameters()}
+        state = model.state_dict()
+    family = FAMILIES[model.config.to_hf()["model_type"]]
+    marks = family.to_files(plain, model.config)
+    return {n: a for n, a in family.to_files(state, model.config).items() if marks[n].all()}
+
+
+def _parts_of(head: dict[str, Any], modules: dict[str, bool]) -> list[str] | None:
+    """The parts of a model that hold these weights: by its first name, or the second where the
+    first holds the blocks as well."""
+    blocks = {name.partition(".")[0] for name in modules}
+    found = set()
+    for name in head:
+        first, _, rest = name.partition(".")
+        found.add(rest.partition(".")[0] if first in blocks else first)
+    return sorted(found) or None
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ and values) has an adapter that joins theirs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy
@@ -130,6 +131,19 @@ def merge(model: Any) -> int:
     for name, layer in layers:
         put(model, f"{name}.weight", layer.merged())
     return len(layers)
+
+
+@contextmanager
+def merged(model: Any) -> Iterator[None]:
+    """Inside the block the model has plain layers with the sums as their weights."""
+    layers = list(adapted(model))
+    try:
+        for name, layer in layers:
+            put(model, f"{name}.weight", layer.merged())
+        yield
+    finally:
+        for name, layer in layers:
+            put(model, f"{name}.weight", layer)
 
 
 def at(model: Any, weight: str) -> Any:

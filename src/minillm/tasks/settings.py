@@ -11,9 +11,10 @@ from minillm.tasks.kinds import WORKS
 from minillm.training.options import flag, option, require_use
 from minillm.training.settings import LoopSettings
 
-METHODS = ("full", "head", "last-n")
+METHODS = ("full", "head", "last-n", "lora")
+LORA = ("rank", "alpha", "targets", "lora_dropout", "rslora")
 VAL_FRACTION = 0.1
-RATES = {"full": 3e-4, "head": 3e-3, "last-n": 5e-4}
+RATES = {"full": 3e-4, "head": 3e-3, "last-n": 5e-4, "lora": 2e-3}
 
 
 @dataclass
@@ -34,6 +35,13 @@ class TaskSettings(LoopSettings):
     base: str | None = option(None, "the model that is tuned", str, hidden=True)
     task: str | None = option(None, "what an encoder is tuned for", str, choices=tuple(WORKS))
     method: str = option("full", "what is trained", str, choices=METHODS)
+    rank: int = option(8, "of LoRA's matrices", low=1)
+    alpha: float = option(16.0, "LoRA's scale, divided by the rank", float, low=0.0, above=True)
+    targets: str | None = option(
+        None, "layers that LoRA adapts, such as query,value (all of the blocks)", str
+    )
+    lora_dropout: float = option(0.0, "share of LoRA's inputs zeroed", float, low=0.0, high=0.95)
+    rslora: bool = option(False, "divide alpha by the square root of the rank", bool)
     last: int = option(2, "blocks that --method last-n trains", low=1)
     passes: int | None = option(None, "passes over the examples, instead of --steps", low=1)
     dropout: float | None = option(
@@ -69,6 +77,7 @@ class TaskSettings(LoopSettings):
                 f"finetune: both --{flag(aside[0])} and --val-fraction given, one of them is needed"
             )
         require_use(self, ("last",), "method", ("last-n",))
+        require_use(self, LORA, "method", ("lora",))
         if self.cloze and self.task != "qa":
             raise ValueError(f"finetune: --cloze {self.cloze} goes with --task qa only")
         if self.temperature is not None and self.task != "embed":
@@ -88,6 +97,7 @@ class TaskSettings(LoopSettings):
     def optional(self) -> set[str]:
         return super().optional | {
             "passes",
+            "targets",
             "dropout",
             "max_length",
             "val",

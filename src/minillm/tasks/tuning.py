@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy
 from minillm import kernels, nn
 from minillm.formats import hf
 from minillm.machine import environment
+from minillm.models import adapter
+from minillm.models import folder as model_folder
 from minillm.quantities import count, duration
 from minillm.tasks import heads
 from minillm.tasks import parts as kept
@@ -28,8 +31,10 @@ from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.preflight import costs, forecast, settle_machine
 from minillm.training.run_folder import INNER, Say, new_folder, read_settings, require_free, resumed
 from minillm.training.trainer import Trainer
+from minillm.training.tuning_model import lora_of
 
-PASSES = {"full": 5, "last-n": 5, "head": 10}
+PASSES = {"full": 5, "last-n": 5, "head": 10, "lora": 5}
+ADAPTER = "adapter"  # folder in that of a run
 BATCH, WARMUP_SHARE, EVALUATIONS = 32, 0.1, 8
 
 
@@ -86,6 +91,8 @@ def _model(task: Work, parts: Parts, settings: TaskSettings) -> Any:
             methods.train_head(model)
         case "last-n":
             methods.train_last(model, settings.last)
+        case "lora":
+            methods.train_beside(model, lora_of(settings), settings.seed)
         case _:
             methods.train_all(model)
     return model
@@ -103,7 +110,17 @@ def digest_of(model: Any) -> str:
 def _trainer(task: Work, model: Any, parts: Parts, settings: TaskSettings, folder: Path) -> Trainer:
     goal = task.objective(model, parts, settings)
     rehearsal = replace(settings, steps=settings.steps or 1000, passes=None, time=None, warmup=0)
-    return Trainer(model, goal, rehearsal, folder)
+    write: Callable[[Path, Any], None] = model_folder.save_weights
+    if settings.method == "lora":
+        write = partial(_write_merged, settings=settings)
+    return Trainer(model, goal, rehearsal, folder, write)
+
+
+def _write_merged(folder: Path, model: Any, settings: TaskSettings) -> None:
+    """The whole model, and beside it the adapter alone."""
+    adapter.save(folder / ADAPTER, model, lora_of(settings), str(settings.base), None)
+    with adapter.merged(model):
+        model_folder.save_weights(folder, model)
 
 
 def _length(settings: TaskSettings, trainer: Trainer) -> tuple[TaskSettings, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minillm import nn
-from minillm.models.adapter import freeze
+from minillm.models.adapter import Lora, adapted, attach, freeze
 
 EMBEDDINGS = ("embed", "wte", "wpe", "shared", "source_embeddings", "target_embeddings")
 
@@ -44,6 +44,15 @@ def train_last(model: Any, count: int) -> None:
         after = not own.startswith((f"{name}.", *EMBEDDINGS))
         if own.startswith(trained) or after:
             parameter.requires_grad_(True)
+
+
+def train_beside(model: Any, lora: Lora, seed: int) -> None:
+    """Adapters beside the layers of the blocks, and what comes after the blocks."""
+    attach(model, lora, seed)
+    train_last(model, 0)
+    for _, layer in adapted(model):
+        layer.lora_A.requires_grad_(True)
+        layer.lora_B.requires_grad_(True)
 
 
 def widen(model: Any) -> None:

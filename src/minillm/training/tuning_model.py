@@ -66,7 +66,7 @@ def added(model: Any) -> int:
     return sum(p.size for _, layer in adapter.adapted(model) for p in (layer.lora_A, layer.lora_B))
 
 
-def lora_of(settings: TuneSettings) -> Lora:
+def lora_of(settings: Any) -> Lora:
     """The adapters that the settings ask for."""
     targets = tuple(filter(None, (settings.targets or "").split(",")))
     return Lora(settings.rank, settings.alpha, targets, settings.lora_dropout, settings.rslora)
