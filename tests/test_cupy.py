@@ -20,7 +20,10 @@ from minillm.optim import (
     grad_norm,
     muon_groups,
 )
+from minillm.training import state as states
+from minillm.training.trainer import Trainer
 from small_gpt2 import IDS, TARGETS, small
+from small_runs import trainer
 from test_equality import FAMILIES, LONG, SAMPLED, SHORT, decodes, written
 from test_ops import Small, each_gradient, each_op
 
@@ -190,3 +193,20 @@ def test_the_state_of_an_optimizer_moves_between_devices(optimizer, count):
         step(wanted, straight)
         for one, other in zip(second.parameters(), wanted.parameters()):
             assert np.array_equal(one.numpy(), other.data)
+
+
+def test_a_run_on_the_device_saves_what_goes_on_without_one(tmp_path, count):
+    straight = trainer(tmp_path / "straight", steps=4)
+    there = trainer(tmp_path / "there", steps=4)
+    there = Trainer(there.model.to("cuda"), there.objective, there.settings, there.folder)
+    for run in (straight, there):
+        run.step(0.25)
+        run.step(0.5)
+    assert there.evaluate() == straight.evaluate()
+    there.keep_if_best(None)
+    saved = states.load_latest(there.save().parent)[0]
+    back = trainer(tmp_path / "back", steps=4)
+    back.restore(saved)
+    assert back.step(0.75) == straight.step(0.75)
+    for one, other in zip(back.model.parameters(), straight.model.parameters()):
+        assert np.array_equal(one.data, other.data)

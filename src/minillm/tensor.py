@@ -383,7 +383,7 @@ def _upstream(root: Tensor, gradient: Any) -> Array:
         gradient = numpy.asarray(gradient, root.dtype)
     if gradient.shape != root.shape:
         raise ValueError(f"backward: gradient of shape {gradient.shape} given, {root.shape} needed")
-    return gradient.astype(root.dtype, order="C")
+    return beside(gradient, root.data).astype(root.dtype, order="C")
 
 
 def _reachable(root: Node) -> list[Node]:

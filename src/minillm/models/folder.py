@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from minillm import nn, tokenizers
-from minillm.arrays import xp_of
+from minillm.arrays import beside, to_numpy
 from minillm.formats import gguf, hf, safetensors, shards
 from minillm.models import FAMILIES
 from minillm.models.opening import (
@@ -64,7 +64,8 @@ def save_weights(
     `dtype` is "f64", "f32", "f16", "bf16" or None, the model's own. The reference is what the
     rounded weights give.
     """
-    arrays = FAMILIES[model.config.to_hf()["model_type"]].to_files(model.state_dict(), model.config)
+    state = {name: to_numpy(array) for name, array in model.state_dict().items()}
+    arrays = FAMILIES[model.config.to_hf()["model_type"]].to_files(state, model.config)
     prompt = hf.reference_prompt(model.config.vocab_size, model.config.context)
     with _rounded(model, dtype):
         metadata = {"format": "pt"} | hf.reference_metadata(logits_of(model)(prompt))
@@ -78,7 +79,7 @@ def _rounded(model: Any, dtype: str | None) -> Iterator[None]:
     try:
         if dtype in ("f16", "bf16"):
             for parameter, array in exact:
-                parameter.data = xp_of(array).asarray(safetensors.rounded(array, dtype))
+                parameter.data = beside(safetensors.rounded(to_numpy(array), dtype), array)
         yield
     finally:
         for parameter, array in exact:

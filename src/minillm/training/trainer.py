@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 
 from minillm import kernels
-from minillm.arrays import manual_seed
+from minillm.arrays import beside, manual_seed, to_numpy, xp_of
 from minillm.models import folder as model_folder
 from minillm.optim import (
     AdamW,
@@ -269,6 +269,7 @@ class Trainer:
         for name, arrays_of in zip(self._optimizer_names(), self.optimizer.state):
             for kind, array in arrays_of.items():
                 arrays[f"{kind}/{name}"] = array
+        arrays = {name: to_numpy(array) for name, array in arrays.items()}
         state = State(self.counters, self.optimizer.steps, self.objective.fingerprint, arrays)
         return states.save(self.folder / "training", state)
 
@@ -291,7 +292,7 @@ class Trainer:
         self.model.load_state_dict(weights, only=self.trained)
         if self.average is not None:
             for name, average in self.average.arrays.items():
-                average[...] = state.arrays[f"ema/{name}"]
+                average[...] = beside(state.arrays[f"ema/{name}"], average)
         saved = [
             {kind: state.arrays[f"{kind}/{name}"] for kind in kept}
             for name, kept in zip(self._optimizer_names(), self.optimizer.state)
@@ -302,4 +303,4 @@ class Trainer:
 
 def _wild(values: Tensor | None) -> bool:
     """Whether any number is infinite or NaN."""
-    return values is not None and not numpy.isfinite(values.numpy()).all()
+    return values is not None and not bool(xp_of(values.data).isfinite(values.data).all())
