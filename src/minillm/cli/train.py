@@ -149,6 +149,6 @@ def _config(path: str, kind: Any) -> dict[str, Any]:
 
 def _resumed(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> Trainer:
     refuse_changes(arguments, asked, arguments.files)
-    trainer = way.resume(Path(arguments.resume), tell, asked.get("threads"))
+    trainer = way.resume(Path(arguments.resume), tell, way.settings(**asked).threads)
     require_later(arguments, trainer)
     return trainer

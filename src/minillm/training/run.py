@@ -44,13 +44,13 @@ class Run:
         self.lock = Lock(folder / INNER, refusal)
         for place in (folder, folder / INNER):
             remove_leftovers(place)
-        (folder / INNER / OUTCOME).unlink(missing_ok=True)  # not known again until it ends
         self.metrics = MetricsLog(folder / "metrics.jsonl", step)
         self.samples = StepLog(folder / INNER / "samples.jsonl", step)
         for notice in (self.metrics.notice, self.samples.notice):
             if notice:
                 say(notice)
         rows = steplog.read(self.metrics.path)
+        (folder / INNER / OUTCOME).unlink(missing_ok=True)  # not known again until it ends
         self.elapsed_before = max((row.get("elapsed_s", 0.0) for row in rows), default=0.0)
         steps = trainer.settings.steps
         self.log_every = max(1, (steps or 0) // LOGGED_STEPS)
