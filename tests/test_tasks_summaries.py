@@ -96,6 +96,18 @@ def test_the_command_summarizes_files(place, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {"summary": ANSWER[:2], "cut": False}
 
 
+def test_a_decoder_answers_questions_about_a_text(tmp_path, capsys):
+    place = saved(tmp_path / "model", f"\n{ANSWER}<|im_end|>", context=280)
+    assert minillm("task", "qa", place, "which ?", "some text", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"question": "which ?", "answer": ANSWER, "cut": False}
+    assert minillm("task", "qa", place, "which ?", "d" * 300) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{ANSWER}\n" and "qa: the end of the text is cut" in captured.err
+    assert minillm("task", "qa", place, "only one") == 2
+    assert "qa: 1 inputs given, a question and a text are needed" in capsys.readouterr().err
+
+
 def test_a_model_without_a_template_is_refused(tmp_path, capsys):
     place = saved(tmp_path / "model", "abc", template=None)
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")

@@ -136,7 +136,7 @@ Told = Iterator[tuple[dict[str, Any], str]]
 def answers(arguments: argparse.Namespace, inputs: list[str]) -> Told:
     """What is found for each input, as an object and as a line."""
     top = arguments.top or TOPS.get(arguments.task, 1)
-    if arguments.task in DECODERS:
+    if arguments.task in DECODERS or (arguments.task == "qa" and is_decoder(arguments.model)):
         from minillm.cli import task_decoders
 
         return task_decoders.answers(arguments, inputs, top)
@@ -145,6 +145,12 @@ def answers(arguments: argparse.Namespace, inputs: list[str]) -> Told:
 
     work = {"classify": classified, "tag": tagged, "qa": answered}[arguments.task]
     return work(heads.load(TASKS[arguments.task], arguments.model), inputs, top)
+
+
+def is_decoder(path: str) -> bool:
+    from minillm.models.opening import find, open_config
+
+    return bool(open_config(find(path))[1].kind == "decoder")
 
 
 def predicted(ready: Ready, inputs: Sequence[Any]) -> list[Any]:

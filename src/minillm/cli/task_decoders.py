@@ -12,6 +12,7 @@ from minillm.training.console import shorten
 
 WIDTH = 60  # characters of a text
 SHOWN = 5  # items
+ANSWER_TOKENS = 64
 
 Told = Iterator[tuple[dict[str, Any], str]]
 
@@ -21,6 +22,8 @@ def answers(arguments: argparse.Namespace, inputs: Sequence[str], top: int) -> T
     match arguments.task:
         case "recommend":
             return recommended(arguments.model, inputs, top, arguments.exclude)
+        case "qa":
+            return answered(arguments.model, *inputs)
         case "summarize":
             return summarized(arguments, inputs)
     return translated(arguments.model, inputs, arguments.beams or 1)
@@ -66,6 +69,20 @@ def summarized(arguments: argparse.Namespace, texts: Sequence[str]) -> Told:
             begins = shorten(" ".join(text.split()), WIDTH)
             tell(f"minillm: note: summarize: cut to the context: {begins}")
         yield {"summary": summary, "cut": asker.cut > before}, " ".join(summary.split())
+
+
+def answered(path: str, question: str, text: str) -> Told:
+    """What a model that follows instructions answers to a question about a text."""
+    from minillm.models import folder
+    from minillm.tasks.asking import Asker
+
+    model, tokenizer = folder.load(path)
+    asked = f"Answer this question from the text, in as few words as possible: {question}"
+    asker = Asker("qa", model, tokenizer, asked, ANSWER_TOKENS)
+    [answer] = asker.answers([text])
+    if asker.cut:
+        tell("minillm: note: qa: the end of the text is cut to the context")
+    yield {"question": question, "answer": answer, "cut": asker.cut > 0}, " ".join(answer.split())
 
 
 def translated(path: str, texts: Sequence[str], beams: int) -> Told:
