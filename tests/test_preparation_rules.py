@@ -138,6 +138,26 @@ def test_a_mixture_reads_each_source_as_often_as_its_weight_asks(tmp_path, monke
     assert sum(map(len, train)) == pytest.approx(total, rel=0.05)
 
 
+def test_topics_of_one_file_are_sources(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    texts = {n: sentences(n) for n in range(120)}
+    rows = [{"topic": "ab"[n % 3 > 0], "text": text} for n, text in texts.items()]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    tables = [
+        f"[{name}]\npaths = 'all.jsonl'\nweight = {weight}\nwhere = {{ topic = '{name}' }}\n"
+        for name, weight in (("a", 2), ("b", 1))
+    ]
+    (tmp_path / "mix.toml").write_text("".join(tables), encoding="utf-8")
+    words = ["--tokenizer", "byte", "--workers", 1, "--val-fraction", 0.1]
+    assert minillm("data", "prepare", "--mix", "mix.toml", "--out", "out", *words) == 0
+    data = Prepared.open("out").dataset(BYTES)
+    train = documents_of(data.train)
+    assert {*train, *documents_of(data.val)} <= {*texts.values()}
+    of_a = {text for n, text in texts.items() if n % 3 == 0}
+    share = sum(len(t) for t in train if t in of_a) / sum(map(len, train))
+    assert share == pytest.approx(2 / 3, abs=0.04)
+
+
 def test_a_source_of_few_documents_that_misses_its_share_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     records(tmp_path / "few.jsonl", [sentences(1, count=400), sentences(2, count=400)])
@@ -168,6 +188,19 @@ def test_a_source_of_few_documents_that_misses_its_share_is_told(tmp_path, monke
         ("[a]\nweight=1\n[b]\npaths='b'", "paths of [a] is None"),
         ("[a]\npaths='a.jsonl'\nweight=1\n[b]\npaths='a.jsonl'\nweight=1", "is in two sources"),
         ("a=1\nb=2", "a is no table"),
+        (
+            "[a]\npaths='a.jsonl'\nweight=1\nwhere={t=1}\n[b]\npaths='b'\nweight=1",
+            "where of [a] is {'t': 1}, one field and a text",
+        ),
+        (
+            "[a]\npaths='a.jsonl'\nweight=1\nwhere={t='x'}\n[b]\npaths='a.jsonl'\nweight=1",
+            "is in two sources",
+        ),
+        (
+            "[a]\npaths='a.jsonl'\nweight=1\nwhere={t='x'}\n"
+            "[b]\npaths='a.jsonl'\nweight=1\nwhere={u='x'}",
+            "is in two sources",
+        ),
     ],
 )
 def test_a_bad_mixture_is_one_line(tmp_path, monkeypatch, capsys, toml, said):
@@ -208,6 +241,16 @@ def test_what_cannot_be_prepared_is_one_line(tmp_path, monkeypatch, capsys, word
     assert minillm("data", "prepare", "--workers", 1, *words, "--out", "out") == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
+
+
+def test_a_refused_command_can_be_given_rightly_into_the_same_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{n},{' '.join(sentences(n).split())}\n" for n in range(30))
+    (tmp_path / "a.csv").write_text("id,review\n" + rows, encoding="utf-8")
+    words = ("data", "prepare", "a.csv", "--tokenizer", "byte", "--workers", 1, "--out", "out")
+    assert minillm(*words) == 2
+    assert "has no column 'text' but 'id', 'review'" in capsys.readouterr().err
+    assert minillm(*words, "--text-field", "review") == 0
 
 
 def test_bad_rows_are_skipped_and_told(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from minillm.words import meant
 if TYPE_CHECKING:
     from minillm.data import Prepared
     from minillm.data.preparation.job import Group, Learn
+    from minillm.data.sources import Source
 
 TRAINED = ("byte", "char", "bpe")
 
@@ -154,7 +156,7 @@ def _say(prepared: Prepared) -> None:
 def _groups(arguments: argparse.Namespace, reader: Any) -> list[Group]:
     from minillm.data.preparation.job import Group
     from minillm.data.preparation.mixture import read_mixture
-    from minillm.data.sources import find
+    from minillm.data.sources import JSON_LINES, find
 
     if arguments.mix is None:
         if not arguments.files:
@@ -164,16 +166,26 @@ def _groups(arguments: argparse.Namespace, reader: Any) -> list[Group]:
     if arguments.files:
         raise ValueError("mix: files given beside it, it names them all; leave them out")
     groups: list[Group] = []
-    seen: set[Path] = set()
+    seen: dict[Path, set[tuple[str, str] | None]] = {}
     for part in read_mixture(arguments.mix):
-        files = find(part.paths).files
-        twice = [file.name for file in files if file.path.resolve() in seen]
-        if twice:
-            raise ValueError(f"mix: {twice[0]} is in two sources, one is needed")
-        seen.update(file.path.resolve() for file in files)
+        files = [replace(file, where=part.where) for file in find(part.paths).files]
+        for file in files:
+            _require_apart(file, seen.setdefault(file.path.resolve(), set()))
         groups.append(Group(part.name, files, part.weight))
-    found = iter(reader.recognise([file for group in groups for file in group.files]))
+    settled = reader.recognise([file for group in groups for file in group.files])
+    for file in settled:
+        if file.where is not None and file.kind != JSON_LINES:
+            raise ValueError(f"mix: {file.name} is {file.kind}, JSON lines are needed for where")
+    found = iter(settled)
     return [Group(g.name, list(itertools.islice(found, len(g.files))), g.weight) for g in groups]
+
+
+def _require_apart(file: Source, others: set[tuple[str, str] | None]) -> None:
+    """ValueError unless no line of a file is in two sources; `others` are its earlier parts."""
+    fields = {other and other[0] for other in others}
+    if file.where in others or fields - {file.where and file.where[0]}:
+        raise ValueError(f"mix: {file.name} is in two sources, one is needed")
+    others.add(file.where)
 
 
 def _vocabulary(arguments: argparse.Namespace) -> tuple[Learn, Any]:

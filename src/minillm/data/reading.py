@@ -67,7 +67,7 @@ class Reader:
         chunks = refuse_binary(watch.over(source.chunks()), framing, source.name)
         pieces = decode(chunks, framing, source.name, framing_repairs)
         if source.kind == JSON_LINES:
-            found = records(pieces, self.decoding, source.name, self.rows, repairs)
+            found = records(pieces, self.decoding, source.name, self.rows, repairs, source.where)
         else:
             found = table_rows(pieces, self.decoding, source, self.rows, repairs)
         for line, text in found:

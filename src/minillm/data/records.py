@@ -51,9 +51,15 @@ class Rows:
 
 
 def records(
-    pieces: Iterable[str], decoding: Decoding, name: str, rows: Rows, repairs: Repairs
+    pieces: Iterable[str],
+    decoding: Decoding,
+    name: str,
+    rows: Rows,
+    repairs: Repairs,
+    where: tuple[str, str] | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text) of each non-empty line.
+    """Yield (line number from 1, text) of each non-empty line, or of those where a field has a
+    value.
 
     Line ends inside the texts follow `decoding`. At most one record is held, twice over while it
     is parsed. Raises ValueError naming file, line and what was found instead of a text.
@@ -64,7 +70,10 @@ def records(
             continue
         place = f"read: {name} line {number}"
         try:
-            text = _text_of(_parsed(line, place), place, rows.text_field)
+            record = _parsed(line, place)
+            if where is not None and _text_of(record, place, where[0]) != where[1]:
+                continue
+            text = _text_of(record, place, rows.text_field)
             text = cleaned(text, decoding, place, repairs)
         except ValueError as error:
             rows.bad(error, repairs)
@@ -137,7 +146,7 @@ def _text_of(record: Any, place: str, text_field: str) -> str:
         fields = ", ".join(repr(key) for key in list(record)[:5]) or "no fields"
         raise ValueError(
             f"{place} has no field {text_field!r} but {fields}, a text is needed; "
-            "name the field with --text-field"
+            "name the field of texts with --text-field"
         )
     text = record[text_field]
     if not isinstance(text, str):

@@ -62,13 +62,15 @@ class Source:
     """One file of text.
 
     `kind` says how documents lie in it, None where the name does not tell; `spool` keeps the copy
-    alive that the path leads to, if it is one.
+    alive that the path leads to, if it is one. Of JSON lines `where`, a field and its value, says
+    which are read.
     """
 
     path: Path
     name: str
     kind: str | None = None
     spool: Spool | None = None
+    where: tuple[str, str] | None = None
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield the bytes of the file in order, about `size` at a time, unpacked if it is packed.

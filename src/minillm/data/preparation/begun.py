@@ -30,7 +30,7 @@ def begun(out: Path, job: dict[str, Any]) -> Prepared | None:
     if (work / JOB).is_file():
         there = read_json(work / JOB)
         other = [name for name in job if there.get(name) != job[name]]
-        if other:
+        if other and any(path.suffix == ".npz" for path in work.iterdir()):  # a part is done
             raise ValueError(
                 f"prepare: {out} was begun with other {' and '.join(other)}, the same command is "
                 f"needed to go on; delete {out}, or choose another --out"

@@ -113,7 +113,10 @@ class Preparation:
 
     def _identity(self) -> str:
         files = [
-            [group.name, group.weight, source.name, source.path.stat().st_size]
+            [
+                *(group.name, group.weight, source.name, source.path.stat().st_size),
+                *(source.where or ()),
+            ]
             for group in self.groups
             for source in group.files
         ]

@@ -17,15 +17,20 @@ from ..lines import weights
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A source of a mixture: what its files are and its share of the training tokens, relative."""
+    """A source of a mixture: what its files are and its share of the training tokens, relative.
+
+    Of the files it takes the JSON lines `where` a field has a value, or everything.
+    """
 
     name: str
     paths: tuple[str, ...]
     weight: float
+    where: tuple[str, str] | None = None
 
 
 def read_mixture(path: str | os.PathLike[str]) -> list[Ingredient]:
-    """The sources of a TOML file: tables [name] with `paths`, relative to it, and `weight`.
+    """The sources of a TOML file: tables [name] with `paths`, relative to it, and `weight`; and
+    `where`, which names a field of JSON lines and its value.
 
     Raises ValueError in one line for anything else.
     """
@@ -43,10 +48,11 @@ def read_mixture(path: str | os.PathLike[str]) -> list[Ingredient]:
 def _ingredient(path: Path, name: str, table: Any) -> Ingredient:
     if not isinstance(table, dict):
         raise ValueError(f"mix: {path}: {name} is no table, [{name}] with paths is needed")
-    unknown = sorted(set(table) - {"paths", "weight"})
+    unknown = sorted(set(table) - {"paths", "weight", "where"})
     if unknown:
         raise ValueError(
-            f"mix: {path}: [{name}] has an unknown key {unknown[0]!r}, paths and weight are known"
+            f"mix: {path}: [{name}] has an unknown key {unknown[0]!r}, paths, weight and where are "
+            "known"
         )
     paths: Any = table.get("paths")
     weight: Any = table.get("weight")
@@ -58,7 +64,16 @@ def _ingredient(path: Path, name: str, table: Any) -> Ingredient:
         raise ValueError(
             f"mix: {path}: weight of [{name}] is {weight!r}, a number above 0 is needed"
         )
-    return Ingredient(name, tuple(str(path.parent / p) for p in paths), float(weight))
+    where = table.get("where", {"": ""})
+    pairs = list(where.items()) if isinstance(where, dict) else []
+    if len(pairs) != 1 or not isinstance(pairs[0][1], str):
+        raise ValueError(
+            f"mix: {path}: where of [{name}] is {where!r}, one field and a text such as "
+            '{ topic = "news" } are needed'
+        )
+    field, value = pairs[0]
+    files = tuple(str(path.parent / p) for p in paths)
+    return Ingredient(name, files, float(weight), (field, value) if field else None)
 
 
 def passes(tokens: np.ndarray, shares: Sequence[float]) -> np.ndarray:
