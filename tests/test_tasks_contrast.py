@@ -225,6 +225,15 @@ def test_what_cannot_be_tuned_is_refused(base, tmp_path, capsys, rows, words, to
     assert not (tmp_path / "run").exists()
 
 
+def test_pairs_to_validate_on_are_of_the_same_kind(base, tmp_path, capsys):
+    data = write(tmp_path / "pairs.tsv")
+    rows = [(*row, 1) for row in PAIRS]
+    scored = write(tmp_path / "scored.tsv", rows, "first\tsecond\tscore")
+    for train, val in ((data, scored), (scored, data)):
+        assert tune(base, train, tmp_path / "run", "--val", val, "--steps", 1) == 2
+        assert "embed: pairs with and without score" in capsys.readouterr().err
+
+
 def test_files_of_two_kinds_do_not_mix():
-    with pytest.raises(ValueError, match="embed: files with and without score or negative"):
+    with pytest.raises(ValueError, match="embed: pairs with and without score or negative"):
         Likeness().labels([*pairs(), *pairs(scores=[1] * len(PAIRS))])

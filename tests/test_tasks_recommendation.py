@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,13 @@ def test_batches_give_what_each_history_alone_gives(run):
     long = ["a", "b", "c", "d", "e"] * 3
     [(_, whole)], [(_, last)] = (recommender.logits([items]) for items in (long, long[-7:]))
     np.testing.assert_array_equal(whole, last)  # 8 positions, one for what begins a sequence
+
+
+def test_a_model_without_a_longest_context_reads_all(run):
+    model, tokenizer = folder.load(run)
+    open_ended = SimpleNamespace(kind="decoder", context=None)
+    recommender = Recommender(SimpleNamespace(config=open_ended, eval=lambda: model), tokenizer)
+    assert recommender.context > 1_000_000
 
 
 def test_what_is_excluded_is_not_recommended(run):

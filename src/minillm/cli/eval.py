@@ -25,6 +25,8 @@ from minillm.cli.measuring import (
 )
 from minillm.quantities import counted
 
+WIDTH = 14  # of the names of metrics, at least
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="PATH", help="folder, .gguf file or pulled name")
@@ -79,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def table(found: Mapping[str, Any]) -> None:
+    width = max([WIDTH, *map(len, found)])
     for name, one in found.items():
         around = "" if one["low"] is None else f"  (95 %: {one['low']:.4f} to {one['high']:.4f})"
-        print(f"  {name.replace('_', ' '):<14} {one['value']:.4f}{around}")
+        print(f"  {name.replace('_', ' '):<{width}} {one['value']:.4f}{around}")

@@ -54,9 +54,7 @@ class Likeness(Work):
 
     def labels(self, examples: Sequence[Pair]) -> tuple[str, ...]:
         """There are none; ValueError for pairs that teach nothing, or that are of two kinds."""
-        kinds = {(pair.score is None, pair.negative is None) for pair in examples}
-        if len(kinds) > 1:
-            raise ValueError("embed: files with and without score or negative, one kind is needed")
+        require_one_kind(examples)
         if examples[0].score is not None:
             scale_of([pair.score for pair in examples])
         elif len({pair.second for pair in examples} | {pair.negative for pair in examples}) < 3:
@@ -112,6 +110,7 @@ class PairedTexts:
         seed: int,
         temperature: float = TEMPERATURE,
     ) -> None:
+        require_one_kind([*train, *val])
         self.embedder, self.tokenizer = embedder, embedder.tokenizer
         self.train, self.val, self.temperature = train, val, temperature
         scored = train[0].score is not None
@@ -201,6 +200,12 @@ class PairedTexts:
 
     def sample(self, model: Any, tokens: int) -> None:
         return None
+
+
+def require_one_kind(pairs: Sequence[Pair]) -> None:
+    """ValueError unless all pairs have the same fields."""
+    if len({(pair.score is None, pair.negative is None) for pair in pairs}) > 1:
+        raise ValueError("embed: pairs with and without score or negative, one kind is needed")
 
 
 def scale_of(scores: Sequence[float | None]) -> float:

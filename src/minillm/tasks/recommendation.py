@@ -7,6 +7,7 @@ A sequence is a text of names of items with spaces between, as a tokenizer of ki
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -52,7 +53,8 @@ class Recommender:
         self.items = [tokenizer.decode([id]) for id in ids]
         self.ids = dict(zip(self.items, ids, strict=True))
         self.places = numpy.array(ids)
-        self.context = model.config.context - 1  # one token begins every sequence
+        most = sys.maxsize if model.config.context is None else model.config.context
+        self.context = most - 1  # one token begins every sequence
 
     def known(self, items: Sequence[str]) -> list[str]:
         """Those of the items that the model knows; others say nothing to it."""
