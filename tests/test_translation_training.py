@@ -33,10 +33,12 @@ def refused(capsys, *words):
     return capsys.readouterr().err.splitlines()[-1].removeprefix("minillm: ")
 
 
-def test_twenty_pairs_are_learnt_by_heart(tmp_path):
+@pytest.mark.parametrize("family", ["transformer", "t5"])
+def test_twenty_pairs_are_learnt_by_heart(tmp_path, family):
     path = written(tmp_path / "more.tsv", [*PAIRS, ("Never learnt.", "Jamais appris.")])
     words = ("--steps", 200, "--batch", 20, "--lr", 0.01, "--dropout", 0, "--subword-dropout", 0)
     words += ("--label-smoothing", 0, "--val-last", 1, "--eval-every", 200, *SMALL[:6])
+    words += ("--family", family, "--optimizer", "muon" if family == "t5" else "adamw")
     assert minillm("train", path, *LOOP, *words, "--out", tmp_path / "run") == 0
     rows = metrics.read(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["loss"] < 0.1 < 3 < rows[0]["loss"]
@@ -52,8 +54,21 @@ def test_what_is_validated_on_is_not_learnt_from(data, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_that_is_cut_goes_on_bit_for_bit(data, tmp_path, capsys):
-    words = (data, *LOOP, *SMALL, "--steps", 13, "--accumulate", 2, "--eval-every", 3)
+@pytest.mark.parametrize("family", ["transformer", "t5"])
+def test_a_run_that_is_cut_goes_on_bit_for_bit(data, tmp_path, family):
+    words = (
+        data,
+        *LOOP,
+        *SMALL,
+        "--family",
+        family,
+        "--steps",
+        13,
+        "--accumulate",
+        2,
+        "--eval-every",
+        3,
+    )
     words += ("--save-every", 4, "--val-last", 3)
     assert minillm("train", *words, "--out", tmp_path / "whole") == 0
     assert minillm("train", *words, "--out", tmp_path / "cut", "--stop-after", 5) == 0
@@ -199,6 +214,7 @@ class TestSettings:
             (("--document-mask",), "train: --document-mask does not go with --objective translate"),
             (("--max-length", 3), "max-length: 3, but all 19 pairs to learn from are longer"),
             (("--columns", "source=en"), "read: "),
+            (("--width", 65536, "--layers", 64), "train: about "),
             (("--label-smoothing", 1.0), "label-smoothing: 1.0, 0.95 or less is needed"),
         ],
     )
@@ -220,4 +236,4 @@ class TestSettings:
             encoding="utf-8",
         )
         assert minillm("train", "--config", config) == 0
-        assert open_translator(tmp_path / "run").model.config.num_layers == 1
+        assert open_translator(tmp_path / "run").model.config.n_layer == 1

@@ -152,21 +152,27 @@ def choose_length(
 
 
 def predicted_memory(settings: Settings, config: Any) -> int:
+    """Bytes at the peak of a step, about; see `peak_memory`."""
+    assert settings.context is not None
+    return peak_memory(settings, config, settings.context, find(settings.objective).depth)
+
+
+def peak_memory(settings: Any, config: Any, context: int, depth: float) -> int:
     """Bytes at the peak of a step, about: weights, what blocks keep, and the process.
 
-    As backward comes down the blocks, gradients take the place of what they kept; that of the head
-    is the first. Accumulated gradients are there from the start.
+    Rows have `context` tokens; a layer takes the memory of `depth` blocks of GPT-2. As backward
+    comes down the blocks, gradients take the place of what they kept; that of the head is the
+    first. Accumulated gradients are there from the start.
     """
     s: Any = settings
-    feature = s.batch * s.context * s.width * 4
-    depth = find(s.objective).depth
+    feature = s.batch * context * s.width * 4
     kept = s.layers * depth * FLOATS_PER_FEATURE
     if settings.recompute:
         kept = s.layers * depth + FLOATS_PER_FEATURE
     blocks, work = int(feature * kept), feature * FLOATS_IN_WORK
     if ops.scaled_dot_product_attention.kernels(kernels.active_cpu)[1] is None:
         work += feature * FLOATS_IN_REFERENCE
-        work += s.batch * s.heads * s.context**2 * 4 * FLOATS_PER_SCORE
+        work += s.batch * s.heads * context**2 * 4 * FLOATS_PER_SCORE
     weights = 4 * config.parameter_count
     head = 4 * config.vocab_size * s.width
     growing = blocks + weights if s.accumulate > 1 else max(blocks + head, weights)

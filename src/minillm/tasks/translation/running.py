@@ -11,17 +11,17 @@ from typing import Any
 
 from minillm import kernels, tokenizers
 from minillm.formats import hf
-from minillm.machine import environment
-from minillm.models import T5, T5Config
+from minillm.machine import available_memory, environment
 from minillm.models import folder as model_folder
-from minillm.models.t5 import Attention
 from minillm.quantities import count, counted, duration
 from minillm.tasks.translation import examples as kept
 from minillm.tasks.translation import vocabulary
+from minillm.tasks.translation.families import FAMILIES, undrop
 from minillm.tasks.translation.objective import Translating
 from minillm.tasks.translation.pairs import Split
 from minillm.tasks.translation.settings import TranslationSettings
 from minillm.tokenizers import Tokenizer
+from minillm.training import plan
 from minillm.training import state as states
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.preflight import costs, forecast, settle_machine
@@ -30,6 +30,7 @@ from minillm.training.trainer import Trainer
 
 PASSES, BATCH, EVALUATIONS, EXAMPLES = 60, 128, 10, 250
 HEAD_SIZE = 64
+DEPTH = 3.0  # blocks of GPT-2 that a layer of both sides takes the memory of
 LR_TIMES_WIDTH, HIGHEST_LR = {"adamw": 0.5, "adamw8bit": 0.5, "muon": 1.0}, 4e-3
 TRIAL = 'task translate {run} "..."'
 BYTES_PER_TOKEN = 100  # of the pairs, for each token of the vocabulary
@@ -57,7 +58,8 @@ def _prepare(
     trainer = _trainer(tokenizer, split, settings, folder)
     parts = f"{counted(settings.layers, 'layer')} on each side, heads: {settings.heads}"
     size = count(trainer.model.parameter_count())
-    say(f"model: T5 with {size} parameters ({parts}, width {settings.width}), attention undropped")
+    name = FAMILIES[settings.family].name
+    say(f"model: {name} with {size} parameters ({parts}, width {settings.width})")
     say(f"optimizer: {settings.optimizer}, learning rate up to {settings.lr:g}")
     settings = settle_machine(trainer, settings, say)
     trainer.settings, reason = _length(settings, trainer)
@@ -88,33 +90,6 @@ def _texts(split: Split) -> list[str]:
     return [f"{text}\n" for pair in split.train for text in (pair.source, pair.target)]
 
 
-def config_of(settings: TranslationSettings, tokenizer: Tokenizer) -> T5Config:
-    s: Any = settings
-    pad = tokenizer.role_ids["pad"]
-    return T5Config(
-        vocab_size=tokenizer.vocab_size,
-        d_model=s.width,
-        d_kv=s.width // s.heads,
-        d_ff=4 * s.width,
-        num_layers=s.layers,
-        num_heads=s.heads,
-        dropout_rate=s.dropout,
-        pad_token_id=pad,
-        eos_token_id=tokenizer.eos_id,
-        decoder_start_token_id=pad,
-    )
-
-
-def model_of(settings: TranslationSettings, config: T5Config) -> T5:
-    """The untrained model, its weights drawn from the seed."""
-    model = T5(config, seed=settings.seed)
-    model.recompute = settings.recompute
-    for module in model.modules():
-        if isinstance(module, Attention):  # dropping its weights would take attention step by step
-            module.dropout.p = 0.0
-    return model
-
-
 def _trainer(
     tokenizer: Tokenizer, split: Split, settings: TranslationSettings, folder: Path
 ) -> Trainer:
@@ -128,7 +103,14 @@ def _trainer(
         label_smoothing=s.label_smoothing,
         subword_dropout=s.subword_dropout,
     )
-    model = model_of(settings, config_of(settings, tokenizer))
+    family = FAMILIES[settings.family]
+    config = family.config(settings, tokenizer)
+    longest = max(len(side) for row in goal.rows for side in row)
+    needed = plan.peak_memory(settings, config, longest, DEPTH)
+    plan.require_memory(needed, available_memory())
+    model = family.model(config, seed=settings.seed)
+    model.recompute = settings.recompute
+    undrop(model)
     rehearsal = replace(settings, steps=settings.steps or 1000, passes=None, time=None, warmup=0)
     return Trainer(model, goal, rehearsal, folder)
 
@@ -174,7 +156,7 @@ def _describe(trainer: Trainer, files: Sequence[str], split: Split) -> None:
             "pairs left out": split.left_out,
         },
         "model": {
-            "family": "T5",
+            "family": FAMILIES[s.family].name,
             "parameters": model.parameter_count(),
             "tokenizer": goal.tokenizer.kind,
             "vocabulary": goal.tokenizer.vocab_size,

@@ -21,13 +21,19 @@ class TranslationSettings(LoopSettings):
     command: ClassVar[str] = "train"
 
     batch: int | None = option(None, "pairs of a step, for each accumulation", low=1)
-    optimizer: str = option("muon", "muon, or one for all", str, choices=OPTIMIZERS)
+    optimizer: str = option("adamw", "how weights are updated", str, choices=OPTIMIZERS)
     final_lr: float = option(
         0.0, "last learning rate as a share of the peak", float, low=0.0, high=1.0
     )
     objective: str = option(OF_PAIRS, "what is learnt", str, choices=(OF_PAIRS,))
     tokenizer: str = option("bpe", "kind of tokenizer", str, choices=KINDS)
     vocab_size: int | None = option(None, "size of the vocabulary", low=2)
+    family: str = option(
+        "transformer",
+        "transformer: as in the paper; t5: transformers opens it, learns more slowly",
+        str,
+        choices=("transformer", "t5"),
+    )
     layers: int = option(3, "blocks of the encoder, and of the decoder", low=1)
     heads: int | None = option(None, "attention heads of a block", low=1)
     width: int = option(256, "features of a token, a multiple of the heads", low=1)
