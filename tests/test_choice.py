@@ -19,7 +19,7 @@ from small_runs import minillm
 TOKENIZER = CharTokenizer.from_characters("abcdefgh é.", ())
 ROWS = [
     {"question": "ab", "choices": ["c", "dd", "e"], "answer": 1},
-    {"question": "b", "choices": ["é", "aaa"], "answer": "A"},
+    {"question": "a", "choices": ["é", "bb"], "answer": "A"},  # é has one character, two bytes
     {"ctx": "cab", "endings": ["a", "bb", "ch"], "label": "2"},
     {"question": "a", "choices": {"text": ["hhh", "b"], "label": ["1", "2"]}, "answerKey": "2"},
     {"query": "dd", "choices": ["ab", "ba"], "gold": "ba"},
@@ -83,7 +83,7 @@ class TestFigures:
         examples = measure.read(data, {}).examples
         found = measure.baseline(examples, examples)
         assert found["random"].value == pytest.approx((1 / 3 + 1 / 2 + 1 / 3 + 1 / 2 + 1 / 2) / 5)
-        assert found["longest"].value == 1 / 5  # dd; not aaa, bb (the first of equals), hhh, ab
+        assert found["longest"].value == 2 / 5  # dd, é (the first of equals); not bb, hhh, ab
         assert found["usual place"].value == 3 / 5
 
     def test_the_prompt_is_written_with_the_fields_of_the_row(self, tmp_path):

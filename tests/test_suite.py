@@ -43,8 +43,8 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("suite")
     folder.save_model(place / "a", small(vocab_size=16, n_positions=12), LETTERS)
     folder.save_model(place / "b", small(vocab_size=16, n_positions=12, n_head=2), LETTERS)
-    (place / "long.txt").write_text("abc dea 12" * 300, encoding="utf-8")
-    (place / "other.txt").write_text("hgf. 3" * 300, encoding="utf-8")
+    (place / "long.txt").write_text("abc dea 12" * 1000, encoding="utf-8")
+    (place / "other.txt").write_text("hgf. 3" * 1200, encoding="utf-8")
     question = {"question": "ab", "choices": ["c", "dd", "e"], "answer": 1}
     (place / "q.jsonl").write_text(4 * (json.dumps(question) + "\n"), encoding="utf-8")
     sums = [{"question": "a", "answer": "12"}, {"question": "b", "answer": "so #### 3"}]

@@ -119,6 +119,15 @@ def test_an_interval_is_that_of_all_resamples():
     assert significance.interval(metric, 10).low != significance.interval(metric, 10, seed=3).low
 
 
+@pytest.mark.parametrize("n", [1, 3, 5, 6])
+def test_a_few_examples_that_all_agree_may_be_chance(n):
+    """Heads n times in a row or tails n times: 2^(1 - n)."""
+    worse, better = metrics.mean([0.1] * n), metrics.mean([0.9] * n)
+    found = significance.difference(worse, better)
+    assert found.p == 2.0 ** (1 - n)
+    assert found.significant == (n == 6)
+
+
 def test_a_difference_is_taken_on_the_same_examples():
     right = np.arange(400) % 2.0
     better = np.where(np.arange(400) % 40, right, 1)  # right on 10 more, wrong on none

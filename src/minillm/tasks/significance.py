@@ -47,7 +47,8 @@ def difference(
 ) -> Difference:
     """The paired bootstrap (Koehn 2004): both on the same resamples of the same examples.
 
-    p is two-sided: twice the smaller share of resamples on either side of 0.
+    p is two-sided: twice the smaller share of resamples on either side of 0, but no less than
+    2^(1 - n), how often n examples all fall on one side by chance.
     """
     if len(first) != len(second):
         raise ValueError(
@@ -58,6 +59,7 @@ def difference(
     ties = (values == 0).sum()
     sides = ((values < 0).sum() + ties, (values > 0).sum() + ties)
     p = min(1.0, 2 * (float(min(sides)) + 1) / (resamples + 1))
+    p = max(p, 2.0 ** (1 - len(first)))
     return Difference(second.value - first.value, *_bounds(values), p)
 
 
