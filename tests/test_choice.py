@@ -86,6 +86,12 @@ class TestFigures:
         assert found["longest"].value == 2 / 5  # dd, é (the first of equals); not bb, hhh, ab
         assert found["usual place"].value == 3 / 5
 
+    def test_a_number_is_a_label_where_there_are_labels(self, tmp_path):
+        choices = {"text": ["b", "c", "d"], "label": ["1", "2", "3"]}
+        rows = [{"question": "a", "choices": choices, "answerKey": key} for key in (1, "1", 3)]
+        found = Choice().read(written(tmp_path / "l.jsonl", rows), {}).examples
+        assert [one.answer for one in found] == [0, 0, 2]
+
     def test_the_prompt_is_written_with_the_fields_of_the_row(self, tmp_path):
         rows = [{"question": "a", "hint": "b", "choices": ["c", "d"], "answer": 0}]
         path = written(tmp_path / "h.jsonl", rows)
@@ -149,6 +155,14 @@ class TestCommand:
         ({"question": "a", "choices": ["b", "c"], "answer": 2}, "the answer 2 is none of the 2 ch"),
         ({"question": "a", "choices": ["b", "c"], "answer": "D"}, "the answer 'D' is none of the"),
         ({"question": "a", "choices": ["b", "c"], "answer": True}, "the answer True is none of"),
+        (
+            {"question": "a", "choices": {"text": ["b", "c"], "label": ["1", "2"]}, "answer": 0},
+            "the answer 0 is none of the 2 choices",
+        ),
+        (
+            {"question": "a", "choices": {"text": ["b", "c"], "label": ["A"]}, "answer": "A"},
+            "1 label of 2 choices, one of each is needed",
+        ),
         ({"question": "a", "choices": ["b"], "answer": 0}, "no two choices, or no question"),
         ({"question": "a", "choices": ["b", ""], "answer": 0}, "no two choices, or no question"),
         ({"question": "a", "answer": 0}, "no choices but 'question', 'answer', choices is needed"),

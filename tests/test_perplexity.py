@@ -181,6 +181,16 @@ class TestCommand:
         one = first["metrics"]["perplexity"]
         assert f"{one['value']:,.3f} ({one['low']:,.3f} to {one['high']:,.3f})" in lines[2]
 
+    def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
+        self, places, tmp_path, capsys
+    ):
+        target = tmp_path / "none" / "found.json"
+        for words in (["eval", "gone"], ["compare", "gone", "gone"]):
+            given = [*words, "--perplexity", places / "long.txt", "--json", target]
+            assert minillm(*given) == 2
+            said = capsys.readouterr().err
+            assert f"json: {target.parent} is no folder, one is needed" in said
+
     def test_the_better_model_has_the_lower_perplexity(self, places, capsys):
         words = ["--perplexity", places / "long.txt", "--resamples", 300, "--json"]
         found = json.loads(told(capsys, "compare", places / "a", places / "b", *words).out)

@@ -243,6 +243,7 @@ def test_a_gpt_fills_in_the_middle(tmp_path, monkeypatch, capsys):
     for words, why in (
         (["--prompt", "a"], "fill-in and prompt: they contradict each other"),
         (["--control-tokens"], "fill-in and control-tokens: they contradict"),
+        (["--overflow", "truncate"], "fill-in and overflow truncate: they contradict each other"),
     ):
         assert minillm("generate", "run", "--fill-in", "a", "b", *words) == 2
         assert why in capsys.readouterr().err

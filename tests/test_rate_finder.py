@@ -74,6 +74,7 @@ def test_the_command_leaves_a_page_and_nothing_else(tmp_path, monkeypatch, capsy
         (["--out", "x"], "find-lr: --out says nothing where no run is made"),
         (["--lr", 0.1], "find-lr: --lr says nothing"),
         (["--resume", "x"], "find-lr: --resume says nothing"),
+        (["--track", "tensorboard"], "find-lr: --track says nothing"),
     ):
         assert minillm("train", "s.txt", "--find-lr", "other.html", *words) == 2
         assert why in capsys.readouterr().err

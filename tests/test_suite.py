@@ -185,6 +185,20 @@ class TestWrittenAnswers:
         assert taken("it is 18.") == taken("18.0") == "18"
         assert taken("none") is None
 
+    def test_numbers_of_many_digits_are_told_apart(self):
+        taken = WrittenAnswers(expect="number").taken_from
+        assert taken("12345678901") == "12345678901" != taken("12345678902")
+        assert taken("100") == "100" and taken("-0.0") == taken("0") == "0"
+        assert taken("9" * 400) == "9" * 400
+
+    def test_a_prompt_that_is_cut_is_counted(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text(asked(("b" * 40 + "a", "12"), ("a", "12")))
+        measure = WrittenAnswers(max_tokens=4)
+        model = Decoder(bigram(f"a12{END}", context=16), tokenizer())
+        found = measure.evaluate(model, measure.read(str(tmp_path / "a.jsonl"), {}).examples)
+        assert found.metrics["exact_match"].statistics[:, 0].tolist() == [1, 1]
+        assert found.notices == ["left out the front of 1 question, too long"]
+
     def test_texts_are_normalised(self, tmp_path):
         found = self.measured(tmp_path, [("c", "The X!"), ("c", "y"), ("a", "12")])
         assert found.metrics["exact_match"].statistics[:, 0].tolist() == [1, 0, 1]

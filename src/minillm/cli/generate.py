@@ -69,12 +69,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_one(arguments: argparse.Namespace) -> None:
-    """ValueError for ways to read a prompt that contradict each other."""
+    """ValueError for ways to read a prompt that contradict each other.
+
+    What overflows would take the token that says what is to be filled in along.
+    """
     ways = {
         "--fill-in": arguments.fill_in is not None,
         "--prompt": arguments.prompt is not None,
         "--control-tokens": arguments.control_tokens,
         "--chat": arguments.chat,
+        f"--overflow {arguments.overflow}": arguments.overflow not in (None, "error"),
     }
     for one, others in (("--fill-in", list(ways)[1:]), ("--control-tokens", ["--chat"])):
         other = next((name for name in others if ways[name]), None)

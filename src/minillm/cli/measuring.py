@@ -81,6 +81,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     for name, least in (("resamples", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             raise ValueError(f"{name}: {getattr(arguments, name)}, {least} or more is needed")
+    _require_place(arguments.json)
     given = [name for name in WAYS if getattr(arguments, name) is not None]
     if len(given) != 1:
         told = "nothing to measure" if not given else f"--{' and --'.join(given)} given"
@@ -101,6 +102,12 @@ def prepare(arguments: argparse.Namespace) -> None:
                 f"{arguments.command}: --{option.replace('_', '-')} goes with "
                 f"{' or '.join(measures)} only"
             )
+
+
+def _require_place(target: str | None) -> None:
+    """Before anything is measured that could not be written then."""
+    if target not in (None, "-") and not Path(target).parent.is_dir():
+        raise FileNotFoundError(f"json: {Path(target).parent} is no folder, one is needed")
 
 
 def measure_of(arguments: argparse.Namespace) -> tuple[Measure, list[str]]:

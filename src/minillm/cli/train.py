@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 f"train: --{flag(name)} {how} with --objective {OF_PAIRS}{only}; leave it out"
             )
+    if arguments.find_lr is not None:
+        _require_no_run(arguments)
     asked = given(arguments, way.settings)
     if arguments.find_lr is not None:
         return _find_rate(arguments, way, asked)
@@ -95,11 +97,15 @@ def _way(arguments: argparse.Namespace) -> Way:
     return FROM_PAIRS if objective == OF_PAIRS else FROM_TEXTS
 
 
+def _require_no_run(arguments: argparse.Namespace) -> None:
+    """ValueError for what belongs to a run that is kept."""
+    for name in ("resume", "out", "stop_after", "lr", "track"):
+        if getattr(arguments, name) not in (None, []):
+            raise ValueError(f"find-lr: --{flag(name)} says nothing where no run is made")
+
+
 def _find_rate(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> int:
     """Ramp the rate of a run that is made for that alone; nothing but the page is left of it."""
-    for name in ("resume", "out", "stop_after", "lr"):
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"find-lr: --{flag(name)} says nothing where no run is made")
     target = Path(arguments.find_lr)
     if target.exists() or not target.name:
         raise ValueError(f"find-lr: {target} is there already, the name of a new page is needed")

@@ -89,8 +89,8 @@ def read_questions(
 ) -> Read:
     """Rows of a .jsonl file with a question, choices and an answer, under any name of FIELDS.
 
-    Choices are texts, or ARC's {"text": [...], "label": [...]}. The answer is one of the labels, a
-    choice, its place from 0, or its letter from A.
+    Choices are texts, or ARC's {"text": [...], "label": [...]}. The answer is one of the labels or
+    a choice; without labels also its place from 0, or its letter from A.
     """
     if not path.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"read: {path} is no .jsonl file by its name, one is needed")
@@ -130,6 +130,11 @@ def _asked(row: Row, faults: Faults, prompt: Template) -> Asked | None:
     if missing:
         faults.found(row.line, "a field missing", f"no field {missing!r}", "what the prompt names")
         return None
+    if labels is not None and (not isinstance(labels, list) or len(labels) != len(choices)):
+        told = counted(len(labels), "label") if isinstance(labels, list) else "labels that are none"
+        detail = f"{told} of {len(choices)} choices"
+        faults.found(row.line, "other labels than choices", detail, "one of each")
+        return None
     place = _place(values["answer"], choices, labels)
     if place is None:
         detail = f"the answer {values['answer']!r} is none of the {len(choices)} choices"
@@ -138,11 +143,14 @@ def _asked(row: Row, faults: Faults, prompt: Template) -> Asked | None:
     return Asked(row.line, fields, choices, place)
 
 
-def _place(answer: Any, choices: list[str], labels: Any) -> int | None:
-    """Which choice an answer is: by label, then text, then place from 0, then letter from A."""
-    for known in (labels, choices):
-        if isinstance(known, list) and answer in known:
-            return known.index(answer)
+def _place(answer: Any, choices: list[str], labels: list[Any] | None) -> int | None:
+    """Which choice an answer is: by label (numbers are texts there), then text; where there are no
+    labels also by place from 0, then letter from A."""
+    names = [] if labels is None else list(map(str, labels))
+    if str(answer) in names:
+        return names.index(str(answer))
+    if answer in choices or labels is not None:
+        return choices.index(answer) if answer in choices else None
     if isinstance(answer, str) and answer.isdecimal():
         answer = int(answer)
     if isinstance(answer, str) and len(answer) == 1 and "A" <= answer.upper() <= "Z":

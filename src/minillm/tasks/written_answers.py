@@ -87,7 +87,7 @@ class WrittenAnswers(Measure):
         """What of a text is compared; None where there is nothing."""
         if self.expect == "number":
             found = NUMBER.findall(text)
-            return None if not found else f"{float(found[-1].replace(',', '')):.10g}"
+            return None if not found else _digits(found[-1])
         lines = [line for line in text.splitlines() if line.strip()]
         return normalised(lines[0]) if lines else None
 
@@ -97,7 +97,7 @@ class WrittenAnswers(Measure):
         options = self.options
         if self.chat:
             options = replace(options, stop_ids=tuple(sorted(turn_ends(model.tokenizer))))
-        right, cut = [], 0
+        right, cut, fronts = [], 0, 0
         with meter("questions", len(examples)) as told:
             for start in range(0, len(examples), AT_ONCE):
                 some = examples[start : start + AT_ONCE]
@@ -105,8 +105,9 @@ class WrittenAnswers(Measure):
                 for one, written in zip(some, engine.complete(prompts, options), strict=True):
                     right.append(float(self.taken_from(written.text) == one.answer))
                     cut += written.finish_reason == "length"
+                    fronts += bool(written.notices)  # of nothing else is there anything to say
                 told(len(some))
-        notices = []
+        notices = [f"left out the front of {counted(fronts, 'question')}, too long"] * (fronts > 0)
         if cut:
             told_of = f"{counted(cut, 'answer')} of {len(examples):,}"
             notices.append(f"{told_of} ended at max-tokens {self.options.max_tokens}")
@@ -118,3 +119,12 @@ class WrittenAnswers(Measure):
             return prompt
         talk = [{"role": "user", "content": prompt}]
         return tokenizer.apply_chat_template(talk, add_generation_prompt=True)
+
+
+def _digits(number: str) -> str:
+    """A number in ASCII without commas, zeros that say nothing, and the sign of 0."""
+    digits = "".join(str(int(c)) if c.isdecimal() else c for c in number.replace(",", ""))
+    whole, _, part = digits.removeprefix("-").partition(".")
+    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
+    found = f"{whole}.{part}" if part else whole
+    return f"-{found}" if digits.startswith("-") and found != "0" else found
