@@ -7,6 +7,7 @@ import pytest
 
 from minillm.formats import hf
 from minillm.models import embedding
+from minillm.models.folder import load_model
 from minillm.tasks.contrast import Likeness, PairedTexts, scale_of
 from minillm.tasks.similarity import Pair
 from minillm.training import metrics
@@ -206,6 +207,17 @@ def test_the_folder_says_how_vectors_are_made(base, tmp_path):
         "pooling_mode_mean_tokens": True,
         "pooling_mode_mean_sqrt_len_tokens": False,
     }
+
+
+@pytest.mark.parametrize("method", ["full", "last-n", "lora"])
+def test_a_pooler_that_nothing_reads_stays_as_it_is(base, tmp_path, method):
+    data = write(tmp_path / "pairs.tsv")
+    assert tune(base, data, tmp_path / "run", "--steps", 2, "--method", method) == 0
+    before, after = (load_model(place).state_dict() for place in (base, tmp_path / "run"))
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved and not any(name.startswith("pooler") for name in moved)
+    assert before.keys() == after.keys() and "pooler.weight" in before
+    assert minillm("info", tmp_path / "run") == 0
 
 
 @pytest.mark.parametrize(

@@ -164,13 +164,16 @@ def load(path: str | os.PathLike[str]) -> Embedder:
     return around(load_body(place), place)
 
 
-def load_body(place: Path) -> Any:
-    """The encoder of a folder without a head or a pooler; ValueError for another kind of model."""
+def load_body(place: Path, pooler: bool = False) -> Any:
+    """The encoder of a folder without a head, and without a pooler unless it is asked for.
+
+    ValueError for another kind of model.
+    """
     kind = open_config(place)[1].kind
     if kind != "encoder":
         article = "a" if kind == "decoder" else "an"
         raise ValueError(f"embed: {place} is {article} {kind}, an encoder is needed, such as BERT")
-    return load_model(place, changes={"architectures": None, "add_pooling_layer": False})
+    return load_model(place, changes={"architectures": None, "add_pooling_layer": pooler})
 
 
 def around(model: Any, place: Path) -> Embedder:

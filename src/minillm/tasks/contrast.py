@@ -18,6 +18,7 @@ from minillm.models import embedding
 from minillm.models.embedding import Embedder, pool
 from minillm.models.sentence_folder import write_settings
 from minillm.quantities import counted
+from minillm.tasks import heads
 from minillm.tasks.examples import Read
 from minillm.tasks.objective import TEXT_SHOWN, fingerprint
 from minillm.tasks.similarity import Pair, measured, read_pairs
@@ -48,6 +49,7 @@ class Likeness(Work):
     head = "Model"
     kind = Pair
     rate_share = 1 / 6
+    unread = ("pooler.",)
 
     def read(self, path: str, columns: Mapping[str, str], on_bad: str = "stop") -> Read:
         return read_pairs(path, columns, on_bad)
@@ -68,7 +70,7 @@ class Likeness(Work):
         return example.second
 
     def new_model(self, base: Path, labels: tuple[str, ...], seed: int) -> Any:
-        return embedding.load_body(base)
+        return embedding.load_body(base, heads.has_pooler(base))
 
     def objective(self, model: Any, parts: Any, settings: Any) -> PairedTexts:
         embedder = embedding.around(model, Path(settings.base))

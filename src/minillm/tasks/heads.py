@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minillm.formats import shards
+from minillm.models.embedding import load_body
 from minillm.models.folder import load_model, load_tokenizer, require_fit
 from minillm.models.opening import find, open_config
 from minillm.tasks.encoding import Encoding
@@ -16,7 +17,6 @@ from minillm.tasks.encoding import Encoding
 if TYPE_CHECKING:
     from minillm.tasks.task import Task, Work
 
-BODY = {"architectures": None}
 POOLER = "pooler.dense.weight"
 
 
@@ -69,6 +69,11 @@ def encoding_of(place: Path, config: Any, length: int | None) -> Encoding:
     return Encoding(tokenizer, config, length)
 
 
+def has_pooler(place: Path) -> bool:
+    """Whether the files of a model hold a pooler."""
+    return any(name.endswith(POOLER) for name in shards.read(place)[0])
+
+
 def with_new_head(
     task: Task, path: str | os.PathLike[str], labels: tuple[str, ...], seed: int
 ) -> Any:
@@ -77,9 +82,7 @@ def with_new_head(
     A pooler of the base is taken over, that of a classifier without one is drawn as well.
     """
     place = require_encoder(task, path)
-    names = shards.read(place)[0]
-    pooled = any(name.endswith(POOLER) for name in names)
-    body = load_model(place, changes=BODY | {"add_pooling_layer": pooled})
+    body = load_body(place, has_pooler(place))
     family, _ = open_config(place)
     kind = "single_label_classification" if task.head == "ForSequenceClassification" else None
     config = replace(

@@ -27,12 +27,14 @@ class Work(ABC):
 
     `head` ends the name of the architecture, `kind` is that of an example. The learning rate that
     nobody asked for is `rate_share` of the method's: a new head wants more than vectors do.
+    Parameters whose names begin like `unread` stay as they are: no loss asks for them.
     """
 
     name: str
     head: str
     kind: Any
     rate_share: float = 1.0
+    unread: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, path: str, columns: Mapping[str, str], on_bad: str = "stop") -> Read:

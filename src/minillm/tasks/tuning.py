@@ -95,6 +95,9 @@ def _model(task: Work, parts: Parts, settings: TaskSettings) -> Any:
             methods.train_beside(model, lora_of(settings), settings.seed)
         case _:
             methods.train_all(model)
+    for name, parameter in model.named_parameters():
+        if name.startswith(task.unread):
+            parameter.requires_grad_(False)
     return model
 
 
