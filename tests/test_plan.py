@@ -142,6 +142,9 @@ def test_length(tmp_path):
     assert plan.choose_length(own, dataset, 0.1)[0] == own
 
 
+WIDE = {"layers": 3, "width": 64, "context": 64, "batch": 4}
+
+
 @pytest.mark.parametrize("provider", ["auto", "reference"])
 @pytest.mark.parametrize(
     "options",
@@ -149,6 +152,10 @@ def test_length(tmp_path):
         {"layers": 4, "width": 64, "context": 64, "batch": 8},
         {"layers": 4, "width": 64, "context": 64, "batch": 8, "recompute": True},
         {"layers": 1, "width": 32, "context": 256, "heads": 8},
+        {"objective": "mlm", "tokenizer": "wordpiece", "vocab_size": 100} | WIDE,
+        {"objective": "span", "tokenizer": "unigram", "vocab_size": 420} | WIDE,
+        {"objective": "prefix", "tokenizer": "unigram", "vocab_size": 420} | WIDE,
+        {"objective": "fim", "ema": 0.9} | WIDE,
     ],
 )
 def test_predicted_memory_is_that_of_a_step(tmp_path, provider, options):

@@ -10,6 +10,8 @@ from minillm.nn import Parameter
 from minillm.training import metrics, state
 from minillm.training.averaging import Average
 from minillm.training.run import Run
+from minillm.training.tuning_settings import TuneSettings
+from small_llama import small as small_llama
 from small_runs import CUT_RUN, minillm, result, same_bits, starter, story, trainer
 from test_objective import Signs, started, weights
 from test_pretraining import OWN
@@ -212,3 +214,20 @@ def test_what_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, said):
     start = starter(tmp_path, monkeypatch, story()[:500])
     assert start("run", *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_llama_smooths_labels_by_the_formula():
+    model = small_llama()
+    ids, targets = np.array([[1, 2, 3, 4]]), np.array([[2, 3, -100, 5]])
+    with no_grad():
+        logits = model(ids).numpy().astype(np.float64)
+        found = model.loss(ids, targets, reduction="sum", label_smoothing=0.3).item()
+    nats = (np.log(np.exp(logits).sum(-1, keepdims=True)) - logits)[0]
+    expected = sum(0.7 * nats[k, t] + 0.3 * nats[k].mean() for k, t in ((0, 2), (1, 3), (3, 5)))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_answers_alone_are_smoothed():
+    assert TuneSettings(label_smoothing=0.1).label_smoothing == 0.1
+    with pytest.raises(ValueError, match="--label-smoothing goes with --objective answers only"):
+        TuneSettings(objective="dpo", label_smoothing=0.1)

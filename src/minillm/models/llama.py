@@ -146,9 +146,12 @@ class Llama(Pretrained):
         """Logits (B, V) after the last id of each row."""
         return nn.linear(self.features(ids, cache)[:, -1], self.head)
 
-    def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
+    def loss(
+        self, ids: Any, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
+    ) -> Tensor:
         """Cross-entropy of targets (B, T) in nats; -100 is ignored."""
-        return nn.linear_cross_entropy(self.features(ids), self.head, targets, reduction)
+        features = self.features(ids)
+        return nn.linear_cross_entropy(features, self.head, targets, reduction, label_smoothing)
 
 
 def to_files(state: dict[str, Array], config: LlamaConfig) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from minillm.data.order import Order
 from minillm.generation import generate
 from minillm.tensor import Tensor
 from minillm.tokenizers import Tokenizer
-from minillm.training.objective import BY_LOSS, IGNORED
+from minillm.training.objective import BY_LOSS, IGNORED, smoothing
 
 TEXT_SHOWN = 80
 
@@ -26,8 +26,17 @@ class AnswerModelling:
     unit = "examples"
     best = BY_LOSS
 
-    def __init__(self, tokenizer: Tokenizer, parts: Parts, *, batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        parts: Parts,
+        *,
+        batch: int,
+        seed: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
         self.tokenizer, self.parts, self.rows = tokenizer, parts, batch
+        self.label_smoothing = label_smoothing
         self.fingerprint = parts.fingerprint
         self.order = Order(self.count(parts.train), seed)
 
@@ -54,7 +63,8 @@ class AnswerModelling:
         return int((batch.targets != IGNORED).sum())
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        return model.loss(batch.inputs, batch.targets, reduction="sum")
+        how = {"reduction": "sum", "label_smoothing": smoothing(model, self.label_smoothing)}
+        return model.loss(batch.inputs, batch.targets, **how)
 
     def excerpt(self, batch: Batch) -> str:
         return self.tokenizer.decode(batch.inputs[0][:TEXT_SHOWN])[:TEXT_SHOWN]

@@ -153,8 +153,12 @@ def choose_length(
 
 def predicted_memory(settings: Settings, config: Any) -> int:
     """Bytes at the peak of a step, about; see `peak_memory`."""
-    assert settings.context is not None
-    return peak_memory(settings, config, settings.context, find(settings.objective).depth)
+    s: Any = settings
+    kind = find(s.objective)
+    depth = kind.depth
+    if s.dropout:
+        depth += kind.scores * s.heads * s.context / (s.width * FLOATS_PER_FEATURE)
+    return peak_memory(settings, config, s.context, depth)
 
 
 def peak_memory(settings: Any, config: Any, context: int, depth: float) -> int:

@@ -113,7 +113,9 @@ def _add_reference(trainer: Trainer, parts: Parts, say: Say) -> None:
 def objective_of(tokenizer: Tokenizer, parts: Parts, settings: TuneSettings) -> AnswerModelling:
     s: Any = settings
     if s.objective == "answers":
-        return AnswerModelling(tokenizer, parts, batch=s.batch, seed=s.seed)
+        return AnswerModelling(
+            tokenizer, parts, batch=s.batch, seed=s.seed, label_smoothing=s.label_smoothing
+        )
     gamma = s.gamma if s.objective == "simpo" else None
     return Preference(tokenizer, parts, batch=s.batch, seed=s.seed, beta=s.beta, gamma=gamma)
 

@@ -39,6 +39,9 @@ class TuneSettings(LoopSettings):
         None, "scale of preferences (0.1; 2 for simpo)", float, low=0.0, above=True
     )
     gamma: float = option(1.0, "margin of simpo", float, low=0.0)
+    label_smoothing: float = option(
+        0.0, "share of a target that all tokens have alike, in training", float, low=0.0, high=0.9
+    )
     context: int | None = option(None, "longest example in tokens", low=2)
     val_fraction: float = option(0.1, "share of the examples held out", float, low=0.0, high=0.9)
     eval_examples: int | None = option(
@@ -62,6 +65,7 @@ class TuneSettings(LoopSettings):
         require_use(self, ("last",), "method", ("last-n",))
         require_use(self, ("beta",), "objective", ("dpo", "simpo"))
         require_use(self, ("gamma",), "objective", ("simpo",))
+        require_use(self, ("label_smoothing",), "objective", ("answers",))
 
     @property
     def optional(self) -> set[str]:

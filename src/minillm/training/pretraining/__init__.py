@@ -35,6 +35,7 @@ class Pretraining(NamedTuple):
     objective         what a Trainer trains for
     next_command      how to try the model; {run} is its folder
     depth             blocks of GPT-2 that a layer takes the memory of
+    scores            numbers that a layer keeps for each attention score where dropout acts on them
     """
 
     family: str
@@ -48,6 +49,7 @@ class Pretraining(NamedTuple):
     next_command: str
     finish: Callable[[Tokenizer], Tokenizer] = lambda tokenizer: tokenizer
     depth: float = 1.0
+    scores: int = 0
 
 
 def find(name: str) -> Pretraining:

@@ -86,5 +86,6 @@ PRETRAINING = span.PRETRAINING._replace(
     specials=specials,
     check=check,
     objective=PrefixModelling.of,
+    scores=6,
     next_command='generate {run} --prompt "..."',
 )

@@ -227,5 +227,6 @@ PRETRAINING = Pretraining(
     model=T5,
     objective=SpanCorruption.of,
     next_command='generate {run} --control-tokens --prompt "... <extra_id_0> ..."',
-    depth=3.0,
+    depth=2.5,
+    scores=4,
 )
