@@ -212,5 +212,5 @@ PRETRAINING = Pretraining(
     model=Bert,
     objective=MaskedModelling.of,
     next_command='predict {run} "... [MASK] ..."',
-    depth=1.3,
+    depth=1.6,
 )
