@@ -7,6 +7,7 @@ import pytest
 from minillm.models import folder
 from minillm.models.folder import load_model
 from minillm.tasks import suite
+from minillm.tasks.choice import Choice
 from minillm.tasks.evaluation import Decoder
 from minillm.tasks.perplexity import Perplexity
 from minillm.tasks.written_answers import WrittenAnswers
@@ -114,6 +115,18 @@ class TestCommand:
         monkeypatch.setattr(Perplexity, "evaluate", lambda *_: pytest.fail("measured"))
         assert minillm("eval", place / "a", "--suite", tmp_path / "s.toml") == 2
         assert capsys.readouterr().err.strip()
+
+    def test_what_is_known_is_shown_where_the_user_ends_it(self, place, monkeypatch, capsys):
+        def ends(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Choice, "evaluate", ends)
+        words = ["--suite", place / "suite.toml", "--resamples", 9]
+        assert minillm("eval", place / "a", *words) == 130
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["measure"] + ["letters"] * 6
+        assert minillm("compare", place / "a", place / "b", *words) == 130
+        assert len(capsys.readouterr().out.splitlines()) == 7
 
 
 BAD = [

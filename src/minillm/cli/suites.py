@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minillm.cli.figures import comparison, figures, shown
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from minillm.tasks.suite import Entry
 
 COLUMNS = ("measure", "data", "examples", "metric")
+Rows = list[tuple[str, ...]]
 
 
 class Part(NamedTuple):
@@ -28,16 +30,18 @@ class Part(NamedTuple):
 
 def run(arguments: argparse.Namespace) -> int:
     """`eval --suite`."""
-    sets, rows = [], []
-    for part in _parts(arguments, [(arguments.model, arguments.adapter)]):
-        found = evaluate(part.entry.measure, part.models[0], part.examples, arguments.model)
-        note([f"{part.entry.name}: {notice}" for notice in found.notices])
-        values = figures(found.metrics, arguments)
-        sets.append(_named(part) | {"metrics": values})
-        rows += [(*_cells(part, name), shown(one)) for name, one in values.items()]
+    sets = []
+    rows: Rows = [(*COLUMNS, "value (95 %)")]
+    with _shown_where_it_ends(rows):
+        for part in _parts(arguments, [(arguments.model, arguments.adapter)]):
+            found = evaluate(part.entry.measure, part.models[0], part.examples, arguments.model)
+            note([f"{part.entry.name}: {notice}" for notice in found.notices])
+            values = figures(found.metrics, arguments)
+            sets.append(_named(part) | {"metrics": values})
+            rows += [(*_cells(part, name), shown(one)) for name, one in values.items()]
     result = {"model": arguments.model, "suite": arguments.suite, "sets": sets}
     if write_json(arguments, result):
-        _table([(*COLUMNS, "value (95 %)"), *rows])
+        _table(rows)
     return OK
 
 
@@ -46,21 +50,34 @@ def compare(arguments: argparse.Namespace) -> int:
     from minillm.tasks.significance import LEVEL
 
     sides = [(arguments.first, arguments.adapter_a), (arguments.second, arguments.adapter_b)]
-    sets, rows = [], []
-    for part in _parts(arguments, sides):
-        values = comparison(arguments, part.entry.measure, part.models, part.examples)
-        sets.append(_named(part) | {"metrics": values})
-        for name, row in values.items():
-            gap = f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
-            better = {"first": "A", "second": "B", None: "-"}[row["better"]]
-            cells = (f"{row['first']:.4f}", f"{row['second']:.4f}", gap, f"{row['p']:.4f}", better)
-            rows.append((*_cells(part, name), *cells))
+    sets = []
+    rows: Rows = [(*COLUMNS, "A", "B", "B - A (95 %)", "p", "better")]
+    with _shown_where_it_ends(rows):
+        for part in _parts(arguments, sides):
+            values = comparison(arguments, part.entry.measure, part.models, part.examples)
+            sets.append(_named(part) | {"metrics": values})
+            for name, row in values.items():
+                gap = f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
+                better = {"first": "A", "second": "B", None: "-"}[row["better"]]
+                cells = (f"{row['first']:.4f}", f"{row['second']:.4f}", gap, f"{row['p']:.4f}")
+                rows.append((*_cells(part, name), *cells, better))
     names = {"first": arguments.first, "second": arguments.second, "suite": arguments.suite}
     if write_json(arguments, names | {"sets": sets}):
         print(f"A {arguments.first}\nB {arguments.second}")
-        _table([(*COLUMNS, "A", "B", "B - A (95 %)", "p", "better"), *rows])
+        _table(rows)
         print(f"better: by a two-sided p of the paired bootstrap below {1 - LEVEL:.2f}")
     return OK
+
+
+@contextmanager
+def _shown_where_it_ends(rows: Rows) -> Iterator[None]:
+    """Where the user ends it, what is known by then is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if len(rows) > 1:
+            _table(rows)
+        raise
 
 
 def _parts(
@@ -125,7 +142,7 @@ def _cells(part: Part, metric: str) -> tuple[str, ...]:
     return part.entry.name, name, f"{len(part.examples):,}", metric.replace("_", " ")
 
 
-def _table(rows: list[tuple[str, ...]]) -> None:
+def _table(rows: Rows) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         sizes = zip(row, widths, strict=True)
