@@ -111,6 +111,9 @@ def test_muon_is_chosen_where_its_products_are_fewer_than_those_of_a_step(
     asked = replace(given, optimizer="adamw8bit", width=256)
     assert plan.choose_model(asked, tokenizer, dataset).optimizer == "adamw8bit"
     assert plan.choose_model(asked, tokenizer, dataset).lr == 2e-3
+    masked = replace(asked, objective="mlm")
+    pieces = tokenizers.train("wordpiece", [story(10)], vocab_size=60)
+    assert plan.choose_model(masked, pieces, dataset).lr == 4.9e-4
 
 
 def test_an_absurd_width_is_refused_at_once(tmp_path, capsys, monkeypatch):

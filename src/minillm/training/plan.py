@@ -88,6 +88,7 @@ def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> 
     batch = settings.batch or 16
     tokens = batch * settings.accumulate * (settings.context or 1)
     optimizer = settings.optimizer or ("muon" if MUON_WORK * width <= tokens else "adamw")
+    rate = find(settings.objective).rate * min(HIGHEST_LR, LR_TIMES_WIDTH[optimizer] / width)
     return replace(
         settings,
         layers=layers,
@@ -96,7 +97,7 @@ def choose_model(settings: Settings, tokenizer: Tokenizer, dataset: Dataset) -> 
         batch=batch,
         dropout=0.1 if settings.dropout is None else settings.dropout,
         optimizer=optimizer,
-        lr=settings.lr or float(f"{min(HIGHEST_LR, LR_TIMES_WIDTH[optimizer] / width):.1e}"),
+        lr=settings.lr or float(f"{rate:.1e}"),
     )
 
 

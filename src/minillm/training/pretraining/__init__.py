@@ -34,6 +34,7 @@ class Pretraining(NamedTuple):
     model             the untrained model of a configuration and a seed
     objective         what a Trainer trains for
     next_command      how to try the model; {run} is its folder
+    rate              share of the learning rate that a GPT-2 would have
     depth             blocks of GPT-2 that a layer takes the memory of
     scores            numbers that a layer keeps for each attention score where dropout acts on them
     """
@@ -48,6 +49,7 @@ class Pretraining(NamedTuple):
     objective: Callable[[Settings, Tokenizer, Dataset], Objective]
     next_command: str
     finish: Callable[[Tokenizer], Tokenizer] = lambda tokenizer: tokenizer
+    rate: float = 1.0
     depth: float = 1.0
     scores: int = 0
 

@@ -212,5 +212,6 @@ PRETRAINING = Pretraining(
     model=Bert,
     objective=MaskedModelling.of,
     next_command='predict {run} "... [MASK] ..."',
+    rate=0.25,  # norms behind the sums: at more it stays with the frequencies of words
     depth=1.6,
 )
