@@ -17,7 +17,7 @@ WIDE = 8  # times the width: numbers of a token that a block keeps, besides thos
 HEAD_COPIES = 3  # logits, their gradient and what is between
 MOMENT_BYTES = {"adamw": 8.0, "muon": 8.0, "adamw8bit": 2.04}
 WORK_BYTES = 10_000_000  # of batches, of what is written to files
-MARGIN = 1.05  # of a prediction, which is not exact, that has to fit
+MARGIN = 1.08  # of a prediction, which is not exact, that has to fit
 
 
 class FeedForward(NamedTuple):
