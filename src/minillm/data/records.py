@@ -71,7 +71,7 @@ def records(
         place = f"read: {name} line {number}"
         try:
             record = _parsed(line, place)
-            if where is not None and _text_of(record, place, where[0]) != where[1]:
+            if where is not None and _text_of(record, place, where[0], "where") != where[1]:
                 continue
             text = _text_of(record, place, rows.text_field)
             text = cleaned(text, decoding, place, repairs)
@@ -134,7 +134,7 @@ def _parsed(line: str, place: str) -> Any:
         ) from error
 
 
-def _text_of(record: Any, place: str, text_field: str) -> str:
+def _text_of(record: Any, place: str, text_field: str, flag: str = "--text-field") -> str:
     if isinstance(record, str):
         return record
     if not isinstance(record, dict):
@@ -146,7 +146,7 @@ def _text_of(record: Any, place: str, text_field: str) -> str:
         fields = ", ".join(repr(key) for key in list(record)[:5]) or "no fields"
         raise ValueError(
             f"{place} has no field {text_field!r} but {fields}, a text is needed; "
-            "name the field of texts with --text-field"
+            f"name the field with {flag}"
         )
     text = record[text_field]
     if not isinstance(text, str):
