@@ -6,15 +6,16 @@ import json
 import numpy as np
 import pytest
 
+from minillm import no_grad
 from minillm.models.folder import load
 from minillm.tasks.overlap import chrf
 from minillm.tasks.translation import baselines, pairs
-from minillm.tasks.translation.decoding import open_translator
+from minillm.tasks.translation.decoding import Translator, open_translator
 from minillm.tasks.translation.evaluation import Translation
 from minillm.tasks.translation.pairs import Pair
 from small_runs import minillm
 from small_tasks import folder as encoder
-from small_translation import PAIRS, folder, tokenizer, written
+from small_translation import PAIRS, folder, model, tokenizer, written
 
 
 def made(*rows):
@@ -146,6 +147,20 @@ class TestWhatIsWritten:
         assert together == [translator([source])[0] for source in sources]
         minillm("generate", place, "--prompt", sources[3], "--temperature", 0, "--max-tokens", 9)
         assert together[3].text.startswith(capsys.readouterr().out.strip())
+
+    def test_one_that_does_not_end_is_as_long_as_it_would_be_alone(self):
+        known = tokenizer()
+        endless = model(known).eval()
+        with no_grad():
+            for id in known.special_tokens.values():
+                endless.head.weight[id] = 0.0  # some other token is always above it
+        translator = Translator(endless, known)
+        sources = ["Good night.", "Good night. Good."]
+        lengths = [len(known.encode(source, add_special_tokens=True)) for source in sources]
+        assert lengths[0] < lengths[1] <= 2 * lengths[0]  # they are written together
+        together = translator(sources)
+        assert [one.whole for one in together] == [False, False] and together[0].text
+        assert together == [translator([source])[0] for source in sources]
 
     def test_the_command_prints_a_line_for_each_text(self, place, tmp_path, capsys):
         (tmp_path / "f").write_text("Thanks.\n", encoding="utf-8")

@@ -138,15 +138,18 @@ class Engine:
         return self._followed(ticket)
 
     def complete(
-        self, prompts: Sequence[str | Sequence[int]], options: Options | None = None
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        options: Options | Sequence[Options] | None = None,
     ) -> list[Completion]:
-        """The texts for several prompts, n for each, those of a prompt side by side. ValueError
-        also for more than memory holds."""
+        """The texts for several prompts, n for each, those of a prompt side by side; `options` are
+        those of all prompts, or of each. ValueError also for more than memory holds."""
+        each = options if isinstance(options, Sequence) else [options] * len(prompts)
         tickets: list[Ticket] = []
         found: list[Completion] = []
         try:
-            for prompt in prompts:
-                tickets.append(self.submit(prompt, options))
+            for prompt, one in zip(prompts, each, strict=True):
+                tickets.append(self.submit(prompt, one))
             require_list(tickets)
             followed = [(Collector(ticket), self.pieces(ticket)) for ticket in tickets]
             for collector, pieces in followed:

@@ -43,9 +43,12 @@ class Translator:
         found: list[Translated] = [Translated("", True)] * len(texts)
         engine = Engine(self.model, self.tokenizer, max_batch=TOGETHER)
         for places in alike([len(row) for row in rows], TOGETHER):
-            longest = max(len(rows[place]) for place in places)
-            options = Options(temperature=0.0, beams=beams, max_tokens=LEAST + TIMES * longest)
-            written = engine.complete([rows[place] for place in places], options)
+            some = [rows[place] for place in places]
+            options = [
+                Options(temperature=0.0, beams=beams, max_tokens=LEAST + TIMES * len(row))
+                for row in some
+            ]
+            written = engine.complete(some, options)
             for place, one in zip(places, written, strict=True):
                 found[place] = Translated(one.text.strip(), one.finish_reason == "stop")
             progress(len(places))
