@@ -9,6 +9,7 @@ from minillm.formats import hf
 from minillm.models import embedding
 from minillm.models.folder import load_model
 from minillm.tasks.contrast import Likeness, PairedTexts, scale_of
+from minillm.tasks.parts import shared
 from minillm.tasks.similarity import Pair
 from minillm.training import metrics
 from small_runs import minillm, result
@@ -53,6 +54,11 @@ def info_nce(first, candidates, allowed, temperature):
     logits = np.where(allowed, first @ candidates.T / temperature, -np.inf)
     own = logits[np.arange(len(first)), np.arange(len(first))]
     return float((np.log(np.exp(logits).sum(axis=1)) - own).sum())
+
+
+def test_either_text_of_a_pair_can_be_on_both_sides():
+    one, equal, other = Pair(1, "a", "b", None), Pair(2, "b", "c", None), Pair(3, "a c", "d", None)
+    assert shared(Likeness(), [one], [equal, other, Pair(4, "e", "b", None)]) == 2
 
 
 def test_the_loss_is_that_of_info_nce(base):

@@ -155,6 +155,16 @@ def test_equal_texts_fall_on_one_side(task):
     assert len(val) == 12 and sorted(train + val) == examples
 
 
+def test_texts_on_both_sides_are_counted(given, tmp_path, capsys):
+    def told(name, *words):
+        assert tune(given, "classify", tmp_path / name, "--steps", 1, *words) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "learnt from too" in line]
+
+    everything = "data: 10 of 10 examples to validate on have a text that is learnt from too"
+    assert told("file", "--val", given["classify"]) == [everything]
+    assert told("last", "--val-last", 3) == told("share", "--val-fraction", 0.3) == []
+
+
 def test_a_label_of_an_example_held_out_is_known(given, tmp_path, capsys):
     rows = "label\ttext\ngood\ta\nbad\tb\nfine\tc\n"
     (tmp_path / "rows.tsv").write_text(rows, encoding="utf-8")

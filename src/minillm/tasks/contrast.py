@@ -69,6 +69,9 @@ class Likeness(Work):
     def text(self, example: Pair) -> str:
         return example.second
 
+    def texts(self, example: Pair) -> tuple[str, ...]:
+        return example.first, example.second
+
     def new_model(self, base: Path, labels: tuple[str, ...], seed: int) -> Any:
         return embedding.load_body(base, heads.has_pooler(base))
 

@@ -52,6 +52,12 @@ def read_parts(task: Work, files: Sequence[str], settings: TaskSettings, say: Sa
     made = cloze(train, settings.cloze, settings.seed) if settings.cloze else []
     told = f", {counted(len(labels), 'label')}" if task.name in ("classify", "tag") else ""
     say(f"data: {counted(len(train), 'example')} to learn from, {len(val):,} to validate on{told}")
+    both = shared(task, train, val)
+    if both:
+        say(
+            f"data: {both:,} of {counted(len(val), 'example')} to validate on "
+            f"{'has' if both == 1 else 'have'} a text that is learnt from too"
+        )
     if made:
         say(f"data: {counted(len(made), 'question')} made of the texts to learn from")
     return Parts(labels, train + made, val)
@@ -84,6 +90,12 @@ def split(task: Work, examples: list[Any], settings: TaskSettings) -> tuple[list
         [example for place, example in enumerate(examples) if place not in held],
         [examples[place] for place in sorted(held)],
     )
+
+
+def shared(task: Work, train: Sequence[Any], val: Sequence[Any]) -> int:
+    """How many of `val` have a text of `train`, which flatters what they measure."""
+    learnt = {text for example in train for text in task.texts(example)}
+    return sum(not learnt.isdisjoint(task.texts(example)) for example in val)
 
 
 def save(folder: Path, parts: Parts) -> None:

@@ -52,6 +52,10 @@ class Work(ABC):
     def text(self, example: Any) -> Any:
         """What of an example is the text that others may share."""
 
+    def texts(self, example: Any) -> tuple[str, ...]:
+        """All texts of an example by which it can be known again."""
+        return (str(self.text(example)),)
+
     @abstractmethod
     def new_model(self, base: Path, labels: tuple[str, ...], seed: int) -> Any:
         """The model of `base` as a run begins with it."""
