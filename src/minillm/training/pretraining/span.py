@@ -227,6 +227,7 @@ PRETRAINING = Pretraining(
     model=T5,
     objective=SpanCorruption.of,
     next_command='generate {run} --control-tokens --prompt "... <extra_id_0> ..."',
+    rate=4.0,  # its embeddings begin at a width of 1, fifty times that of a GPT-2
     depth=2.5,
     scores=4,
 )
