@@ -133,8 +133,15 @@ def test_frequent_words_become_pieces_and_sizes_are_kept():
         assert len(found) <= size
         assert set("".join(words)) <= set(found)
         assert {"▁river", "▁stone"} <= set(found)
-    with pytest.raises(ValueError, match="room for 5 pieces in a unigram vocabulary"):
+    with pytest.raises(ValueError, match="a unigram vocabulary of 5, at least 10 are needed"):
         learn_pieces(words, 5)
+    text, specials = "abcabc", ("<a>", "</a>")  # < and > and others of the names of bytes as well
+    least = 1 + 256 + len(specials) + len(set("<0123456789ABCDEFunkx>abc"))
+    match = f"a unigram vocabulary of 100, at least {least} are needed"
+    with pytest.raises(ValueError, match=match):
+        train("unigram", [text], vocab_size=100, special_tokens=specials)
+    made = train("unigram", [text], vocab_size=least, special_tokens=specials)
+    assert made.vocab_size == least
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +218,7 @@ def test_the_command_saves_what_prepare_takes(tmp_path, monkeypatch, capsys, kin
     [
         (["a.txt", "--vocab-size", 20], "a bpe vocabulary of 20, at least 257 are needed"),
         (["a.txt", "--vocab-size", 20, "--kind", "wordpiece"], "a wordpiece vocabulary of 20, at "),
-        (["a.txt", "--vocab-size", 270, "--kind", "unigram"], "pieces in a unigram vocabulary"),
+        (["a.txt", "--vocab-size", 270, "--kind", "unigram"], "a unigram vocabulary of 270, at"),
         (["a.txt", "--vocab-size", 0, "--kind", "unigram"], "a unigram vocabulary of 0, 1 or"),
         (["a.txt", "--vocab-size", 300, "--cased"], "cased: a bpe tokenizer always is"),
         (["--vocab-size", 300], "tokenizer train: no file given"),

@@ -49,7 +49,8 @@ def unigram_document(
     fixed = [UNKNOWN, *BYTE_TOKENS]
     words = _cut(count_pieces(texts, None, PRE_TOKENIZER))
     unseen = sorted(set("".join(fixed)).difference(*words))
-    pieces = learn_pieces(words, vocab_size - len(fixed) - len(specials) - len(unseen), progress)
+    beside = len(fixed) + len(specials) + len(unseen)
+    pieces = learn_pieces(words, vocab_size - beside, progress, beside)
     pieces += [(character, pieces[-1][1] if pieces else 0.0) for character in unseen]
     vocab = [[token, NEVER] for token in fixed] + [[piece, score] for piece, score in pieces]
     return whole_document(
@@ -83,9 +84,12 @@ def _cut(words: Counter[str]) -> Counter[str]:
 
 
 def learn_pieces(
-    words: Mapping[str, int], size: int, progress: Progress | None = None
+    words: Mapping[str, int], size: int, progress: Progress | None = None, beside: int = 0
 ) -> list[tuple[str, float]]:
-    """At most `size` pieces and their log-probabilities, the most probable first."""
+    """At most `size` pieces and their log-probabilities, the most probable first.
+
+    The vocabulary holds `beside` others: ValueError unless it has room for the characters as well.
+    """
     characters: Counter[str] = Counter()
     for word, count in words.items():
         for character in word:
@@ -93,8 +97,8 @@ def learn_pieces(
     frequent = sorted(characters, key=lambda one: (-characters[one], one))[:MOST_CHARACTERS]
     if size < len(frequent):
         raise ValueError(
-            f"tokenizer: room for {size} pieces in a unigram vocabulary, at least {len(frequent)} "
-            "are needed for the characters"
+            f"tokenizer: a unigram vocabulary of {size + beside:,}, at least "
+            f"{len(frequent) + beside:,} are needed for the characters"
         )
     known = set(frequent)
     words = {word: count for word, count in words.items() if known.issuperset(word)}
