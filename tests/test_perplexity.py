@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import small_encoders
-from minillm import no_grad
+from minillm import no_grad, tokenizers
 from minillm.generation.scoring import score
 from minillm.models import folder
 from minillm.tasks import perplexity, significance
@@ -87,6 +87,16 @@ class TestFigures:
         found = Perplexity(8, 4).evaluate(decoder(), [content]).metrics
         assert found["perplexity"].value == pytest.approx(one.perplexity, rel=1e-12)
         assert found["bits_per_byte"].value == pytest.approx(one.bits_per_byte, rel=1e-12)
+
+    def test_unknown_words_have_their_share_of_the_bytes_and_are_counted(self):
+        words = tokenizers.train("word", ["a b c"], special_tokens=("<|endoftext|>",))
+        model = Decoder(small(vocab_size=words.vocab_size + 1), words)
+        right = by_hand(model.model, words.encode("zz yy xx ww"), 9, 4)
+        found = Perplexity().evaluate(model, ["zz yy xx ww"])
+        bits = sum(right.values()) / math.log(2)
+        assert found.metrics["bits_per_byte"].value == pytest.approx(bits / (11 * 3 / 4), rel=1e-5)
+        told = "4 of 4 tokens stand for text that the tokenizer does not know: the figures flatter"
+        assert found.notices[0] == told
 
     def test_texts_are_summed_by_tokens(self):
         texts = [text(n, seed=n) for n in (3, 9, 30)]

@@ -69,9 +69,9 @@ class Perplexity(Measure):
                     nats[first : first + len(values)] = values
                     told(len(values))
                 rows.append(_in_units(model.tokenizer, text, ids, -nats, bool(before), units))
-        notices = (
-            [f"left out {counted(short, 'text')} without a token that counts"] if short else []
-        )
+        notices = _unknown(model.tokenizer, [ids for _, ids in asked])
+        if short:
+            notices.append(f"left out {counted(short, 'text')} without a token that counts")
         drawn = numpy.concatenate(rows)
         if len(drawn) < FEW:
             notices.append(f"{counted(len(drawn), 'unit')} to draw from, too few for an interval")
@@ -103,6 +103,17 @@ def _scored(before: list[int], ids: list[int]) -> int:
     return len(ids) if before else max(0, len(ids) - 1)
 
 
+def _unknown(tokenizer: Any, rows: Sequence[list[int]]) -> list[str]:
+    """What is to be said where tokens hide what a text says."""
+    unknown = tokenizer.role_ids.get("unk")
+    strange = sum(ids.count(unknown) for ids in rows)
+    if not strange:
+        return []
+    told = f"{strange:,} of {counted(sum(map(len, rows)), 'token')}"
+    verb = "stands" if strange == 1 else "stand"
+    return [f"{told} {verb} for text that the tokenizer does not know: the figures flatter"]
+
+
 def _unit_bytes(texts: Sequence[str]) -> int | None:
     """Bytes of a stretch; None where whole documents are drawn."""
     if len(texts) >= DOCUMENTS:
@@ -116,7 +127,7 @@ def _in_units(
     """(units, 4) sums of nats, tokens, bytes and characters, of the tokens that count.
 
     A token belongs to the stretch that it ends in. The bytes of tokens are scaled to those of the
-    text, where a tokenizer changes it.
+    text, where a tokenizer changes it; where none of them has any, each has an equal share.
     """
     pieces = [tokenizer.token_bytes(id) for id in ids]
     columns = numpy.zeros((len(ids), 4))
@@ -125,7 +136,8 @@ def _in_units(
     columns[:, 3] = [sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces]
     whole = len(text.encode("utf-8")), len(text)
     for column, right in zip((2, 3), whole, strict=True):
-        columns[:, column] *= right / (columns[:, column].sum() or 1)
+        own = columns[:, column].sum()
+        columns[:, column] = columns[:, column] * (right / own) if own else right / len(ids)
     ends = columns[:, 2].cumsum()
     if not led:
         columns[0] = 0  # nothing before it
