@@ -69,7 +69,7 @@ BAD_FILES = [
 BAD_OPTIONS = [
     (
         ["--tokenizer", "chars"],
-        "tokenizer: 'chars', one of byte, char, bpe, wordpiece, unigram is needed; did you",
+        "tokenizer: 'chars', one of byte, char, bpe, wordpiece, unigram, word is needed; did you",
     ),
     (["--schedule", "sine"], "schedule: 'sine', one of cosine, linear, constant, wsd is needed"),
     (["--precision", "fp16"], "precision: 'fp16', one of f32, bf16 is needed"),
