@@ -159,6 +159,21 @@ def test_a_malformed_suite_is_one_line_with_the_key(tmp_path, content, line):
     assert said.startswith(f"suite: {tmp_path / 's.toml'}: ") and line in said
 
 
+@pytest.mark.parametrize("asked, line", [
+    ("kind='perplexity'\ndata='long.txt'\nstride=12", "late: eval: a stride of 12, 1 to 11 is"),
+    ("kind='answer'\ndata='a.jsonl'\nchat=true", "late: chat template: the tokenizer has none"),
+    ("kind='recommend'\ndata='r.jsonl'", "late: recommend: the char tokenizer does not read whol"),
+    ("kind='summarize'\ndata='r.jsonl'\ncolumns={source='text',targets='text'}",
+     "late: summarize: the model has no chat template"),
+])  # fmt: skip
+def test_what_a_model_cannot_do_is_known_before_anything_is_measured(place, asked, line, capsys):
+    (place / "r.jsonl").write_text('{"text": "a b"}\n', encoding="utf-8")
+    (place / "late.toml").write_text(f"{SUITE}\n[[measure]]\nname='late'\n{asked}\n")
+    assert minillm("eval", place / "a", "--suite", place / "late.toml") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith(f"minillm: suite: {line}")
+
+
 @pytest.mark.parametrize("words, line", [
     (["--suite", "S", "--task", "choice"], "eval: --task and --suite given, one of --perplexity"),
     (["--suite", "S", "--last", "3"], "eval: --last is said in a suite's own file"),

@@ -138,6 +138,7 @@ def load(measure: Any, path: str, adapter: str | None) -> Any:
 
     found = Decoder(*adapted.load(path, adapter))
     require_decoder(found.model, "eval")
+    measure.require(found)
     return found
 
 

@@ -95,7 +95,10 @@ def _parts(
         for side in sides:
             try:
                 model = held.get(side) if entry.measure.model == "decoder" else None
-                model = model or load(entry.measure, *side)
+                if model is None:
+                    model = load(entry.measure, *side)
+                else:
+                    entry.measure.require(model)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"suite: {entry.name}: {error}") from error
             if entry.measure.model == "decoder":

@@ -57,6 +57,10 @@ class Measure(ABC):
         """The examples that the model can be asked about; see `Task.known`."""
         return Read(list(examples), [])
 
+    def require(self, model: Any) -> None:
+        """ValueError for a model that cannot be measured so, whatever the examples."""
+        return None
+
     @abstractmethod
     def evaluate(self, model: Any, examples: Sequence[Any], meter: Meter = unseen) -> Evaluated:
         """The figures of a model on examples that it can be asked about, the most telling first."""

@@ -44,6 +44,9 @@ class Perplexity(Measure):
             notices.append(f"skipped {told} of {path}, the first: {facts.first_bad_row}")
         return Read(["".join(document.pieces()) for document in found.documents()], notices)
 
+    def require(self, model: Any) -> None:
+        self.stated(model)
+
     def evaluate(self, model: Any, examples: Sequence[Any], meter: Meter = unseen) -> Evaluated:
         """ValueError for a model that is no decoder, or texts that leave nothing to score."""
         require_decoder(model.model, "eval")

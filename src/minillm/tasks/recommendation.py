@@ -103,6 +103,9 @@ class NextItem(Measure):
     def read(self, path: str, columns: Mapping[str, str], on_bad: str = "stop") -> Read:
         return read_sequences(path, columns, on_bad)
 
+    def require(self, model: Any) -> None:
+        Recommender(*model)
+
     def evaluate(self, model: Any, examples: Sequence[Any], meter: Meter = unseen) -> Evaluated:
         recommender = Recommender(*model)
         ranks: list[float] = [math.inf] * len(examples)

@@ -43,6 +43,9 @@ class Summaries(Measure):
     def asker(self, model: Any, tokenizer: Any) -> Asker:
         return Asker(self.name, model, tokenizer, self.instruction, self.max_tokens)
 
+    def require(self, model: Any) -> None:
+        self.asker(*model)
+
     def evaluate(self, model: Any, examples: Sequence[Any], meter: Meter = unseen) -> Evaluated:
         asker = self.asker(*model)
         with meter("summaries", len(examples)) as told:

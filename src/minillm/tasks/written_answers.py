@@ -91,6 +91,11 @@ class WrittenAnswers(Measure):
         lines = [line for line in text.splitlines() if line.strip()]
         return normalised(lines[0]) if lines else None
 
+    def require(self, model: Any) -> None:
+        if self.chat:
+            turn = {"role": "user", "content": "a"}
+            model.tokenizer.apply_chat_template([turn], add_generation_prompt=True)
+
     def evaluate(self, model: Any, examples: Sequence[Any], meter: Meter = unseen) -> Evaluated:
         require_decoder(model.model, "eval")
         engine = Engine(model.model, model.tokenizer, max_batch=AT_ONCE)
