@@ -280,6 +280,16 @@ def test_a_damaged_shard_is_found(tmp_path):
         Prepared.open(tmp_path / "out").dataset(BYTES)
 
 
+@pytest.mark.parametrize("words", [(), ("--tokenizer", "char")], ids=["chosen", "char"])
+def test_characters_that_are_held_out_alone_have_ids(tmp_path, words):
+    texts = [sentences(i) + chr(0x4E00 + i) for i in range(40)]  # each has one of its own
+    source = records(tmp_path / "a.jsonl", texts)
+    assert minillm("data", "prepare", source, "--out", tmp_path / "out", *words) == 0
+    prepared = Prepared.open(tmp_path / "out")
+    found = documents_of(prepared.dataset(prepared.tokenizer).val, prepared.tokenizer)
+    assert found and set(found) < set(texts)
+
+
 def test_training_takes_the_folder_as_it_takes_text(tmp_path, monkeypatch, capsys):
     """The same weights as from a token file of the same ids, also after a stop."""
     monkeypatch.chdir(tmp_path)

@@ -208,6 +208,8 @@ def _vocabulary(arguments: argparse.Namespace) -> tuple[Learn, Any]:
     settings = Settings(tokenizer=kind, vocab_size=size)
 
     def learn(text: Any) -> Any:
-        return learn_tokenizer(text, plan.choose_tokenizer(settings, text.facts), text.facts, tell)
+        chosen = plan.choose_tokenizer(settings, text.facts)
+        text = replace(text, whole=chosen.tokenizer == "char")
+        return learn_tokenizer(text, chosen, text.facts, tell)
 
     return learn, [kind, size]

@@ -48,14 +48,18 @@ class Group:
 
 @dataclass(frozen=True)
 class KeptText:
-    """The text of a preparation that is for training, as a tokenizer learns from it."""
+    """The text of a preparation that is for training, as a tokenizer learns from it.
+
+    Where it is `whole`, with what is held out: characters that are there alone need ids too.
+    """
 
     facts: Facts
-    _texts: Callable[[], Iterator[str]]
+    _texts: Callable[[bool], Iterator[str]]
+    whole: bool = False
 
     def documents(self) -> Iterator[Document]:
         """Its documents, in order; a long one in several."""
-        for text in self._texts():
+        for text in self._texts(self.whole):
             yield Document("", partial(iter, (text,)))
 
 
@@ -197,9 +201,9 @@ class Preparation:
         )
         facts.character_counts.update(dict.fromkeys(alphabet, 1))
 
-        def texts() -> Iterator[str]:
+        def texts(whole: bool) -> Iterator[str]:
             chosen = selection.reasons == KEPT
-            if selection.validation is not None:
+            if selection.validation is not None and not whole:
                 held = catalogue["document"][selection.firsts[selection.validation]]
                 chosen &= ~np.isin(catalogue["document"], held)
             for part, start, end in zip(found, catalogue.starts, catalogue.starts[1:]):
