@@ -84,6 +84,12 @@ class TestList:
         assert [one["best"] for one in found] == [0.9, 0.4]
         assert runs.read(tmp_path / "low").decides == Best("val_f1", True)
 
+    @pytest.mark.parametrize("decides", [[1], ["val_f1", True, 2], ["val_f1", "no"], []])
+    def test_facts_that_are_damaged(self, tmp_path, decides, capsys):
+        write_run(tmp_path / "run", [{"step": 1, "val_f1": 0.5}], {}, {"decides": decides})
+        [one] = listed(capsys, tmp_path)["damaged"]
+        assert one["reason"].startswith(f"facts.json: decides is {decides!r}, a metric and")
+
     def test_choice(self, top, capsys):
         done = told(capsys, top, "--state", "done", "--state", "crashed", "--sort", "name")
         assert lines_of(done.out) == ["deep/third", "first"]

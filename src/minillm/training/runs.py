@@ -130,8 +130,7 @@ def read(folder: str | os.PathLike[str], name: str | None = None) -> Told:
     facts_path, log = folder / INNER / "facts.json", folder / "metrics.jsonl"
     facts = hf.read_json(facts_path) if facts_path.exists() else {}
     rows = metrics.read(log) if log.exists() else []
-    decides = facts.get("decides")
-    best = Best(*decides) if isinstance(decides, list) else BY_LOSS
+    best = _decides(facts["decides"]) if "decides" in facts else BY_LOSS
     newest = log if log.exists() else folder / INNER / "settings.json"
     return Told(
         name or folder.name,
@@ -143,6 +142,16 @@ def read(folder: str | os.PathLike[str], name: str | None = None) -> Told:
         rows,
         best,
         summarise(rows, best),
+    )
+
+
+def _decides(found: Any) -> Best:
+    match found:
+        case [str(metric), bool(highest)]:
+            return Best(metric, highest)
+    raise ValueError(
+        f"facts.json: decides is {found!r}, a metric and whether its highest value is best are "
+        "needed"
     )
 
 
