@@ -1,6 +1,8 @@
 """The CuPy path without a GPU: ops, training, generation on arrays that do what CuPy's do."""
 
 import inspect
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +34,21 @@ from test_ops import Small, each_gradient, each_op
 def count():
     with stand_in_cupy.installed() as counted, kernels.use("reference"):
         yield counted
+
+
+def test_a_machine_without_a_gpu_is_told_in_words(count, monkeypatch):
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def asarray(array):
+        raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+    cupy = sys.modules["cupy"]
+    monkeypatch.setattr(cupy, "asarray", asarray)
+    runtime = SimpleNamespace(CUDARuntimeError=CUDARuntimeError)
+    monkeypatch.setattr(cupy, "cuda", SimpleNamespace(runtime=runtime), raising=False)
+    with pytest.raises(RuntimeError, match=r"^device: 'cuda' cannot be used \(cudaErrorNoDevice: "):
+        to_device(np.ones(3), "cuda")
 
 
 def cases(op, number=8):

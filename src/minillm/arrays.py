@@ -44,12 +44,19 @@ def to_numpy(array: Array) -> numpy.ndarray:
 def to_device(array: Array, device: str) -> Array:
     """The array on `device`, "cpu" or "cuda"; the same object if it is there already.
 
-    Raises ValueError for an unknown device, RuntimeError where CuPy is missing.
+    Raises ValueError for an unknown device, RuntimeError where CuPy or a GPU is missing.
     """
     if device == "cpu":
         return to_numpy(array)
     if device == "cuda":
-        return _cupy().asarray(array)
+        cupy = _cupy()
+        try:
+            return cupy.asarray(array)
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise RuntimeError(
+                f"device: 'cuda' cannot be used ({error}), a GPU with a driver for the CUDA of "
+                "CuPy is needed"
+            ) from error
     raise ValueError(f"device: {device!r} is not known, 'cpu' or 'cuda' is needed")
 
 
