@@ -65,7 +65,8 @@ class TestLabelledTexts:
         path = file(tmp_path, "a.csv", "id,review,label\n1,a,b\n")
         assert refused(read_labelled, path) == (
             f"read: {path} has 3 columns 'id', 'review', 'label', but none named 'text'; "
-            "name them with --columns, such as label=id, or put their names into a line above"
+            "name them with --columns, such as label=id, or by number, label=1, where the first "
+            "line is a row"
         )
         other = file(tmp_path, "b.tsv", "kind\treview\nno\ta film\nyes\ta b\n")
         assert refused(read_labelled, other).startswith(

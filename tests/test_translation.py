@@ -51,6 +51,16 @@ class TestPairs:
         found, _ = pairs.read(str(tmp_path / "p.jsonl.gz"), {"source": "en", "target": "fr"})
         assert found == [Pair(1, "a", "b"), Pair(3, "c d", "e")]
 
+    def test_a_line_of_names_that_is_read_as_a_row_is_told(self, tmp_path):
+        rows = [("a b", "c"), ("d e", "f")]
+        path = written(tmp_path / "n.tsv", rows, ("english", "french"))
+        found, notices = pairs.read(str(path), {"source": "1", "target": "2"})
+        assert found == made(("english", "french"), *rows)
+        told = f"{path}: columns by number, so that its first line 'english', 'french' is a row"
+        assert notices == [told]
+        with pytest.raises(ValueError, match=r"such as source=english, or by number, source=1, "):
+            pairs.read(str(path), {})
+
     def test_a_column_named_by_a_number_is_that_column(self, tmp_path):
         path = written(tmp_path / "n.tsv", [("x", "a", "b")], ("0", "2", "1"))
         found, _ = pairs.read(str(path), {"source": "2", "target": "1"})

@@ -189,19 +189,20 @@ def _table(
     if not table:
         raise ValueError(f"read: {name} has no rows, at least 1 is needed")
     header = [cell.strip() for cell in table[0][1]]
-    notices = []
+    notices, shown = [], ", ".join(repr(cell[:40]) for cell in header[:8])
     numbers = [str(place) for place in range(1, len(header) + 1)]
     if all(names[field] in numbers and names[field] not in header for field in wanted):
         header = numbers
+        if _names(table):
+            notices.append(f"{name}: columns by number, so that its first line {shown} is a row")
     elif all(names[field] in header for field in wanted):
         table = table[1:]
     elif given or len(header) != len(wanted) or _names(table):
         missing = " and ".join(repr(names[f]) for f in wanted if names[f] not in header)
-        shown = ", ".join(repr(cell[:40]) for cell in header[:8])
         raise ValueError(
             f"read: {name} has {counted(len(header), 'column')} {shown}, but none named {missing}; "
-            f"name them with --columns, such as {wanted[0]}={header[0][:20]}, or put their names "
-            "into a line above"
+            f"name them with --columns, such as {wanted[0]}={header[0][:20]}, or by number, "
+            f"{wanted[0]}=1, where the first line is a row"
         )
     else:
         header = [names[field] for field in wanted]
