@@ -82,6 +82,10 @@ def test_prepared_data_without_a_mask_token_are_refused(tmp_path, monkeypatch, c
     assert minillm("data", "prepare", "s.txt", "--out", "d", "--tokenizer", "char") == 0
     assert minillm("train", "d", "--objective", "mlm", "--context", 16) == 2
     assert "train: the char tokenizer has no cls token, one like BERT's" in capsys.readouterr().err
+    assert minillm("train", "d", "--objective", "fim", "--context", 16) == 2
+    assert (
+        "<|fim_prefix|> token, one that has it is needed; train on texts" in capsys.readouterr().err
+    )
 
 
 def test_a_bert_learns_what_is_hidden_and_predict_fills_it_in(tmp_path, monkeypatch, capsys):

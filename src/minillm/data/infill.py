@@ -31,14 +31,19 @@ class Marks(NamedTuple):
         return [self.prefix, *prefix, self.suffix, *suffix, self.middle]
 
 
-def marks_of(tokenizer: Tokenizer, command: str) -> Marks:
-    """Those of a tokenizer; ValueError for one without."""
+ASKED = (
+    "one of a model that learnt to fill in is needed; train one with: minillm train FILE "
+    "--objective fim"
+)
+
+
+def marks_of(tokenizer: Tokenizer, command: str, advice: str = ASKED) -> Marks:
+    """Those of a tokenizer; ValueError with advice for one without."""
     for names in NAMES:
         if all(name in tokenizer.special_tokens for name in names):
             return Marks(*(tokenizer.special_tokens[name] for name in names))
     raise ValueError(
-        f"{command}: the {tokenizer.kind} tokenizer has no {NAMES[0][0]} token, one of a model "
-        "that learnt to fill in is needed; train one with: minillm train FILE --objective fim"
+        f"{command}: the {tokenizer.kind} tokenizer has no {NAMES[0][0]} token, {advice}"
     )
 
 

@@ -17,6 +17,7 @@ from minillm.training.objective import IGNORED
 from minillm.training.pretraining import causal
 from minillm.training.settings import Settings
 
+LEARNT = "one that has it is needed; train on texts, and one is learnt"
 TRAINING, VALIDATION = 4, 5  # kinds of rows: each has middles of its own
 
 
@@ -75,7 +76,7 @@ def specials(kind: str, facts: Facts) -> tuple[str, ...]:
 
 
 def check(settings: Settings, tokenizer: Tokenizer) -> None:
-    marks_of(tokenizer, "train")
+    marks_of(tokenizer, "train", LEARNT)
     if tokenizer.eos_id is None:
         raise ValueError(
             f"train: the {tokenizer.kind} tokenizer has no end token, one behind each middle is "
