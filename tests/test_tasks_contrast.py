@@ -243,6 +243,17 @@ def test_what_cannot_be_tuned_is_refused(base, tmp_path, capsys, rows, words, to
     assert not (tmp_path / "run").exists()
 
 
+def test_a_temperature_has_no_use_where_scores_are_learnt(base, tmp_path, capsys):
+    rows = [(*row, 1) for row in PAIRS]
+    scored = write(tmp_path / "scored.tsv", rows, "first\tsecond\tscore")
+    words = ("--val-fraction", 0, "--steps", 1, "--temperature", 0.2)
+    assert tune(base, scored, tmp_path / "run", *words) == 2
+    assert "minillm: temperature: 0.2 with a column score" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert minillm("finetune", base, scored, "--out", tmp_path / "run") == 2
+    assert "name what an encoder is to do with --task" in capsys.readouterr().err
+
+
 def test_pairs_to_validate_on_are_of_the_same_kind(base, tmp_path, capsys):
     data = write(tmp_path / "pairs.tsv")
     rows = [(*row, 1) for row in PAIRS]

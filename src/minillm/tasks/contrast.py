@@ -79,6 +79,11 @@ class Likeness(Work):
         embedder = embedding.around(model, Path(settings.base))
         if settings.max_length is not None:
             embedder.max_length = min(settings.max_length, embedder.max_length)
+        if settings.temperature is not None and parts.train[0].score is not None:
+            raise ValueError(
+                f"temperature: {settings.temperature:g} with a column score, which the cosine "
+                "itself is to learn; leave it out"
+            )
         temperature = settings.temperature or TEMPERATURE
         return PairedTexts(
             embedder,

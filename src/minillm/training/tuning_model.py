@@ -24,7 +24,8 @@ def open_base(path: str, template: str | None = None) -> tuple[Any, Tokenizer]:
     """A decoder and its tokenizer, with another chat template if one is given."""
     model, tokenizer = model_folder.load(path)
     if model.config.kind != "decoder":
-        raise ValueError(f"finetune: {path} is an {model.config.kind}, a decoder is needed")
+        other = "; name what an encoder is to do with --task" * (model.config.kind == "encoder")
+        raise ValueError(f"finetune: {path} is an {model.config.kind}, a decoder is needed{other}")
     if template is not None:
         try:
             tokenizer.chat_template = Path(template).read_text(encoding="utf-8-sig")
