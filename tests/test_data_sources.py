@@ -213,3 +213,8 @@ def test_an_unreadable_file_is_a_one_line_error(tmp_path):
 
 def test_names_are_shown_on_one_line():
     assert shown("a\nb\té\udcff.txt") == "a\\nb\\té\\udcff.txt"
+
+
+def test_an_empty_name_is_not_the_current_folder():
+    with pytest.raises(ValueError, match=r"^read: an empty name, that of a file or folder is"):
+        find([""])

@@ -62,7 +62,10 @@ def test_the_command_leaves_a_page_and_nothing_else(tmp_path, monkeypatch, capsy
     written(tmp_path / "s.txt")
     assert minillm("train", "s.txt", "--find-lr", "lr.html", *flags()) == 0
     assert set(tree(tmp_path)) == {"s.txt", "lr.html"}
-    said = capsys.readouterr().err.splitlines()[-1]
+    lines = capsys.readouterr().err.splitlines()
+    said = lines[-1]
+    unused = "--steps, --eval-every, --save-every"
+    assert f"minillm: note: find-lr: the rates are tried without {unused}" in lines
     assert "is suggested: --lr " in said
     content = (tmp_path / "lr.html").read_text(encoding="utf-8")
     assert "<svg" in content

@@ -104,8 +104,14 @@ def _require_no_run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"find-lr: --{flag(name)} says nothing where no run is made")
 
 
+OF_LENGTH = "steps time passes warmup schedule final_lr ema patience eval_every save_every".split()
+
+
 def _find_rate(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> int:
     """Ramp the rate of a run that is made for that alone; nothing but the page is left of it."""
+    unused = [f"--{flag(name)}" for name in OF_LENGTH if name in asked]
+    if unused:
+        tell(f"minillm: note: find-lr: the rates are tried without {', '.join(unused)}")
     target = Path(arguments.find_lr)
     if target.exists() or not target.name:
         raise ValueError(f"find-lr: {target} is there already, the name of a new page is needed")

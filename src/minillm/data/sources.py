@@ -109,6 +109,8 @@ def find(paths: PathLike | Iterable[PathLike]) -> Sources:
         raise ValueError("read: no input named, at least one file or folder is needed")
     search = _Search()
     for path in named:
+        if not os.fspath(path):
+            raise ValueError("read: an empty name, that of a file or folder is needed")
         search.take(path)
     return search.found
 

@@ -19,7 +19,7 @@ _OPTIMIZER = (
 _OBJECTIVE = (
     "causal: each token from those before it (GPT-2); mlm: hidden ones from those around (BERT); "
     "span: spans that are missing (T5); prefix: the rest behind a beginning (T5); fim: as causal, "
-    "and the middle behind both ends (GPT-2); translate: a text from another (T5)"
+    "and the middle behind both ends (GPT-2); translate: a text from another (--family)"
 )
 
 
