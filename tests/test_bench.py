@@ -215,8 +215,12 @@ def test_a_model_that_computes_something_else_is_found_by_its_losses():
 @pytest.mark.parametrize("factor", [1.0, 1.001])
 def test_a_wrong_kernel_is_named_and_not_timed(monkeypatch, factor):
     library = types.ModuleType("library")
+    no_run = types.SimpleNamespace(begin_step=lambda: None, end_step=lambda former: None)
     library.runtime = types.SimpleNamespace(
-        set_threads=lambda count: None, set_bf16=lambda wanted: None, has_bf16=lambda: False
+        set_threads=lambda count: None,
+        set_bf16=lambda wanted: None,
+        has_bf16=lambda: False,
+        Run=lambda: no_run,
     )
 
     def silu_forward(x, out):
