@@ -108,7 +108,8 @@ class TestEvaluation:
         windows = ("--context", "8", "--stride", "5")
         found, said = run(capsys, *words, "--evaluate", models / "text.txt", *windows)
         note = "minillm: note: 29 tokens are more than the context of 8, read in "
-        assert said == [f"{note}6 windows that begin 5 tokens apart"]
+        notes = [line for line in said if "a second" not in line]  # progress of a slow machine
+        assert notes == [f"{note}6 windows that begin 5 tokens apart"]
         for side, path in (("in", models / "wide"), ("out", tmp_path / "a.gguf")):
             assert minillm("score", path, "--file", models / "text.txt", *windows, "--json") == 0
             right = json.loads(capsys.readouterr().out)
