@@ -15,7 +15,7 @@ from minillm.tasks.evaluation import Decoder
 from minillm.tasks.perplexity import Perplexity
 from minillm.tokenizers import ByteTokenizer, CharTokenizer
 from small_gpt2 import small
-from small_runs import minillm
+from small_runs import flags, minillm
 
 TOKENIZER = CharTokenizer.from_characters("abcdefghé ", ())
 BEGIN, SIZE = 3, 13  # a token that begins texts, and the rows of the embedding
@@ -209,6 +209,17 @@ class TestCommand:
         for row in rows.values():
             assert row["p"] < 0.05
             assert row["better"] == ("first" if row["first"] < row["second"] else "second")
+
+    def test_a_model_that_does_not_know_the_text_is_not_better(self, places, tmp_path, capsys):
+        known = "the cat sat on a mat . " * 40
+        (tmp_path / "words.txt").write_text(known, encoding="utf-8")
+        (tmp_path / "other.txt").write_text("zzz qqq www " * 90, encoding="utf-8")
+        brief = flags(tokenizer="word", steps=2, eval_every=2, save_every=2, sample_tokens=0)
+        assert minillm("train", tmp_path / "words.txt", "--out", tmp_path / "w", *brief) == 0
+        words = ["--perplexity", tmp_path / "other.txt", "--resamples", 9, "--json"]
+        done = told(capsys, "compare", places / "c", tmp_path / "w", *words)
+        assert json.loads(done.out)["sets"][0]["metrics"] == {}
+        assert "0 and 270 tokens stand for text that a tokenizer does not know" in done.err
 
     def test_models_with_other_tokens_are_compared_by_bytes(self, places, capsys):
         words = ["--perplexity", places / "long.txt", "--resamples", 9, "--json"]

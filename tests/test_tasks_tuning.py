@@ -298,3 +298,14 @@ class TestRefusals:
         assert refused(capsys, "finetune", "--resume", tmp_path / "run") == message
         folder(base)
         assert minillm("finetune", "--resume", tmp_path / "run", "--stop-after", 3) == 0
+
+
+@pytest.mark.parametrize("method, words", [("full", ()), ("full", ("--recompute",)), ("head", ())])
+def test_batches_that_memory_cannot_hold_are_refused(given, tmp_path, capsys, method, words):
+    out = tmp_path / "run"
+    line = ("finetune", given["base"], given["classify"], "--task", "classify", "--method", method)
+    assert minillm(*line, *words, "--batch", 10**9, "--out", out) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("minillm: finetune: about ")
+    assert said.endswith("are free; choose a smaller --batch or --max-length, or --recompute")
+    assert not out.exists()

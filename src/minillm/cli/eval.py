@@ -57,11 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
             model, examples_of(arguments, measure, path), path, policy(arguments)
         )
         note(notices)
-        metrics, notices = evaluate(measure, model, examples, arguments.model)
-        note(notices)
-        measured.append(metrics)
+        shown = evaluate(measure, model, examples, arguments.model)
+        note(shown.notices)
+        measured.append(shown.metrics)
         found: dict[str, Any] = {"data": path, "examples": len(examples)}
-        found["metrics"] = figures(metrics, arguments)
+        found["metrics"] = figures(shown.metrics, arguments)
         if arguments.baseline is not None:
             found["baseline"] = figures(measure.baseline(learnt, examples), arguments)
         sets.append(found)

@@ -25,10 +25,14 @@ class Decoder(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """Figures of a model on examples, and what is to be said about these."""
+    """Figures of a model on examples, and what is to be said about these.
+
+    `hidden` tokens stand for text that the tokenizer does not know.
+    """
 
     metrics: dict[str, Metric]
     notices: list[str]
+    hidden: int = 0
 
 
 @contextmanager

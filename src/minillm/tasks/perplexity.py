@@ -72,16 +72,23 @@ class Perplexity(Measure):
                     nats[first : first + len(values)] = values
                     told(len(values))
                 rows.append(_in_units(model.tokenizer, text, ids, -nats, bool(before), units))
-        notices = _unknown(model.tokenizer, [ids for _, ids in asked])
+        unknown = model.tokenizer.role_ids.get("unk")
+        hidden = sum(ids.count(unknown) for _, ids in asked)
+        notices = [_flattered(hidden, sum(len(ids) for _, ids in asked))] if hidden else []
         if short:
             notices.append(f"left out {counted(short, 'text')} without a token that counts")
         drawn = numpy.concatenate(rows)
         if len(drawn) < FEW:
             notices.append(f"{counted(len(drawn), 'unit')} to draw from, too few for an interval")
-        return Evaluated(figures(drawn), notices)
+        return Evaluated(figures(drawn), notices, hidden)
 
     def leave_comparable(self, first: Evaluated, second: Evaluated) -> list[str]:
-        """Perplexities of other tokens are no measure of one text."""
+        """Perplexities of other tokens measure no one text, and nothing measures a part of it."""
+        if first.hidden != second.hidden:
+            first.metrics.clear()
+            second.metrics.clear()
+            told = f"{first.hidden:,} and {second.hidden:,} tokens stand for text that a tokenizer"
+            return [f"{told} does not know, so that nothing can be compared"]
         counts = [one.metrics["perplexity"].statistics[:, 1] for one in (first, second)]
         if numpy.array_equal(counts[0], counts[1]):
             return []
@@ -106,15 +113,11 @@ def _scored(before: list[int], ids: list[int]) -> int:
     return len(ids) if before else max(0, len(ids) - 1)
 
 
-def _unknown(tokenizer: Any, rows: Sequence[list[int]]) -> list[str]:
+def _flattered(hidden: int, tokens: int) -> str:
     """What is to be said where tokens hide what a text says."""
-    unknown = tokenizer.role_ids.get("unk")
-    strange = sum(ids.count(unknown) for ids in rows)
-    if not strange:
-        return []
-    told = f"{strange:,} of {counted(sum(map(len, rows)), 'token')}"
-    verb = "stands" if strange == 1 else "stand"
-    return [f"{told} {verb} for text that the tokenizer does not know: the figures flatter"]
+    verb = "stands" if hidden == 1 else "stand"
+    told = f"{hidden:,} of {counted(tokens, 'token')} {verb}"
+    return f"{told} for text that the tokenizer does not know: the figures flatter"
 
 
 def _unit_bytes(texts: Sequence[str]) -> int | None:

@@ -15,17 +15,17 @@ import numpy
 
 from minillm import kernels, nn
 from minillm.formats import hf
-from minillm.machine import environment
+from minillm.machine import available_memory, environment
 from minillm.models import adapter
 from minillm.models import folder as model_folder
-from minillm.quantities import count, duration
+from minillm.quantities import count
 from minillm.tasks import heads
 from minillm.tasks import parts as kept
 from minillm.tasks.kinds import WORKS
 from minillm.tasks.parts import Parts, read_parts
 from minillm.tasks.settings import RATES, TaskSettings
 from minillm.tasks.task import Work
-from minillm.training import methods
+from minillm.training import methods, plan
 from minillm.training import state as states
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.preflight import costs, forecast, settle_machine
@@ -70,11 +70,24 @@ def _prepare(files: Sequence[str], settings: TaskSettings, folder: Path, say: Sa
     goal: Any = trainer.objective
     for notice in goal.notices:
         say(f"rows: {notice}")
+    needed = _memory(trainer)
+    plan.require_memory(needed, available_memory(), "finetune", "--batch or --max-length")
     settings = settle_machine(trainer, settings, say)
     trainer.settings, reason = _length(settings, trainer)
     _describe(trainer, files, parts)
     say(forecast(trainer, costs(trainer), reason, time.time()))
     return trainer
+
+
+def _memory(trainer: Trainer) -> int:
+    """Bytes at the peak of a step, about, for rows of mean length."""
+    s, model = trainer.settings, trainer.model
+    trained = sum(parameter.size for parameter in trainer.trained.values())
+    learns = [any(p.requires_grad for p in layer.parameters()) for layer in model.layers]
+    deep = len(learns) - learns.index(True) if any(learns) else 0  # blocks that backward enters
+    per_feature = plan.floats_kept(deep, s.recompute) + plan.FLOATS_IN_WORK
+    features = s.batch * trainer.objective.sample_tokens * model.config.hidden_size
+    return int(4 * (model.parameter_count() + 3 * trained + features * per_feature))
 
 
 def _model(task: Work, parts: Parts, settings: TaskSettings) -> Any:
@@ -130,15 +143,9 @@ def _length(settings: TaskSettings, trainer: Trainer) -> tuple[TaskSettings, str
     """Steps, and what follows from them; and why so many."""
     s: Any = settings
     goal: Any = trainer.objective
-    steps, reason = s.steps, "as asked"
-    expected = steps
-    if s.time is not None:
-        expected = max(1, int(s.time / trainer.step_seconds))
-        reason = f"about {expected:,} steps in the {duration(s.time)} given"
-    elif steps is None:
-        passes = s.passes or PASSES[s.method]
-        steps = expected = -(-passes * len(goal.rows) // (s.batch * s.accumulate))
-        reason = f"{passes} pass{'es' if passes > 1 else ''} over the examples"
+    steps, expected, reason = plan.length_of_passes(
+        settings, trainer.step_seconds, s.passes or PASSES[s.method], len(goal.rows), "examples"
+    )
     warmup = int(expected * WARMUP_SHARE) if s.time is None and s.warmup is None else s.warmup
     eval_every = s.eval_every or max(1, -(-expected // EVALUATIONS))
     return replace(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from minillm import kernels, ops
 from minillm.data import Dataset, Facts
 from minillm.quantities import duration, size
 from minillm.tokenizers import Tokenizer
 from minillm.training.pretraining import find
-from minillm.training.settings import Settings
+from minillm.training.settings import LoopSettings, Settings
 
 SHORT_TEXT = 60_000  # bytes; below, too few words repeat for word pieces to pay
 PIECES = ("bpe", "wordpiece", "unigram")  # kinds whose vocabulary is learnt from words
@@ -121,26 +121,50 @@ def model_of(settings: Settings, config: Any) -> Any:
     return model
 
 
+class Length(NamedTuple):
+    """Steps of a run, None where a time is given instead; how many they will be; and why."""
+
+    steps: int | None
+    expected: int
+    reason: str
+
+
+def asked_length(settings: LoopSettings, step_seconds: float) -> Length | None:
+    """The length that the settings ask for, None where they leave it open."""
+    s = settings
+    if s.time is not None:
+        expected = max(1, int(s.time / step_seconds))
+        return Length(None, expected, f"about {expected:,} steps in the {duration(s.time)} given")
+    return None if s.steps is None else Length(s.steps, s.steps, "as asked")
+
+
+def length_of_passes(
+    settings: LoopSettings, step_seconds: float, passes: int, size: int, over: str
+) -> Length:
+    """As asked for, else so many passes over `size` samples."""
+    asked = asked_length(settings, step_seconds)
+    if asked is not None:
+        return asked
+    s: Any = settings
+    steps = max(1, -(-passes * size // (s.batch * s.accumulate)))
+    return Length(steps, steps, f"{passes} {'passes' if passes > 1 else 'pass'} over the {over}")
+
+
 def choose_length(
     settings: Settings, dataset: Dataset, step_seconds: float
 ) -> tuple[Settings, str]:
     """Steps, and what follows from them; and why so many."""
     s: Any = settings
     per_step = s.batch * s.accumulate * s.context
-    reason = "as asked"
-    steps = s.steps
-    if s.time is not None:
-        expected = max(1, int(s.time / step_seconds))
-        reason = f"about {expected:,} steps in the {duration(s.time)} given"
-    elif steps is None:
+    found = asked_length(settings, step_seconds)
+    if found is None:
         wanted = min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * len(dataset.train) // per_step))
         affordable = max(LEAST_STEPS, int(PATIENCE / step_seconds))
         steps = min(wanted, affordable)
         limit = f"{PATIENCE / 60:.0f} minutes on this machine" if affordable < wanted else None
-        reason = limit or f"{steps * per_step / len(dataset.train):.1f} passes over the text"
-        expected = steps
-    else:
-        expected = steps
+        passes = f"{steps * per_step / len(dataset.train):.1f} passes over the text"
+        found = Length(steps, steps, limit or passes)
+    steps, expected, reason = found
     warmup = min(100, expected // 10) if s.time is None and s.warmup is None else s.warmup
     return replace(
         settings,
@@ -171,9 +195,7 @@ def peak_memory(settings: Any, config: Any, context: int, depth: float) -> int:
     """
     s: Any = settings
     feature = s.batch * context * s.width * 4
-    kept = s.layers * depth * FLOATS_PER_FEATURE
-    if settings.recompute:
-        kept = s.layers * depth + FLOATS_PER_FEATURE
+    kept = floats_kept(s.layers * depth, settings.recompute)
     blocks, work = int(feature * kept), feature * FLOATS_IN_WORK
     if ops.scaled_dot_product_attention.kernels(kernels.active_cpu)[1] is None:
         work += feature * FLOATS_IN_REFERENCE
@@ -185,10 +207,22 @@ def peak_memory(settings: Any, config: Any, context: int, depth: float) -> int:
     return PROCESS_BYTES + LOGITS_BYTES + held + growing + work
 
 
-def require_memory(needed: int, available: int | None) -> None:
+def floats_kept(blocks: float, recompute: bool) -> float:
+    """What so many blocks keep for backward, for each token and feature."""
+    if recompute and blocks:
+        return blocks + FLOATS_PER_FEATURE
+    return blocks * FLOATS_PER_FEATURE
+
+
+SMALLER = "--batch, --width, --layers or --context"
+
+
+def require_memory(
+    needed: int, available: int | None, command: str = "train", smaller: str = SMALLER
+) -> None:
     """ValueError if the run would not fit into memory."""
     if available is not None and needed > available:
         raise ValueError(
-            f"train: about {size(needed)} of memory needed, {size(available)} are free; "
-            "choose a smaller --batch, --width, --layers or --context, or --recompute"
+            f"{command}: about {size(needed)} of memory needed, {size(available)} are free; "
+            f"choose a smaller {smaller}, or --recompute"
         )

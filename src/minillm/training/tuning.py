@@ -24,7 +24,7 @@ from minillm.training import methods
 from minillm.training import state as states
 from minillm.training.answers import AnswerModelling
 from minillm.training.interrupt import terminate_as_interrupt
-from minillm.training.plan import EVALUATIONS
+from minillm.training.plan import EVALUATIONS, length_of_passes
 from minillm.training.preference import REFERENCE, Preference, log_probabilities
 from minillm.training.preflight import costs, forecast, settle_machine
 from minillm.training.progress import Progress
@@ -144,18 +144,11 @@ def _write_adapter(folder: Path, model: Any, **what: Any) -> None:
 def _length(settings: TuneSettings, trainer: Trainer) -> tuple[TuneSettings, str]:
     """Steps, and what follows from them; and why so many."""
     s: Any = settings
-    samples = s.batch * s.accumulate
     whole = trainer.objective.order.per_epoch  # type: ignore[attr-defined]
-    steps, reason = s.steps, "as asked"
-    if s.time is not None:
-        steps = None
-        expected = max(1, int(s.time / trainer.step_seconds))
-        reason = f"about {expected:,} steps in the {duration(s.time)} given"
-    elif steps is None:
-        passes = PASSES if s.objective == "answers" else PREFERENCE_PASSES
-        steps = max(1, -(-passes * whole // samples))
-        reason = f"{passes} {'passes' if passes > 1 else 'pass'} over the examples"
-    expected = steps or max(1, int((s.time or 0) / trainer.step_seconds))
+    passes = PASSES if s.objective == "answers" else PREFERENCE_PASSES
+    steps, expected, reason = length_of_passes(
+        settings, trainer.step_seconds, passes, whole, "examples"
+    )
     warmup = min(100, expected // 10) if s.time is None and s.warmup is None else s.warmup
     eval_every = s.eval_every or max(1, expected // min(EVALUATIONS, 8))
     return replace(

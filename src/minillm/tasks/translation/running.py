@@ -13,7 +13,7 @@ from minillm import kernels, tokenizers
 from minillm.formats import hf
 from minillm.machine import available_memory, environment
 from minillm.models import folder as model_folder
-from minillm.quantities import count, counted, duration
+from minillm.quantities import count, counted
 from minillm.tasks.translation import examples as kept
 from minillm.tasks.translation import vocabulary
 from minillm.tasks.translation.families import FAMILIES, undrop
@@ -119,15 +119,9 @@ def _length(settings: TranslationSettings, trainer: Trainer) -> tuple[Translatio
     """Steps, and what follows from them; and why so many."""
     s: Any = settings
     goal: Any = trainer.objective
-    steps, reason = s.steps, "as asked"
-    expected = steps
-    if s.time is not None:
-        expected = max(1, int(s.time / trainer.step_seconds))
-        reason = f"about {expected:,} steps in the {duration(s.time)} given"
-    elif steps is None:
-        passes = s.passes or PASSES
-        steps = expected = -(-passes * len(goal.rows) // (s.batch * s.accumulate))
-        reason = f"{passes} pass{'es' if passes > 1 else ''} over the pairs"
+    steps, expected, reason = plan.length_of_passes(
+        settings, trainer.step_seconds, s.passes or PASSES, len(goal.rows), "pairs"
+    )
     warmup = min(200, expected // 10) if s.time is None and s.warmup is None else s.warmup
     eval_every = s.eval_every or max(1, -(-expected // EVALUATIONS))
     return replace(
