@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy
 
-from minillm import kernels, nn
-from minillm.formats import hf
-from minillm.machine import available_memory, environment
+from minillm import nn
+from minillm.machine import available_memory
 from minillm.models import adapter
 from minillm.models import folder as model_folder
 from minillm.quantities import count
@@ -26,10 +25,16 @@ from minillm.tasks.parts import Parts, read_parts
 from minillm.tasks.settings import RATES, TaskSettings
 from minillm.tasks.task import Work
 from minillm.training import methods, plan
-from minillm.training import state as states
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.preflight import costs, forecast, settle_machine
-from minillm.training.run_folder import INNER, Say, new_folder, read_settings, require_free, resumed
+from minillm.training.run_folder import (
+    Say,
+    new_folder,
+    read_settings,
+    require_free,
+    taken_up,
+    write_facts,
+)
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_model import lora_of
 
@@ -165,29 +170,22 @@ def _describe(trainer: Trainer, files: Sequence[str], parts: Parts) -> None:
     s: Any = trainer.settings
     goal: Any = trainer.objective
     WORKS[s.task].describe(folder, model, goal)
-    settings = s.to_dict() | {"command": s.command, "files": [str(name) for name in files]}
-    hf.write_json(folder / INNER / "settings.json", settings)
-    facts = {
-        "data": {
-            "files": len(files),
-            "training examples": len(parts.train),
-            "validation examples": len(parts.val),
-            "rows": len(goal.rows),
-            "labels": len(parts.labels),
-        },
-        "model": {
-            "base": s.base,
-            "family": type(model).__name__,
-            "architecture": model.config.architecture,
-            "parameters": model.parameter_count(),
-            "trained": sum(parameter.size for parameter in trainer.trained.values()),
-            "vocabulary": model.config.vocab_size,
-        },
-        "environment": environment(),
-        "decides": list(goal.best),
-        "commands": [f"minillm task {s.task} {{run}}", "minillm finetune --resume {run}"],
+    data = {
+        "files": len(files),
+        "training examples": len(parts.train),
+        "validation examples": len(parts.val),
+        "rows": len(goal.rows),
+        "labels": len(parts.labels),
     }
-    hf.write_json(folder / INNER / "facts.json", facts)
+    described = {
+        "base": s.base,
+        "family": type(model).__name__,
+        "architecture": model.config.architecture,
+        "parameters": model.parameter_count(),
+        "trained": sum(parameter.size for parameter in trainer.trained.values()),
+        "vocabulary": model.config.vocab_size,
+    }
+    write_facts(trainer, files, data, described, f"minillm task {s.task} {{run}}")
 
 
 def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
@@ -205,12 +203,5 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
             f"resume: {settings.base} is not what it was when this run began (other weights or "
             "settings), the same base is needed"
         )
-    saved, notices = states.load_latest(folder / INNER)
-    for notice in notices:
-        say(notice)
-    kernels.set_threads(threads or settings.threads or kernels.threads())
-    trainer = _trainer(task, model, parts, settings, folder)
-    trainer.settings = settings
-    trainer.restore(saved)
-    say(resumed(trainer))
-    return trainer
+    made = partial(_trainer, task, model, parts, settings, folder)
+    return taken_up(folder, settings, threads, say, made)

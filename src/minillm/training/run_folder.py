@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from minillm import kernels, tokenizers
 from minillm.data import Dataset, Facts
@@ -73,31 +73,44 @@ def new_folder(folder: Path) -> Iterator[None]:
 def write_description(
     trainer: Trainer, tokenizer: Tokenizer, dataset: Dataset, files: Sequence[str], facts: Facts
 ) -> None:
-    """Everything about the run that does not change while it trains."""
-    folder, model, kind = trainer.folder, trainer.model, find(trainer.settings.objective)
-    model_folder.save_description(folder, model, tokenizer)
-    settings = trainer.settings.to_dict() | {"files": [str(name) for name in files]}
+    """The model but for its weights, and the facts of a run that learns from texts."""
+    model, kind = trainer.model, find(trainer.settings.objective)
+    model_folder.save_description(trainer.folder, model, tokenizer)
+    data = {
+        "files": facts.files,
+        "bytes": facts.bytes,
+        "encoding": facts.encoding,
+        "documents": facts.documents,
+        "lines": facts.lines,
+        "characters": facts.characters,
+        "duplicate_share": round(facts.duplicate_share, 4),
+    } | asdict(dataset.facts)
+    described = {
+        "family": kind.family,
+        "parameters": model.parameter_count(),
+        "tokenizer": tokenizer.kind,
+        "vocabulary": tokenizer.vocab_size,
+    }
+    write_facts(trainer, files, data, described, f"minillm {kind.next_command}")
+
+
+def write_facts(
+    trainer: Trainer,
+    files: Sequence[str],
+    data: dict[str, Any],
+    model: dict[str, Any],
+    to_try: str,
+) -> None:
+    """Everything about a run that does not change while it trains: settings and facts."""
+    folder, s = trainer.folder, trainer.settings
+    settings = s.to_dict() | {"command": s.command, "files": [str(name) for name in files]}
     hf.write_json(folder / INNER / "settings.json", settings)
     described = {
-        "data": {
-            "files": facts.files,
-            "bytes": facts.bytes,
-            "encoding": facts.encoding,
-            "documents": facts.documents,
-            "lines": facts.lines,
-            "characters": facts.characters,
-            "duplicate_share": round(facts.duplicate_share, 4),
-        }
-        | asdict(dataset.facts),
-        "model": {
-            "family": kind.family,
-            "parameters": model.parameter_count(),
-            "tokenizer": tokenizer.kind,
-            "vocabulary": tokenizer.vocab_size,
-        },
+        "data": data,
+        "model": model,
         "environment": environment(),
         "decides": list(trainer.objective.best),
-        "commands": [f"minillm {kind.next_command}", "minillm train --resume {run}"],
+        "commands": [to_try, f"minillm {s.command} --resume {{run}}"],
     }
     hf.write_json(folder / INNER / "facts.json", described)
 
@@ -110,14 +123,29 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     settings = read_settings(folder, Settings)
     tokenizer = tokenizers.load(folder)
     dataset = Dataset.open(folder / INNER, tokenizer)
+
+    def made() -> Trainer:
+        model = plan.model_of(settings, plan.config_of(settings, tokenizer))
+        objective = find(settings.objective).objective(settings, tokenizer, dataset)
+        return Trainer(model, objective, settings, folder)
+
+    return taken_up(folder, settings, threads, say, made)
+
+
+def taken_up(
+    folder: Path,
+    settings: LoopSettings,
+    threads: int | None,
+    say: Say,
+    made: Callable[[], Trainer],
+) -> Trainer:
+    """The Trainer that is `made` for a run, at the last undamaged save of that."""
     saved, notices = states.load_latest(folder / INNER)
     for notice in notices:
         say(notice)
-    config = plan.config_of(settings, tokenizer)
     kernels.set_threads(threads or settings.threads or kernels.threads())
-    model = plan.model_of(settings, config)
-    objective = find(settings.objective).objective(settings, tokenizer, dataset)
-    trainer = Trainer(model, objective, settings, folder)
+    trainer = made()
+    trainer.settings = settings
     trainer.restore(saved)
     say(resumed(trainer))
     return trainer

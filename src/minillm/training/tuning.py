@@ -15,20 +15,26 @@ from minillm import kernels
 from minillm.data import learnt
 from minillm.data.learnt import Parts
 from minillm.formats import hf
-from minillm.machine import environment
 from minillm.models import adapter
 from minillm.models import folder as model_folder
 from minillm.quantities import count, duration
 from minillm.tokenizers import Tokenizer
 from minillm.training import methods
-from minillm.training import state as states
 from minillm.training.answers import AnswerModelling
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.plan import EVALUATIONS, length_of_passes
 from minillm.training.preference import REFERENCE, Preference, log_probabilities
 from minillm.training.preflight import costs, forecast, settle_machine
 from minillm.training.progress import Progress
-from minillm.training.run_folder import INNER, Say, new_folder, read_settings, require_free, resumed
+from minillm.training.run_folder import (
+    INNER,
+    Say,
+    new_folder,
+    read_settings,
+    require_free,
+    taken_up,
+    write_facts,
+)
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_data import read_parts
 from minillm.training.tuning_memory import limit_of, obey
@@ -178,28 +184,21 @@ def _describe(trainer: Trainer, tokenizer: Tokenizer, files: Sequence[str], part
         tokenizer.save(folder)
     else:
         model_folder.save_description(folder, model, tokenizer)
-    settings = s.to_dict() | {"command": s.command, "files": [str(name) for name in files]}
-    hf.write_json(folder / INNER / "settings.json", settings)
-    facts = {
-        "data": {
-            "files": len(files),
-            "training examples": len(parts.train),
-            "examples held out": len(parts.val),
-            "training tokens": len(parts.train.ids),
-            "learnt tokens": parts.train.targets,
-        },
-        "model": {
-            "base": s.base,
-            "family": type(model).__name__,
-            "parameters": model.parameter_count() - added(model),
-            "trained": sum(p.size for p in trainer.trained.values()),
-            "vocabulary": tokenizer.vocab_size,
-        },
-        "environment": environment(),
-        "decides": list(trainer.objective.best),
-        "commands": [tuned, "minillm finetune --resume {run}"],
+    data = {
+        "files": len(files),
+        "training examples": len(parts.train),
+        "examples held out": len(parts.val),
+        "training tokens": len(parts.train.ids),
+        "learnt tokens": parts.train.targets,
     }
-    hf.write_json(folder / INNER / "facts.json", facts)
+    described = {
+        "base": s.base,
+        "family": type(model).__name__,
+        "parameters": model.parameter_count() - added(model),
+        "trained": sum(p.size for p in trainer.trained.values()),
+        "vocabulary": tokenizer.vocab_size,
+    }
+    write_facts(trainer, files, data, described, tuned)
 
 
 def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
@@ -225,14 +224,10 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
             "of the base this run began with, the same is needed"
         )
     parts = learnt.load(folder / INNER)
-    saved, notices = states.load_latest(folder / INNER)
-    for notice in notices:
-        say(notice)
-    kernels.set_threads(threads or settings.threads or kernels.threads())
-    reference = logits(reference_prompt(model))
-    choose_trained(model, settings, blocks)
-    trainer = _trainer(model, tokenizer, parts, settings, folder, reference)
-    trainer.settings = settings
-    trainer.restore(saved)
-    say(resumed(trainer))
-    return trainer
+
+    def made() -> Trainer:
+        reference = logits(reference_prompt(model))
+        choose_trained(model, settings, blocks)
+        return _trainer(model, tokenizer, parts, settings, folder, reference)
+
+    return taken_up(folder, settings, threads, say, made)

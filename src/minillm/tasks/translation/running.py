@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minillm import kernels, tokenizers
-from minillm.formats import hf
-from minillm.machine import available_memory, environment
+from minillm import tokenizers
+from minillm.machine import available_memory
 from minillm.models import folder as model_folder
 from minillm.quantities import count, counted
 from minillm.tasks.translation import examples as kept
@@ -22,10 +22,16 @@ from minillm.tasks.translation.pairs import Split
 from minillm.tasks.translation.settings import TranslationSettings
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan
-from minillm.training import state as states
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.preflight import costs, forecast, settle_machine
-from minillm.training.run_folder import INNER, Say, new_folder, read_settings, require_free, resumed
+from minillm.training.run_folder import (
+    Say,
+    new_folder,
+    read_settings,
+    require_free,
+    taken_up,
+    write_facts,
+)
 from minillm.training.trainer import Trainer
 
 PASSES, BATCH, EVALUATIONS, EXAMPLES = 60, 128, 10, 250
@@ -137,29 +143,21 @@ def _length(settings: TranslationSettings, trainer: Trainer) -> tuple[Translatio
 
 def _describe(trainer: Trainer, files: Sequence[str], split: Split) -> None:
     """Everything about the run that does not change while it trains."""
-    folder, model, s = trainer.folder, trainer.model, trainer.settings
-    goal: Any = trainer.objective
-    model_folder.save_description(folder, model, goal.tokenizer)
-    settings = s.to_dict() | {"command": s.command, "files": [str(name) for name in files]}
-    hf.write_json(folder / INNER / "settings.json", settings)
-    facts = {
-        "data": {
-            "files": len(files),
-            "training pairs": len(split.train),
-            "validation pairs": len(split.val),
-            "pairs left out": split.left_out,
-        },
-        "model": {
-            "family": FAMILIES[s.family].name,
-            "parameters": model.parameter_count(),
-            "tokenizer": goal.tokenizer.kind,
-            "vocabulary": goal.tokenizer.vocab_size,
-        },
-        "environment": environment(),
-        "decides": list(goal.best),
-        "commands": [f"minillm {TRIAL}", "minillm train --resume {run}"],
+    model, tokenizer = trainer.model, trainer.objective.tokenizer  # type: ignore[attr-defined]
+    model_folder.save_description(trainer.folder, model, tokenizer)
+    data = {
+        "files": len(files),
+        "training pairs": len(split.train),
+        "validation pairs": len(split.val),
+        "pairs left out": split.left_out,
     }
-    hf.write_json(folder / INNER / "facts.json", facts)
+    described = {
+        "family": FAMILIES[trainer.settings.family].name,
+        "parameters": model.parameter_count(),
+        "tokenizer": tokenizer.kind,
+        "vocabulary": tokenizer.vocab_size,
+    }
+    write_facts(trainer, files, data, described, f"minillm {TRIAL}")
 
 
 def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
@@ -170,12 +168,5 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
     settings = read_settings(folder, TranslationSettings)
     tokenizer = tokenizers.load(folder)
     split = kept.load(folder)
-    saved, notices = states.load_latest(folder / INNER)
-    for notice in notices:
-        say(notice)
-    kernels.set_threads(threads or settings.threads or kernels.threads())
-    trainer = _trainer(tokenizer, split, settings, folder)
-    trainer.settings = settings
-    trainer.restore(saved)
-    say(resumed(trainer))
-    return trainer
+    made = partial(_trainer, tokenizer, split, settings, folder)
+    return taken_up(folder, settings, threads, say, made)
