@@ -131,6 +131,7 @@ float* Arguments::flat_output(const Array& a, const char* name, int64_t n) const
 
 void Arguments::require_ids(const int64_t* ids, int64_t n, const char* name, int64_t limit,
                             std::optional<int64_t> ignored) const {
+    if constexpr (on_device) return;
     for (int64_t i = 0; i < n; i++)
         if ((ids[i] < 0 || ids[i] >= limit) && ids[i] != ignored)
             throw std::out_of_range(std::string(operation_) + ": " + name + "[" +

@@ -44,7 +44,9 @@ class Arguments {
     const float* flat_input(const Array& a, const char* name, int64_t n) const;
     float* flat_output(const Array& a, const char* name, int64_t n) const;
 
-    // Every id is in [0, limit) or is the ignored one; else throws std::out_of_range.
+    // Every id is in [0, limit) or is the ignored one; else throws std::out_of_range. Those on a
+    // device are not looked at: the operation has checked what came from the host, and a kernel
+    // for a device must bear any id.
     void require_ids(const int64_t* ids, int64_t n, const char* name, int64_t limit,
                      std::optional<int64_t> ignored = {}) const;
     void require_probability(double p, const char* name) const;

@@ -7,7 +7,9 @@
 #include "arguments.h"
 #include "block_size.h"
 #include "kernels.h"
+#ifndef MINILLM_ON_DEVICE
 #include "platform.h"
+#endif
 
 namespace minillm {
 
@@ -16,10 +18,12 @@ const Kernels& kernels();
 // Fails for a type that has no kernel.
 BlockSize block_size(const Arguments& args, int kind);
 
-// While a kernel runs: other Python threads may go on, and denormals are 0.
+// While a kernel runs: other Python threads may go on, and for a processor denormals are 0.
 struct Unlocked {
     pybind11::gil_scoped_release released;
+#ifndef MINILLM_ON_DEVICE
     FlushDenormals flush;
+#endif
 };
 
 void bind_activation(pybind11::module_& module);

@@ -1,0 +1,38 @@
+// The module minillm._cuda (or _cuda_on_host, where the host plays the device): the operations that
+// have a kernel for the GPU, under the names and with the contract of _cpu.
+#include "bindings.h"
+#include "cuda/launch.h"
+#include "precision.h"
+
+namespace minillm {
+namespace {
+
+// Functions without a kernel; the operation is then left to its definition.
+void leave_out(pybind11::module_& module) {
+#define MINILLM_LEAVE_OUT(name, arguments) \
+    if (!kernels().name && pybind11::hasattr(module, #name)) pybind11::delattr(module, #name);
+    MINILLM_KERNELS(MINILLM_LEAVE_OUT)
+#undef MINILLM_LEAVE_OUT
+}
+
+void bind_runtime(pybind11::module_ runtime) {
+    using pybind11::arg;
+    runtime.def(
+        "has_bf16", [] { return kernels().bf16; }, "Whether matrix products may use bfloat16.");
+    runtime.def("bf16", bf16_products, "Whether matrix products use bfloat16.");
+    runtime.def("set_bf16", set_bf16_products, arg("wanted"));
+#ifdef MINILLM_CUDA_ON_HOST
+    runtime.def("set_order", on_host::set_order, arg("seed"),
+                "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");
+#endif
+}
+
+}  // namespace
+}  // namespace minillm
+
+PYBIND11_MODULE(MINILLM_MODULE, module) {
+    module.doc() = "Kernels for the GPU; the operations of minillm.ops call them.";
+    minillm::bind_softmax(module);
+    minillm::leave_out(module);
+    minillm::bind_runtime(module.def_submodule("runtime", "Precision."));
+}

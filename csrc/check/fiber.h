@@ -1,0 +1,10 @@
+// Fibers with stacks of their own, numbered from 0; one runs at a time, and only when entered.
+#pragma once
+
+namespace minillm::on_host {
+
+void start_fiber(int number, void (*body)());  // it begins at the first entry
+bool enter_fiber(int number);                  // until it leaves (true) or has ended (false)
+void leave_fiber();                            // by the one that runs: back to who entered it
+
+}  // namespace minillm::on_host

@@ -1,0 +1,90 @@
+// What every kernel file needs: launching on the caller's stream, errors as exceptions, scratch
+// memory. The same sources are compiled as plain C++ for a device that is played by the host
+// (check/cuda_on_host.h), so <<<>>> and `extern __shared__` stand here alone.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdexcept>
+#include <string>
+
+#ifdef MINILLM_CUDA_ON_HOST
+#include "../check/cuda_on_host.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#endif
+
+namespace minillm {
+
+// The stream of the call that this thread is in; its arrays bring it along (array.h).
+cudaStream_t current_stream();
+void set_current_stream(cudaStream_t stream);
+
+constexpr int warp_size = 32;
+constexpr unsigned all_lanes = 0xffffffffu;
+constexpr size_t most_static_shared = 48 * 1024;  // bytes; for more a kernel has to be told
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline void check(cudaError_t code, const char* what) {
+    if (code == cudaSuccess) return;
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(code) + ", " +
+                             cudaGetErrorString(code));
+}
+
+// Memory shared by a block, as much as its launch asked for; 16-byte aligned.
+#ifdef MINILLM_CUDA_ON_HOST
+template <class T>
+T* dynamic_shared() {
+    return reinterpret_cast<T*>(on_host::shared_memory());
+}
+#elif defined(__CUDACC__)
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+    extern __shared__ __align__(16) unsigned char minillm_shared[];
+    return reinterpret_cast<T*>(minillm_shared);
+}
+#endif
+
+#if defined(MINILLM_CUDA_ON_HOST) || defined(__CUDACC__)
+// kernel<<<grid, block, shared>>>(values...) on the current stream; a grid of no block is none.
+template <class... Parameters, class... Values>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Values... values) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+#ifdef MINILLM_CUDA_ON_HOST
+    on_host::run(grid, block, shared, [=] { kernel(static_cast<Parameters>(values)...); });
+#else
+    if (shared > most_static_shared)
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared)),
+              "launch: shared memory");
+    kernel<<<grid, block, shared, current_stream()> > >(static_cast<Parameters>(values)...);
+    check(cudaGetLastError(), "launch");
+#endif
+}
+#endif
+
+// Device memory for the kernels of one call: allocated and freed in the order of its stream.
+template <class T>
+class Scratch {
+ public:
+    explicit Scratch(size_t count) : stream_(current_stream()) {
+        if (count)
+            check(cudaMallocAsync(reinterpret_cast<void**>(&data_), count * sizeof(T), stream_),
+                  "scratch memory");
+    }
+    ~Scratch() {
+        if (data_) cudaFreeAsync(data_, stream_);
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    T* data() const { return data_; }
+
+ private:
+    cudaStream_t stream_;
+    T* data_ = nullptr;
+};
+
+}  // namespace minillm

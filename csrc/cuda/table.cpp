@@ -1,0 +1,34 @@
+#include <atomic>
+
+#include "../precision.h"
+#include "kernels.h"
+
+namespace minillm {
+namespace {
+
+// One a line, in the order of ../kernels.h.
+Kernels device_kernels() {
+    Kernels table{};
+    table.isa = "cuda";
+#define MINILLM_HAVE(name) table.name = device::name;
+    MINILLM_HAVE(softmax_forward)
+    MINILLM_HAVE(softmax_backward)
+    MINILLM_HAVE(log_softmax_forward)
+    MINILLM_HAVE(log_softmax_backward)
+#undef MINILLM_HAVE
+    return table;
+}
+
+std::atomic<bool> bf16{false};
+
+}  // namespace
+
+const Kernels& kernels() {
+    static const Kernels table = device_kernels();
+    return table;
+}
+
+bool bf16_products() { return bf16.load(std::memory_order_relaxed); }
+void set_bf16_products(bool wanted) { bf16.store(wanted, std::memory_order_relaxed); }
+
+}  // namespace minillm
