@@ -10,8 +10,8 @@ from small_runs import minillm
     ("words", "line"),
     [
         ([], "no command given, a value is needed"),
-        (["trian", "a"], "command: 'trian', one of train, finetune, generate, chat, predict, "
-         "score, embed, task, eval, compare, runs, info, convert, quantize, merge, data, "
+        (["trian", "a"], "command: 'trian', one of train, finetune, generate, chat, serve, "
+         "predict, score, embed, task, eval, compare, runs, info, convert, quantize, merge, data, "
          "tokenizer, pull, verify-resume, doctor is "
          "needed; did you mean train?"),
         (["doctor", "--josn"], "doctor: unknown option --josn; did you mean --json?"),

@@ -18,6 +18,7 @@ COMMANDS = {  # each a file of this folder that begins with these words
     "finetune": "Tune a model on conversations, instructions, preferences or text, or for a task.",
     "generate": "Write text with a trained model.",
     "chat": "Talk with a model in the terminal.",
+    "serve": "Serve models over HTTP, for OpenAI's clients (extra: serve).",
     "predict": "Show the tokens that a model expects next, most probable first.",
     "score": "Say how probable a text is to a model: per token, perplexity, bits per byte.",
     "embed": "Turn texts into vectors with an encoder, and compare them.",

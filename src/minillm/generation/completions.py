@@ -38,6 +38,7 @@ class Piece(NamedTuple):
     id              the token, None where a piece only releases text or ends it
     logprob, top    as in `Logprob`, those of the end token in the last piece; None where they were
                     not asked for
+    end             the token that ended the text, which is not part of it
     finish_reason   None; "stop" after an end token, a stop string or a constraint that is met;
                     "length" after max_tokens; "error", then ticket.error says what happened
     """
@@ -49,6 +50,23 @@ class Piece(NamedTuple):
     logprob: float | None = None
     top: list[tuple[int, float]] | None = None
     finish_reason: str | None = None
+    end: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        ticket: Any,
+        index: int,
+        text: str,
+        id: int,
+        ended: bool,
+        logprob: float | None,
+        top: list[tuple[int, float]] | None,
+        finish_reason: str | None,
+    ) -> Piece:
+        """What a drawn `id` adds, which may have `ended` the text."""
+        shown, end = (None, id) if ended else (id, None)
+        return cls(ticket, index, text, shown, logprob, top, finish_reason, end)
 
 
 class Completion(NamedTuple):
@@ -61,6 +79,7 @@ class Completion(NamedTuple):
     prompt_tokens   how many tokens the prompt had, or the source of an encoder-decoder
     seed            the one of the request
     notices         what was done about a context that was full; options that change nothing
+    end             the token that ended it, None where none did
     """
 
     text: str
@@ -70,6 +89,7 @@ class Completion(NamedTuple):
     prompt_tokens: int
     seed: int
     notices: tuple[str, ...] = ()
+    end: Logprob | None = None
 
 
 class Collector:
@@ -120,15 +140,16 @@ class Collector:
     def _completion(self, pieces: list[Piece]) -> Completion:
         ticket = self._ticket
         tokens = [piece for piece in pieces if piece.id is not None]
-        logprobs = None
+        logprobs, last = None, pieces[-1]
         if ticket.options.logprobs is not None:
             logprobs = [Logprob(p.id, p.logprob, p.top or []) for p in tokens]  # type: ignore[arg-type]
         return Completion(
             "".join(piece.text for piece in pieces),
             [piece.id for piece in tokens if piece.id is not None],
-            str(pieces[-1].finish_reason),
+            str(last.finish_reason),
             logprobs,
             ticket.prompt_tokens,
             ticket.options.seed,
             tuple(ticket.notices),
+            None if last.end is None else Logprob(last.end, last.logprob, last.top or []),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from minillm.generation.completions import Collector, Completion, Piece
@@ -36,7 +36,8 @@ class Engine:
 
     With `prefix_bytes`, up to that many bytes of keys and values of prompts are kept, and a prompt
     that begins like one of them is read from there on, by whole chunks of `chunk` tokens. Results
-    stay the same, bit for bit; `ticket.reused` says how many tokens it was.
+    stay the same, bit for bit; `ticket.reused` says how many tokens it was. A `context` is used in
+    place of the model's, which may be larger.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Engine:
         max_batch: int = 8,
         chunk: int = CHUNK,
         prefix_bytes: int = 0,
+        context: int | None = None,
     ) -> None:
         sizes = (
             ("max_batch", max_batch, 1),
@@ -59,7 +61,7 @@ class Engine:
         self.model, self.tokenizer = model, tokenizer
         self.chunk = chunk
         self.prefixes = Prefixes(prefix_bytes, chunk)
-        self._writer = Writer(model, tokenizer, self.prefixes)
+        self._writer = Writer(model, tokenizer, self.prefixes, context)
         self._schedule = Schedule(self._writer, max_batch, chunk)
         self._boxes: dict[Ticket, deque[Piece]] = {}  # of tickets that somebody follows
 
@@ -77,9 +79,27 @@ class Engine:
     ) -> Ticket:
         """Queue a request for a text or ids. Nothing is computed yet, but what can be known to be
         wrong is refused now: ValueError, TypeError or IndexError in one line."""
-        ticket = self._writer.ticket(prompt, options or Options(), on_notice)
-        self._schedule.waiting.append(ticket)
+        ticket = self.ticket(prompt, options, on_notice=on_notice)
+        self.enqueue(ticket)
         return ticket
+
+    def ticket(
+        self,
+        prompt: str | Sequence[int],
+        options: Options | None = None,
+        *,
+        on_notice: Callable[[str], None] | None = None,
+        scope: Hashable = "",
+    ) -> Ticket:
+        """A request that is not queued yet; `enqueue` does it. Errors as in `submit`.
+
+        What was read of prompts is shared between requests of the same `scope` only.
+        """
+        return self._writer.ticket(prompt, options or Options(), on_notice, scope)
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Let a request wait for its turn."""
+        self._schedule.waiting.append(ticket)
 
     def cancel(self, ticket: Ticket) -> None:
         """Give a request up: no piece of it comes out of the step that runs now, or later."""
@@ -121,7 +141,7 @@ class Engine:
                 f"engine: {path} takes {reading.nbytes:,} bytes, prefix_bytes is "
                 f"{self.prefixes.most:,}; raise it"
             )
-        self.prefixes.keep(o.cache_dtype, reading)
+        self.prefixes.keep((o.cache_dtype, ""), reading)
         return reading.length
 
     def step(self) -> list[Piece]:

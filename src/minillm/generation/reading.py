@@ -61,7 +61,8 @@ class Reader:
     A text enters in chunks of `chunk` tokens that begin at its multiples, each text by itself, so
     that a row's logits have the same bits whatever is read beside it. With use_cache=False
     everything is computed anew each time; `cache_dtype` "bf16" or "int8" keeps keys and values in a
-    half or a quarter of the bytes, rounded. ValueError for an encoder, which writes nothing.
+    half or a quarter of the bytes, rounded. A `context` takes the place of the model's, which is at
+    least as large. ValueError for an encoder, which writes nothing.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Reader:
         use_cache: bool = True,
         cache_dtype: str = "float32",
         chunk: int = CHUNK,
+        context: int | None = None,
     ) -> None:
         self.kind = model.config.kind
         if self.kind == "encoder":
@@ -82,7 +84,7 @@ class Reader:
             raise ValueError(f"cache-dtype: {cache_dtype!r}, one of {', '.join(DTYPES)} is needed")
         self.model = model.eval()
         self.use_cache, self.cache_dtype, self.chunk = use_cache, cache_dtype, chunk
-        self.context: int | None = model.config.context
+        self.context: int | None = model.config.context if context is None else context
         decodes = self.kind == "encoder-decoder"
         self.start_ids = [int(model.config.decoder_start_token_id)] if decodes else []
         self._arena = kernels.Arena()

@@ -146,8 +146,10 @@ class Schedule:
         except Exception as error:
             self._fail(ticket, error, pieces)
             return
-        shown = None if id in line.row.ends else id
-        self._finish(line, Piece(ticket, line.index, text, shown, logprob, top, reason), pieces)
+        ticket.written += 1
+        ended = id in line.row.ends
+        piece = Piece.of(ticket, line.index, text, id, ended, logprob, top, reason)
+        self._finish(line, piece, pieces)
 
     def _finish(self, line: Line, piece: Piece, pieces: list[Piece]) -> None:
         pieces.append(piece)

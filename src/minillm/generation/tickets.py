@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from minillm.generation.completions import Logprob, Piece, likelihood
@@ -26,11 +26,14 @@ class Ticket:
         text: str | Sequence[int],
         options: Options,
         on_notice: Callable[[str], None] | None = None,
+        scope: Hashable = "",
     ) -> None:
         self.prompt, self.text, self.options = prompt, text, options
+        self.kind = options.cache_dtype, scope  # what was read of the prompt serves the same only
         self.prompt_tokens = len(prompt.ids if prompt.source is None else prompt.source)
         self.constraint: Any = None
         self.reused = 0  # tokens of the prompt that had been read before
+        self.written = 0  # tokens that were drawn, those that end texts among them
         self.side_by_side = 1  # of its texts, as many as memory holds
         self.error: Exception | None = None
         self.cancelled = False

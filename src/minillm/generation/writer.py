@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minillm.arrays import new_generator
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 class Writer:
     """Makes tickets of requests and lines of tickets, for one model and its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, prefixes: Prefixes) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, prefixes: Prefixes, context: int | None = None
+    ) -> None:
+        """A `context` that is not None takes the place of the model's."""
         self.model, self.tokenizer, self.prefixes = model, tokenizer, prefixes
-        self.size = tokenizer.vocab_size
+        self.size, self._context = tokenizer.vocab_size, context
         ends = [*end_ids(model.config), tokenizer.eos_id]
         self._ends = frozenset(end for end in ends if end is not None)
         self._readers: dict[tuple[int, bool, str], Reader] = {}
@@ -42,6 +45,7 @@ class Writer:
                 use_cache=options.use_cache,
                 cache_dtype=options.cache_dtype,
                 chunk=self.prefixes.chunk,
+                context=self._context,
             )
         return self._readers[key]
 
@@ -54,10 +58,11 @@ class Writer:
         prompt: str | Sequence[int],
         options: Options,
         on_notice: Callable[[str], None] | None,
+        scope: Hashable = "",
     ) -> Ticket:
         """ValueError, TypeError or IndexError for all that can be known to be wrong."""
         prepared = prepare(self.reader(options), self.tokenizer, prompt, options)
-        ticket = Ticket(prepared, prompt, options, on_notice)
+        ticket = Ticket(prepared, prompt, options, on_notice, scope)
         ticket.side_by_side = side_by_side(self.model.config, prepared, options)
         ticket.constraint = self._constraint(options)
         state = self.state(ticket)
@@ -94,7 +99,7 @@ class Writer:
         reading = None
         ticket.echo = self._echo(ticket)
         if ticket.echo is None and self._shares(ticket):
-            reading = self.prefixes.find(ticket.options.cache_dtype, prompt.ids)
+            reading = self.prefixes.find(ticket.kind, prompt.ids)
         if reading is None:
             reading = reader.begin(prompt.source)
         ticket.reused = reading.length
@@ -122,7 +127,7 @@ class Writer:
         ticket, reading = line.ticket, line.row.reading
         last = len(line.row.unread) < self.prefixes.chunk and reading.length > ticket.reused
         if last and self._shares(ticket):
-            self.prefixes.keep(ticket.options.cache_dtype, reading)
+            self.prefixes.keep(ticket.kind, reading)
 
     def lines(self, first: Line) -> Iterator[Line]:
         """One for each text of a request whose prompt was read, each with its own reading, which
@@ -208,8 +213,9 @@ class Writer:
             if state is not None and id not in ends:
                 state.advance(id)
             words, reason = scribe.write(id, state)
+            ticket.written += 1
             logprob, top = (None, None) if likely is None else next(likely)
-            yield Piece(ticket, index, words, None if id in ends else id, logprob, top, reason)
+            yield Piece.of(ticket, index, words, id, id in ends, logprob, top, reason)
             if reason is not None:
                 return
 

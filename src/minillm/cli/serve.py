@@ -1,0 +1,85 @@
+"""Serve models over HTTP, for OpenAI's clients."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from minillm.cli.adapted import load
+from minillm.cli.main import OK, tell
+
+FLAGS: dict[str, tuple[type, str, str]] = {  # fields of serve.settings.Settings
+    "host": (str, "ADDRESS", "to listen on (127.0.0.1)"),
+    "port": (int, "N", "to listen on, 0 for a free one (8000)"),
+    "max_concurrency": (int, "N", "texts written at a time (8)"),
+    "max_queue": (int, "N", "requests that wait beside; more get a 429 (64)"),
+    "max_context": (int, "N", "tokens of a prompt and its answer (as many as the model has)"),
+    "max_tokens": (int, "N", "of a chat's answer where the request does not say (1,024)"),
+    "request_seconds": (float, "S", "a request may take (600)"),
+    "shutdown_seconds": (float, "S", "running requests are given at the end (30)"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
+    parser.add_argument("--name", metavar="NAME", help="that requests call it by (the path's last)")
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="keys that are let in, one a line; none: everybody"
+    )
+    parser.add_argument(
+        "--open-to-all", action="store_true", help="listen on a network address without a key"
+    )
+    for name, (kind, word, text) in FLAGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=word, help=text)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from minillm import kernels
+
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise RuntimeError(
+            f"serve: {missing[0]} is not installed, it is needed; install the extra serve, in the "
+            "checkout: pip install '.[serve]'"
+        )
+    from minillm.serve import app, running
+    from minillm.serve.catalogue import Catalogue, serve_model
+
+    if arguments.threads is not None:
+        kernels.set_threads(arguments.threads)
+    settings = _settings(arguments)
+    with running.bind(settings) as listener:
+        catalogue = Catalogue()
+        model, tokenizer = load(arguments.model, None)
+        name = arguments.name or _name(arguments.model)
+        catalogue.add(serve_model(name, arguments.model, model, tokenizer, settings))
+        server = running.Server(app.build(settings, catalogue), settings)
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        tell(f"minillm: {name} on http://{shown}:{port}, Ctrl-C ends")
+        server.run(sockets=[listener])
+    return OK
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    from minillm.serve.settings import Settings, read_keys
+
+    given = {
+        name: getattr(arguments, name) for name in FLAGS if getattr(arguments, name) is not None
+    }
+    if arguments.api_key_file is not None:
+        given["keys"] = read_keys(arguments.api_key_file)
+    settings = Settings(**given)
+    if not settings.is_loopback and not settings.keys and not arguments.open_to_all:
+        raise ValueError(
+            f"host: {settings.host} is reached from other machines and no key is asked for, "
+            "--api-key-file FILE is needed; or --open-to-all, to serve everybody"
+        )
+    return settings
+
+
+def _name(path: str) -> str:
+    return Path(path).stem if path.endswith(".gguf") else Path(path).absolute().name

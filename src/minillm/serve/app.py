@@ -1,0 +1,59 @@
+"""The application: its paths, and what stands before them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
+
+from minillm.serve.catalogue import Catalogue
+from minillm.serve.chat import chat
+from minillm.serve.completions import completions
+from minillm.serve.errors import ApiError, on_api_error, on_failure, on_http_error
+from minillm.serve.security import Guard
+from minillm.serve.settings import Settings
+from minillm.serve.status import health, model, models, ready
+
+
+def routes() -> list[BaseRoute]:
+    return [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", model),
+        Route("/health", health),
+        Route("/ready", ready),
+    ]
+
+
+def build(settings: Settings, catalogue: Catalogue) -> Starlette:
+    """The ASGI application of a catalogue; its engines run as long as the application does.
+
+    Handlers find in `request.app.state`: `settings`, `catalogue`, `admitted` (requests of each
+    engine that were let in) and `ending` (whether the server was asked to end).
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        catalogue.worker.start(asyncio.get_running_loop())
+        yield
+        await asyncio.to_thread(catalogue.worker.stop)
+
+    app = Starlette(
+        routes=routes(),
+        middleware=[Middleware(Guard, settings=settings)],
+        exception_handlers={
+            ApiError: on_api_error,
+            HTTPException: on_http_error,
+            Exception: on_failure,
+        },
+        lifespan=lifespan,
+    )
+    app.state.settings, app.state.catalogue = settings, catalogue
+    app.state.admitted, app.state.ending = {}, False
+    return app

@@ -1,0 +1,112 @@
+"""Reading request bodies: bounded in size and time, strict in form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from minillm.serve.errors import ApiError
+from minillm.serve.fields import Object
+
+DEEPEST = 100  # lists and objects in each other
+
+
+async def read_body(request: Request, form: Object) -> dict[str, Any]:
+    """The fields of a request's JSON body; ApiError for one that is none, too large or too slow."""
+    settings = request.app.state.settings
+    _check_type(request)
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > settings.max_body:
+        raise _too_large(settings.max_body)
+    parts, held = [], 0
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            async for part in request.stream():
+                held += len(part)
+                if held > settings.max_body:
+                    raise _too_large(settings.max_body)
+                parts.append(part)
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"body: not whole after {settings.body_seconds:g} s, a faster client is needed",
+            headers={"Connection": "close"},
+        ) from None
+    except ClientDisconnect:
+        raise ApiError(400, "body: the client left before its end") from None
+    return form.read("", parsed(b"".join(parts)))
+
+
+def _check_type(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(
+            415,
+            f"content-type: {kind[:100] or 'none'}, application/json is needed",
+            code="unsupported_media_type",
+        )
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(
+        413,
+        f"body: more than {most:,} bytes, at most so many are taken",
+        code="body_too_large",
+        headers={"Connection": "close"},
+    )
+
+
+def parsed(data: bytes) -> Any:
+    """The value of a JSON text in UTF-8, without NaN, without a name that stands twice."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ApiError(
+            400,
+            f"body: byte 0x{data[error.start]:02X} at {error.start} is not UTF-8, it is needed",
+            code="invalid_json",
+        ) from None
+    try:
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        raise ApiError(400, f"body: not valid JSON ({error})", code="invalid_json") from None
+    if depth(value) > DEEPEST:
+        raise _too_deep()
+    return value
+
+
+def _too_deep() -> ApiError:
+    return ApiError(
+        400,
+        f"body: more than {DEEPEST} lists and objects in each other, fewer are needed",
+        code="invalid_json",
+    )
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:100]!r} stands twice in one object")
+        found[name] = value
+    return found
+
+
+def depth(value: Any) -> int:
+    """How many lists and objects stand in each other."""
+    deepest, left = 0, [(value, 1)]
+    while left:
+        one, level = left.pop()
+        if isinstance(one, dict | list):
+            deepest = max(deepest, level)
+            left += [(part, level + 1) for part in (one.values() if isinstance(one, dict) else one)]
+    return deepest

@@ -1,0 +1,100 @@
+"""Everything that can be chosen about a server, in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `minillm serve` is told; names are those of its flags.
+
+    max_concurrency   texts that are written at a time by one model
+    max_queue         requests that wait beside as many as are written at a time; more get a 429
+    max_context       tokens of a prompt and its answer, None for as many as the model has
+    max_tokens        of a chat's answer where the request does not say
+    prefix_bytes      of keys and values of prompts that are kept, for each model
+    share_prefixes    whether what was read of prompts serves requests with other keys, too
+    keys              SHA-256 digests of the keys that are let in; none: everybody is
+    request_seconds   from the whole request to its answer's end
+    shutdown_seconds  that running requests are given when the server is asked to end
+    header_seconds, body_seconds, write_seconds
+                      for a client to send its headers and its body, and to take what it is sent
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_concurrency: int = 8
+    max_queue: int = 64
+    max_context: int | None = None
+    max_tokens: int = 1024
+    prefix_bytes: int = 256 << 20
+    share_prefixes: bool = False
+    keys: tuple[bytes, ...] = ()
+    max_body: int = 4 << 20
+    request_seconds: float = 600.0
+    shutdown_seconds: float = 30.0
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    write_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        least = {"port": 0, "max_concurrency": 1, "max_queue": 0, "max_tokens": 1, "max_body": 1,
+                 "prefix_bytes": 0}  # fmt: skip
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(
+                    f"{name.replace('_', '-')}: {getattr(self, name)}, {value} or more is needed"
+                )
+        if self.port > 65535:
+            raise ValueError(f"port: {self.port}, 0 to 65535 is needed")
+        if self.max_context is not None and self.max_context < 2:
+            raise ValueError(f"max-context: {self.max_context}, 2 or more is needed")
+        for name in ("request", "shutdown", "header", "body", "write"):
+            if not getattr(self, f"{name}_seconds") > 0:
+                seconds = getattr(self, f"{name}_seconds")
+                raise ValueError(f"{name}-seconds: {seconds}, more than 0 is needed")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the server."""
+        return self.host in LOOPBACK
+
+    def admits(self, key: str) -> bytes | None:
+        """The digest of a key that is let in, else None; as slow for a wrong one as for a right."""
+        digest, found = digest_of(key), None
+        for known in self.keys:
+            if hmac.compare_digest(known, digest):
+                found = known
+        return found
+
+
+def digest_of(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def read_keys(path: str) -> tuple[bytes, ...]:
+    """The digests of the keys in a file, one a line; ValueError for none or short ones.
+
+    Empty lines and those that begin with # are left out.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"api-key-file: {path} is no UTF-8 ({error.reason}), it is needed"
+        ) from None
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise ValueError(f"api-key-file: {path} holds no key, at least 1 line is needed")
+    short = min(keys, key=len)
+    if len(short) < 16:
+        raise ValueError(
+            f"api-key-file: a key in {path} has {len(short)} characters, 16 or more are needed"
+        )
+    return tuple(digest_of(key) for key in keys)

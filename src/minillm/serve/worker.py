@@ -1,0 +1,207 @@
+"""The one thread that steps every engine, and how the event loop follows what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from minillm.generation import Engine, Piece, Ticket
+
+log = logging.getLogger("minillm.serve")
+STOPPED = "the engine has stopped"
+
+
+class Follow:
+    """The tickets of one request on their way, as the event loop sees them.
+
+    `asked`, `first` and `ended` are times of time.monotonic(): when they were queued, when the
+    first token was there, when the last one was over.
+    """
+
+    def __init__(self, worker: Worker, engine: Engine, tickets: Sequence[Ticket]) -> None:
+        self.engine, self.tickets = engine, list(tickets)
+        self.asked = time.monotonic()
+        self.first: float | None = None
+        self.ended: float | None = None
+        self.queue: asyncio.Queue[list[Piece] | None] = asyncio.Queue()
+        self._worker = worker
+
+    async def pieces(self, deadline: float) -> AsyncIterator[list[Piece]]:
+        """What each step adds, as long as something does. Raises the error of a ticket, and
+        TimeoutError at the `deadline`, a time of time.monotonic()."""
+        while True:
+            pieces = await asyncio.wait_for(self.queue.get(), deadline - time.monotonic())
+            if pieces is None:
+                break
+            yield pieces
+        error = next((ticket.error for ticket in self.tickets if ticket.error is not None), None)
+        if error is not None:
+            raise error
+
+    def cancel(self) -> None:
+        """Nobody wants it any more: the step that runs now is the last one that works on it."""
+        self._worker.cancel(self)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was given up before its end."""
+        return any(ticket.cancelled for ticket in self.tickets)
+
+    @property
+    def done(self) -> bool:
+        return all(ticket.done for ticket in self.tickets)
+
+
+class Worker:
+    """Steps engines in turn in a thread of its own; requests come and go from the event loop.
+
+    One thread: engines share the cores, and none holds another up for longer than a step. `call`
+    runs other work of a model between two steps.
+    """
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None
+        self.step_began: float | None = None  # time.monotonic() of the step that runs now
+        self.on_end: list[Callable[[Follow], None]] = []  # told, in the thread, what is over
+        self._changed = threading.Condition()
+        self._follows: dict[Ticket, Follow] = {}
+        self._jobs: list[Callable[[], None]] = []
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="minillm engine", daemon=True)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin; `loop` is the one that requests come from."""
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what still runs ends with an error."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def follows(self) -> list[Follow]:
+        """Requests that were taken and are not over."""
+        with self._changed:
+            return list(dict.fromkeys(self._follows.values()))
+
+    def follow(self, engine: Engine, tickets: Sequence[Ticket]) -> Follow:
+        """Queue the tickets of a request; in the event loop. RuntimeError once it has stopped."""
+        found = Follow(self, engine, tickets)
+        with self._changed:
+            self._require_running()
+            for ticket in tickets:
+                self._follows[ticket] = found
+                engine.enqueue(ticket)
+            self._changed.notify()
+        return found
+
+    def cancel(self, follow: Follow) -> None:
+        for ticket in follow.tickets:
+            if not ticket.done:
+                follow.engine.cancel(ticket)
+        with self._changed:
+            self._changed.notify()
+
+    async def call(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, done between two steps; given up before it began if this is."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[Any] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if found.cancelled():
+                return
+            if error is None:
+                found.set_result(result)
+            else:
+                found.set_exception(error)
+
+        def job() -> None:
+            if found.cancelled():
+                return
+            result = raised = None
+            try:
+                result = work()
+            except Exception as error:
+                raised = error
+            loop.call_soon_threadsafe(settle, result, raised)
+
+        with self._changed:
+            self._require_running()
+            self._jobs.append(job)
+            self._changed.notify()
+        return await found
+
+    def _require_running(self) -> None:
+        if self.failure is not None or self._stopping:
+            raise RuntimeError(STOPPED)
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                self.step_began = time.monotonic()
+                with self._changed:
+                    jobs, self._jobs = self._jobs[:1], self._jobs[1:]
+                    engines = list(dict.fromkeys(one.engine for one in self._follows.values()))
+                for job in jobs:
+                    job()
+                for engine in engines:
+                    self._deliver(engine.step())
+                self.step_began = None
+        except BaseException as error:
+            self.failure = error
+            log.critical(STOPPED, exc_info=error)
+        finally:
+            self._end_all()
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False for the end."""
+        with self._changed:
+            while not (self._jobs or self._follows or self._stopping):
+                self._changed.wait()
+            return not self._stopping
+
+    def _deliver(self, pieces: list[Piece]) -> None:
+        """Hand out what a step gave, and forget what is over."""
+        given: dict[Follow, list[Piece]] = {}
+        for piece in pieces:
+            if piece.finish_reason != "error":  # the ticket's own error says it
+                given.setdefault(self._follows[piece.ticket], []).append(piece)
+        now = time.monotonic()
+        for follow in given:
+            follow.first = follow.first or now
+        with self._changed:
+            over = dict.fromkeys(one for one in self._follows.values() if one.done)
+            for follow in over:
+                for ticket in follow.tickets:
+                    del self._follows[ticket]
+        self._hand_over([*given.items(), *((follow, None) for follow in over)])
+
+    def _hand_over(self, given: Sequence[tuple[Follow, list[Piece] | None]]) -> None:
+        for follow, pieces in given:
+            if pieces is None:
+                follow.ended = time.monotonic()
+                for listener in self.on_end:
+                    listener(follow)
+        if given and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_put, given)
+
+    def _end_all(self) -> None:
+        with self._changed:
+            left, self._follows, self._jobs = list(self._follows.values()), {}, []
+        for follow in dict.fromkeys(left):
+            for ticket in follow.tickets:
+                ticket.error = ticket.error or RuntimeError(STOPPED)
+            self._hand_over([(follow, None)])
+
+
+def _put(given: Sequence[tuple[Follow, list[Piece] | None]]) -> None:
+    for follow, pieces in given:
+        follow.queue.put_nowait(pieces)

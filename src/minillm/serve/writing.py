@@ -1,0 +1,261 @@
+"""What chat and completions have in common: fields, options, and the way of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from minillm.generation import Completion, Options, Piece
+from minillm.generation.completions import Collector
+from minillm.serve.catalogue import Served
+from minillm.serve.errors import ApiError, from_options
+from minillm.serve.events import DONE, ClientLeft, EventStream, event, unless_gone
+from minillm.serve.fields import Choice, Flag, Kind, Number, Object, Several, Text, Whole
+from minillm.serve.worker import STOPPED, Follow
+
+MOST_TOKENS = 1 << 31
+MOST_TEXTS = 128  # of one request
+MOST_LOGPROBS = 20
+FIELDS: dict[str, Kind] = {
+    "model": Text(1),
+    "max_tokens": Whole(0, MOST_TOKENS),
+    "temperature": Number(0, 2),
+    "top_p": Number(0, 1),
+    "top_k": Whole(0, MOST_TOKENS),
+    "min_p": Number(0, 1),
+    "typical": Number(0, 1),
+    "repetition_penalty": Number(0, 100),
+    "frequency_penalty": Number(-2, 2),
+    "presence_penalty": Number(-2, 2),
+    "stop": Several(Text(1), 0, 64, alone=True),
+    "seed": Whole(0, (1 << 63) - 1),
+    "n": Whole(1, MOST_TEXTS),
+    "regex": Text(1),
+    "choices": Several(Text(1)),
+    "grammar": Text(1),
+    "overflow": Choice(("error", "truncate", "slide")),
+    "stream": Flag(),
+    "stream_options": Object({"include_usage": Flag()}),
+    "user": Text(),
+}
+OPTIONS = ("temperature", "top_p", "top_k", "min_p", "typical", "repetition_penalty",
+           "frequency_penalty", "presence_penalty", "stop", "seed", "n", "regex", "choices",
+           "grammar", "overflow")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a request asks to be written: one or several prompts with the same options."""
+
+    served: Served
+    prompts: Sequence[str | Sequence[int]]
+    options: Options
+    names: dict[str, str]  # of fields, by options: for errors
+    scope: tuple[str, ...]  # within which prompts are shared
+    stream: bool
+    include_usage: bool
+
+
+def options_of(body: dict[str, Any], names: dict[str, str], **more: Any) -> Options:
+    """The options of a request, a seed drawn where it has none. ApiError for wrong ones."""
+    given = {name: body[name] for name in OPTIONS if name in body}
+    try:
+        options = Options.of(**given | more)
+    except (ValueError, TypeError) as error:
+        raise from_options(error, names) from None
+    if "seed" in given or options.sampler.greedy:
+        return options
+    return dataclasses.replace(options, seed=secrets.randbelow(1 << 32))
+
+
+def names_of(form: Object, **more: str) -> dict[str, str]:
+    """Which field of a form gives an option."""
+    return {name: name for name in form.fields} | more
+
+
+def streaming(body: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether a request streams, and whether it wants the usage in the stream."""
+    stream, options = body.get("stream", False), body.get("stream_options")
+    if options is not None and not stream:
+        raise ApiError(
+            400, "stream_options: given without stream, stream true is needed",
+            param="stream_options",
+        )  # fmt: skip
+    return stream, bool(options and options.get("include_usage", False))
+
+
+def scope_of(request: Request, body: dict[str, Any], template: str = "") -> tuple[str, ...]:
+    """Requests of the same scope may share what was read of prompts."""
+    key = getattr(request.state, "key", b"")
+    shared = request.app.state.settings.share_prefixes
+    return "" if shared else key.hex(), body.get("user", ""), template
+
+
+class Writing:
+    """A request that is being written, from its admission to its end."""
+
+    def __init__(self, request: Request, job: Job) -> None:
+        self.request, self.job = request, job
+        self.settings = request.app.state.settings
+        self.worker = request.app.state.catalogue.worker
+        self.engine = job.served.writing()
+        self.created = int(time.time())
+        self.deadline = time.monotonic() + self.settings.request_seconds
+        self.follow: Follow | None = None
+        self._entered = False
+
+    async def begin(self) -> Follow:
+        """Let it in and queue it; ApiError where there is no room, or for what cannot be done."""
+        self._enter()
+        try:
+            tickets = await asyncio.to_thread(self._tickets)
+            self.follow = self.worker.follow(self.engine, tickets)
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            self.leave()
+            if str(error) == STOPPED:
+                raise ApiError(503, f"{error}, it is needed; restart the server") from None
+            raise from_options(error, self.job.names) from None
+        except BaseException:
+            self.leave()
+            raise
+        return self.follow
+
+    def _tickets(self) -> list[Any]:
+        job = self.job
+        return [self.engine.ticket(prompt, job.options, scope=job.scope) for prompt in job.prompts]
+
+    def _enter(self) -> None:
+        admitted = self.request.app.state.admitted
+        most = self.settings.max_concurrency + self.settings.max_queue
+        if admitted.get(self.engine, 0) >= most:
+            raise ApiError(
+                429,
+                f"{most} requests are running or waiting, as many as are let in; try again later",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+        admitted[self.engine] = admitted.get(self.engine, 0) + 1
+        self._entered = True
+
+    def leave(self) -> None:
+        """It is over, however it ended; what is not written is given up."""
+        if self.follow is not None and not self.follow.done:
+            self.follow.cancel()
+        if self._entered:
+            self._entered = False
+            self.request.app.state.admitted[self.engine] -= 1
+
+    async def collected(self) -> list[list[Completion]]:
+        """The texts of each prompt, once all are whole."""
+        assert self.follow is not None
+        collectors = {ticket: Collector(ticket) for ticket in self.follow.tickets}
+        async for pieces in self.follow.pieces(self.deadline):
+            for piece in pieces:
+                collectors[piece.ticket].add(piece)
+        return [collectors[ticket].completions() for ticket in self.follow.tickets]
+
+    async def answer(self, build: Callable[[list[list[Completion]]], dict[str, Any]]) -> Response:
+        """The whole answer, which `build` makes of the texts."""
+        try:
+            await self.begin()
+            found = await unless_gone(self.request, self.collected())
+            return JSONResponse(build(found))
+        except ClientLeft:
+            return Response(status_code=499)
+        except (TimeoutError, ValueError, RuntimeError) as error:
+            raise self.failed(error) from None
+        finally:
+            self.leave()
+
+    async def streamed(
+        self,
+        chunks: Callable[[Piece], Sequence[Any]],
+        first: Sequence[Any],
+        usage: Callable[[], Any],
+    ) -> Response:
+        """The answer as events: `first`, then `chunks` of each piece; `usage` gives the last."""
+        await self.begin()
+        events = self._events(chunks, first, usage)
+        return EventStream(events, self.leave, self.settings.write_seconds)
+
+    async def _events(
+        self,
+        chunks: Callable[[Piece], Sequence[Any]],
+        first: Sequence[Any],
+        usage: Callable[[], Any],
+    ) -> AsyncIterator[bytes]:
+        assert self.follow is not None
+        if first:
+            yield b"".join(map(event, first))
+        try:
+            async for pieces in self.follow.pieces(self.deadline):
+                body = b"".join(event(chunk) for piece in pieces for chunk in chunks(piece))
+                if body:
+                    yield body
+        except (TimeoutError, ValueError, RuntimeError) as error:
+            yield event(self.failed(error).content)
+            return
+        yield (event(usage()) if self.job.include_usage else b"") + DONE
+
+    def failed(self, error: Exception) -> ApiError:
+        """What went wrong on the way, for the client."""
+        if isinstance(error, TimeoutError):
+            return ApiError(
+                504,
+                f"not whole after {self.settings.request_seconds:g} s, as long as a request is "
+                "given; a smaller max_tokens is needed",
+                code="deadline_exceeded",
+            )
+        return ApiError(500, " ".join(str(error).split()), code="generation_failed")
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """Tokens that were read and written, each once."""
+        assert self.follow is not None
+        return usage_of(
+            sum(ticket.prompt_tokens for ticket in self.follow.tickets),
+            sum(ticket.written for ticket in self.follow.tickets),
+            sum(ticket.reused for ticket in self.follow.tickets),
+        )
+
+    @property
+    def notices(self) -> list[str]:
+        assert self.follow is not None
+        return [*dict.fromkeys(note for one in self.follow.tickets for note in one.notices)]
+
+
+def usage_of(prompt: int, written: int, reused: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": written,
+        "total_tokens": prompt + written,
+        "prompt_tokens_details": {"cached_tokens": reused},
+    }
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(12)}"
+
+
+def token_content(served: Served, id: int, logprob: float) -> dict[str, Any]:
+    """A token of a chat's logprobs; -inf, which JSON lacks, as OpenAI's -9999."""
+    tokenizer = served.tokenizer
+    piece = tokenizer.token_bytes(id)
+    return {
+        "token": tokenizer.token_of(id),
+        "logprob": finite(logprob),
+        "bytes": list(piece),
+        "id": id,
+    }
+
+
+def finite(logprob: float) -> float:
+    return logprob if math.isfinite(logprob) else -9999.0

@@ -1,0 +1,49 @@
+"""A server of small models on a port of its own, in a thread of the test."""
+
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="uvicorn, the extra `serve`, is not installed")
+pytest.importorskip("starlette", reason="starlette, the extra `serve`, is not installed")
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+
+from minillm.serve.app import build  # noqa: E402
+from minillm.serve.catalogue import Catalogue, serve_model  # noqa: E402
+from minillm.serve.running import Server, bind  # noqa: E402
+from minillm.serve.settings import Settings  # noqa: E402
+
+
+@contextmanager
+def serving(*models, **settings):
+    """Serve models, each (name, model, tokenizer); gives a client of the server.
+
+    The client's `app` is the application.
+    """
+    chosen = Settings(port=0, **settings)
+    catalogue = Catalogue()
+    for name, model, tokenizer in models:
+        catalogue.add(serve_model(name, name, model, tokenizer, chosen))
+    app = build(chosen, catalogue)
+    with bind(chosen) as listener:
+        server = Server(app, chosen)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=url, timeout=60) as client:
+                client.app = app
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def chunks(response):
+    """The objects of a stream; the last event has to be [DONE]."""
+    events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    return [json.loads(event) for event in events[:-1]]
