@@ -60,7 +60,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared)),
               "launch: shared memory");
-    kernel<<<grid, block, shared, current_stream()> > >(static_cast<Parameters>(values)...);
+    // clang-format off
+    kernel<<<grid, block, shared, current_stream()>>>(static_cast<Parameters>(values)...);
+    // clang-format on
     check(cudaGetLastError(), "launch");
 #endif
 }
