@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from cuda_device import device
+from minillm import testing
+
 # The same cases in every run, however slow the machine.
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
@@ -18,3 +21,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no {SHARED_DATA.name} folder beside the checkout: real files not available")
     return SHARED_DATA
+
+
+@pytest.fixture
+def under_test(monkeypatch):
+    """The GPU, or what plays one, as one of the providers while the test runs."""
+    monkeypatch.setattr(testing, "devices", [device])
+    yield device
+    if device.name == "cuda on host":
+        device.lib.runtime.set_order(0)

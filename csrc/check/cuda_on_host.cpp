@@ -70,52 +70,79 @@ std::vector<int> permutation(int count) {
                              " for others that have gone on or ended");
 }
 
-// Lets those go on that wait together; whether there were any.
-bool release() {
-    bool any = false, all = true;
-    for (int t = 0; t < threads(); t++)
-        all = all && !state.done[t] && state.waiting[t].what && !state.waiting[t].mask;
-    for (int t = 0; t < threads(); t++) {
-        const Waiting own = state.waiting[t];
-        if (!own.what) continue;
-        bool complete = all;
-        if (own.mask) {
-            complete = true;
-            for (int lane = 0; lane < warp && t / warp * warp + lane < threads(); lane++) {
-                if (!(own.mask >> lane & 1u)) continue;
-                const Waiting& other = state.waiting[t / warp * warp + lane];
-                complete = complete && other.mask == own.mask && other.what &&
-                           strcmp(other.what, own.what) == 0;
-            }
-        }
-        if (!complete) continue;
-        any = true;
-        const int first = own.mask ? t / warp * warp : 0;
-        const int last = own.mask ? std::min(first + warp, threads()) : threads();
-        for (int other = first; other < last; other++)
-            if (!own.mask || own.mask >> (other - first) & 1u) state.waiting[other].what = nullptr;
+bool may_run(int thread) { return !state.done[thread] && !state.waiting[thread].what; }
+
+// Whether all lanes that this one awaits have arrived where it waits.
+bool complete(int first, int last, const Waiting& own) {
+    for (int t = first; t < last; t++) {
+        if (!(own.mask >> (t - first) & 1u)) continue;
+        const Waiting& other = state.waiting[t];
+        if (!other.what || other.mask != own.mask || strcmp(other.what, own.what) != 0)
+            return false;
     }
-    return any;
+    return true;
+}
+
+// Lets the lanes of a warp go on that wait for each other alone and have all arrived.
+void release_warp(int first, int last) {
+    for (int t = first; t < last; t++) {
+        const Waiting own = state.waiting[t];
+        if (!own.what || !own.mask || !complete(first, last, own)) continue;
+        for (int other = first; other < last; other++)
+            if (own.mask >> (other - first) & 1u) state.waiting[other].what = nullptr;
+    }
+}
+
+// Lets all threads go on if all wait for the block.
+bool release_block() {
+    for (int t = 0; t < threads(); t++)
+        if (state.done[t] || !state.waiting[t].what || state.waiting[t].mask) return false;
+    for (Waiting& one : state.waiting) one.what = nullptr;
+    return true;
+}
+
+// A warp with threads that may run, or -1. It is drawn anew each time, so warps drift apart.
+int choose_warp() {
+    std::vector<int> found;
+    for (int t = 0; t < threads(); t++) {
+        if (!may_run(t)) continue;
+        if (!drawn) return t / warp;
+        found.push_back(t / warp);
+        t = t / warp * warp + warp - 1;
+    }
+    return found.empty() ? -1 : found[order() % found.size()];
+}
+
+// Runs the lanes of a warp that may until they wait or end; how many ended.
+int run_warp(int chosen) {
+    const int first = chosen * warp, last = std::min(first + warp, threads());
+    int ended = 0;
+    for (const int lane : permutation(last - first)) {
+        if (!may_run(first + lane)) continue;
+        become(first + lane);
+        if (enter_fiber(first + lane)) continue;
+        state.done[first + lane] = 1;
+        ended++;
+    }
+    release_warp(first, last);
+    return ended;
 }
 
 void run_block() {
     const int count = threads();
     state.waiting.assign(count, {});
     state.done.assign(count, 0);
-    state.warps.assign((count + warp - 1) / warp, {});
+    state.warps.resize((count + warp - 1) / warp);
+    for (Warp& one : state.warps) std::fill(one.turn, one.turn + warp, 0u);
     std::fill(shared.begin(), shared.end(), garbage);
     for (int t = 0; t < count; t++) start_fiber(t, [] { (*state.body)(); });
     for (int left = count; left > 0;) {
-        for (const int t : permutation(count)) {
-            if (state.done[t] || state.waiting[t].what) continue;
-            become(t);
-            if (enter_fiber(t)) continue;
-            state.done[t] = 1;
-            left--;
-        }
-        if (left && !release())
+        const int chosen = choose_warp();
+        if (chosen >= 0)
+            left -= run_warp(chosen);
+        else if (!release_block())
             for (int t = 0; t < count; t++)
-                if (state.waiting[t].what && !state.done[t]) stuck(t);
+                if (!state.done[t]) stuck(t);
     }
 }
 

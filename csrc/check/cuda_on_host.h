@@ -1,7 +1,8 @@
 // CUDA's words for kernels that run on the host, so that their logic, their barriers and their
 // memory accesses are tested on machines without a GPU. The threads of a block are fibers: one runs
-// until it meets a barrier or a warp's operation, then another that may; in an order drawn from a
-// seed, so that a barrier that is missing shows. Blocks run one after another, in a drawn order.
+// until it meets a barrier or a warp's operation, then another that may; which warp, and in which
+// order its lanes, is drawn from a seed, so that a barrier that is missing shows. Blocks run one
+// after another, in a drawn order.
 // Speed is not what this is for, nor are the memory model's weaker orders seen.
 #pragma once
 

@@ -11,7 +11,7 @@ Nothing is tolerated per op, shape or dtype.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -73,29 +73,55 @@ class Draw:
 
 
 class Guarded:
-    """NumPy whose `empty` surrounds the buffer with sentinels and fills it with garbage."""
+    """An array library whose `empty` surrounds the buffer with sentinels and fills in garbage."""
 
-    def __init__(self) -> None:
-        self._buffers: list[tuple[numpy.ndarray, int]] = []
+    def __init__(self, xp: Any = numpy) -> None:
+        self._xp = xp
+        self._buffers: list[tuple[Any, int]] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(numpy, name)
+        return getattr(self._xp, name)
 
-    def empty(self, shape: Any, dtype: Any = numpy.float64) -> numpy.ndarray:
+    def empty(self, shape: Any, dtype: Any = numpy.float64) -> Any:
         dtype = numpy.dtype(dtype)
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         size = math.prod(shape) * dtype.itemsize
-        raw = numpy.full(size + 2 * GUARD, SENTINEL, numpy.uint8)
+        raw = self._xp.full(size + 2 * GUARD, SENTINEL, numpy.uint8)
         self._buffers.append((raw, size))
         inner = raw[GUARD : GUARD + size].view(dtype).reshape(shape)
         if dtype.kind == "f":
-            inner[...] = numpy.nan
+            inner[...] = math.nan
         return inner
 
     def check(self) -> None:
         for raw, size in self._buffers:
             if (raw[:GUARD] != SENTINEL).any() or (raw[GUARD + size :] != SENTINEL).any():
                 raise AssertionError("wrote outside its output buffer")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where arrays are not NumPy's: a library for them, and `put`, which brings an array there."""
+
+    name: str
+    lib: ModuleType
+    xp: Any
+    put: Callable[[numpy.ndarray], Any]
+
+    def sent(self, value: Any) -> Any:
+        """The same there: arrays, and those in tuples and lists."""
+        if isinstance(value, tuple | list):
+            return type(value)(map(self.sent, value))
+        return self.put(value) if isinstance(value, numpy.ndarray) else value
+
+    def fetched(self, value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(map(self.fetched, value))
+        return value.get() if isinstance(value, self.xp.ndarray) else value
+
+
+devices: list[Device] = []
+"""Those whose libraries are under test as well; the suite and the benchmark add what they find."""
 
 
 @dataclass
@@ -106,6 +132,7 @@ class Provider:
     op: Op
     lib: ModuleType | None = None
     served: int = field(default=0)
+    device: Device | None = None
 
     def forward(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Any, Any]:
         return self._run(0, self.op.forward, arrays, params)
@@ -125,21 +152,56 @@ class Provider:
     ) -> Any:
         shim = self.op.kernels(self.lib)[place]
         if shim is not None:
-            guarded = Guarded()
             more = (totals,) if place and self.op.accumulates else ()
-            out = shim(self.lib, guarded, *arguments, *more, **params)
-            guarded.check()
+            run = self._on_host if self.device is None else self._on_device
+            out = run(shim, (*arguments, *more), params)
             if out is not NotImplemented:
                 self.served += 1
                 return out
         return reference(numpy, *arguments, **params)
 
+    def _on_host(self, shim: Any, arguments: Sequence[Any], params: dict[str, Any]) -> Any:
+        guarded = Guarded()
+        out = shim(self.lib, guarded, *arguments, **params)
+        guarded.check()
+        return out
+
+    def _on_device(self, shim: Any, arguments: Sequence[Any], params: dict[str, Any]) -> Any:
+        """The shim on copies there; what it changed in place is changed here."""
+        assert self.device is not None
+        guarded = Guarded(self.device.xp)
+        sent = self.device.sent(tuple(arguments))
+        out = shim(self.lib, guarded, *sent, **params)
+        guarded.check()
+        if out is NotImplemented:
+            return out
+        pairs = list(_pairs(arguments, sent))
+        for here, there in pairs:
+            if here.flags.writeable:
+                here[...] = there.get()
+            elif here.tobytes() != there.get().tobytes():
+                raise AssertionError(f"{self.op.name}: {self.name} wrote into a read-only input")
+        known = {id(there): here for here, there in pairs}
+        return tuple(known.get(id(part), self.device.fetched(part)) for part in out)
+
+
+def _pairs(here: Any, there: Any) -> Iterator[tuple[numpy.ndarray, Any]]:
+    """Every array with its counterpart on a device."""
+    if isinstance(here, numpy.ndarray):
+        yield here, there
+    elif isinstance(here, tuple | list):
+        for one, other in zip(here, there):
+            yield from _pairs(one, other)
+
 
 def providers(op: Op) -> list[Provider]:
-    """The reference, and every loaded library that claims the op on host arrays."""
+    """The reference, and every loaded library that claims the op; those of `devices` last."""
     found = [Provider("reference", op)]
     if kernels.cpu is not None and any(op.kernels(kernels.cpu)):
         found.append(Provider("cpu", op, kernels.cpu))
+    for device in devices:
+        if any(op.kernels(device.lib)):
+            found.append(Provider(device.name, op, device.lib, device=device))
     return found
 
 

@@ -1,0 +1,106 @@
+"""Every kernel for the GPU against the float64 truth. No op is named but where sizes matter."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuda_device import device, library, needs_device
+from layouts import LAYOUTS
+from minillm import testing
+from minillm.arrays import new_generator
+from minillm.ops import registry
+from test_ops import HypothesisDraw, Small, cases_of_each_length, few
+
+pytestmark = needs_device
+CLAIMED = [op for op in registry.values() if any(op.kernels(library))]
+each_claimed = pytest.mark.parametrize("op", CLAIMED, ids=lambda op: op.name)
+ORDERS = (0, 1, 2, 3) if device is not None and device.name == "cuda on host" else (None,)
+
+
+def order(seed):
+    """Threads run in an order drawn from `seed`, where that can be chosen."""
+    if seed is not None:
+        library.runtime.set_order(seed)
+
+
+@each_claimed
+@given(data=st.data())
+@few(20)
+def test_providers_agree_with_the_truth_and_serve_each_others_gradients(op, under_test, data):
+    arrays, params = op.sample(HypothesisDraw(data))
+    arrays = testing.cast(arrays, "float32")
+    lay = LAYOUTS[data.draw(st.sampled_from(list(LAYOUTS)))]
+    order(data.draw(st.sampled_from(ORDERS)))
+    truth = testing.reference(op, arrays, params, data.draw(st.integers(0, 999)))
+    *others, provider = testing.providers(op)
+    assert provider.device is under_test
+    testing.check_case(truth, provider, provider, lay)
+    for other in others:
+        testing.check_case(truth, provider, other, lay)
+        testing.check_case(truth, other, provider, lay)
+
+
+@each_claimed
+def test_every_axis_may_have_any_length(op, under_test):
+    layouts, orders = itertools.cycle(LAYOUTS.values()), itertools.cycle(ORDERS)
+    for truth in cases_of_each_length(op):
+        provider = testing.providers(op)[-1]
+        order(next(orders))
+        testing.check_case(truth, provider, provider, next(layouts))
+
+
+@each_claimed
+def test_what_the_library_claims_it_serves(op, under_test):
+    provider = testing.providers(op)[-1]
+    forward = backward = 0
+    for seed in range(12):
+        arrays, params = op.sample(Small(seed))
+        arrays = testing.cast(arrays, "float32")
+        outs, saved = testing.outputs(op, provider, arrays, params)
+        forward, provider.served = forward + provider.served, 0
+        if op.backward is not None:
+            provider.backward(np.ones(outs[0].shape, np.float32), saved, params)
+        backward, provider.served = backward + provider.served, 0
+    shims = op.kernels(library)
+    assert (forward > 0, backward > 0) == (shims[0] is not None, shims[1] is not None)
+
+
+def test_every_exported_function_belongs_to_an_op():
+    public = {name for name in dir(library) if not name.startswith("_")} - {"runtime"}
+    assert public
+    for name in public:
+        op, direction = name.rsplit("_", 1)
+        assert op in registry and direction in ("forward", "backward"), name
+        assert registry[op].kernels(library)[direction == "backward"] is not None, name
+
+
+def normal(*shape):
+    return new_generator(*shape).standard_normal(shape, dtype=np.float32)
+
+
+# Rows of a warp, of a block, kept in registers or not, moved by fours or not.
+LONG = {
+    f"{name} {cols}": (name, [normal(3, cols)])
+    for name in ("softmax", "log_softmax")
+    for cols in (260, 600, 1023, 1030, 1100, 4100, 8196, 8199)
+}
+
+
+@pytest.mark.parametrize("case", LONG.values(), ids=LONG.keys())
+def test_long_rows(case, under_test):
+    name, arrays, *params = case
+    op = registry[name]
+    truth = testing.reference(op, arrays, *params or [{}])
+    provider = testing.providers(op)[-1]
+    for seed in ORDERS[:2]:
+        order(seed)
+        testing.check_case(truth, provider, provider)
+
+
+def test_arrays_of_the_host_are_refused():
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(TypeError, match=r"^an array on the GPU or None is needed, numpy.ndarray"):
+        library.softmax_forward(x, x)
