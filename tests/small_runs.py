@@ -67,7 +67,7 @@ def flags(**options: object) -> list[str]:
 
 def minillm(*words: object) -> int:
     """Run a command line in this process, leaving the process as it was; the exit code."""
-    threads, environ = kernels.threads(), dict(os.environ)
+    threads, environ, device = kernels.threads(), dict(os.environ), kernels.get_default_device()
     try:
         with warnings.catch_warnings(), np.errstate():
             return main([str(word) for word in words])
@@ -75,6 +75,7 @@ def minillm(*words: object) -> int:
         return leaving.code  # type: ignore[return-value]
     finally:
         kernels.set_threads(threads)
+        kernels.set_default_device(device)
         os.environ.clear()
         os.environ.update(environ)
 

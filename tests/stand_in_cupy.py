@@ -8,6 +8,7 @@ the end wraps around unseen, and what would make the host wait for the device is
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -43,10 +44,13 @@ SIGNATURES = {
     "zeros_like": "a dtype order subok shape",
 }
 UFUNCS = (
-    "abs add copysign divide exp isfinite log log1p maximum multiply negative power rint sqrt "
-    "square subtract tanh"
+    "abs add copysign divide exp isfinite isnan log log1p maximum multiply negative power rint "
+    "sqrt square subtract tanh"
 ).split()
-CONSTANTS = "inf nan pi newaxis int8 float32 float64 int32 int64 uint8 uint64 bool_".split()
+RUNTIME = (
+    "driverGetVersion getDevice getDeviceCount getDeviceProperties memGetInfo runtimeGetVersion"
+).split()
+CONSTANTS = "inf nan pi newaxis int8 float32 float64 int32 int64 uint8 uint32 uint64 bool_".split()
 METHODS = (
     "all any argmax argmin argsort astype clip copy cumsum dot fill max mean min nonzero prod "
     "ravel repeat reshape round sort squeeze std sum swapaxes take transpose var view"
@@ -65,7 +69,81 @@ class Count:
         self.uploads: list[str] = []
 
 
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class OutOfMemoryError(MemoryError):
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        told = f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes"
+        super().__init__(told + (f", limit set to: {limit:,} bytes)." if limit else ")."))
+
+
+class Machine:
+    """GPUs, the driver, the CUDA of CuPy, bytes of each GPU; what a test may change."""
+
+    def __init__(self) -> None:
+        self.gpus, self.driver, self.cuda, self.bytes = 2, 13000, 13020, 80_000_000_000
+        self.broken = ""  # why GPUs cannot be used, as CUDA says it
+        self.held, self.pooled, self.limits = ([0] * self.gpus for _ in range(3))
+
+    def take(self, number: int, size: int) -> None:
+        limit = self.limits[number]
+        if self.held[number] + size > min(limit or self.bytes, self.bytes):
+            raise OutOfMemoryError(size, self.held[number], limit)
+        self.held[number] += size
+        self.pooled[number] = max(self.pooled[number], self.held[number])
+
+    def require(self, number: int = 0) -> None:
+        if not self.driver:
+            raise CUDARuntimeError(
+                35,
+                "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime "
+                "version",
+            )
+        if self.driver // 1000 < self.cuda // 1000:
+            raise CUDARuntimeError(35, "cudaErrorInsufficientDriver: CUDA driver version is ...")
+        if not self.gpus:
+            raise CUDARuntimeError(100, "cudaErrorNoDevice: no CUDA-capable device is detected")
+        if not 0 <= number < self.gpus:
+            raise CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
+        if self.broken:
+            raise CUDARuntimeError(46, self.broken)
+
+
 count = Count()
+machine = Machine()
+
+
+class _Thread(threading.local):
+    current = 0
+
+
+_thread = _Thread()
+
+
+class Device:
+    """A GPU by its number."""
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+    def use(self) -> None:
+        machine.require(self.id)
+        _thread.current = self.id
+
+    def synchronize(self) -> None:
+        count.waits.append("synchronize")
+
+    def __enter__(self) -> Device:
+        self._before = _thread.current
+        self.use()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _thread.current = self._before
 
 
 class Flags:
@@ -81,10 +159,18 @@ class ndarray:
 
     __array_ufunc__ = None
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_array", "_base")
+    __slots__ = ("__weakref__", "_array", "_base", "_held", "_machine", "_number")
 
     def __init__(self, array: numpy.ndarray, base: ndarray | None = None) -> None:
+        self._held, self._machine = 0, machine
         self._array, self._base = array, base
+        self._number = _thread.current if base is None else base._number
+        if base is None:
+            machine.take(self._number, array.nbytes)
+            self._held = array.nbytes
+
+    def __del__(self) -> None:
+        self._machine.held[self._number] -= self._held
 
     shape = property(lambda self: self._array.shape)
     ndim = property(lambda self: self._array.ndim)
@@ -95,6 +181,7 @@ class ndarray:
     strides = property(lambda self: self._array.strides)
     flags = property(lambda self: Flags(self._array.flags))
     base = property(lambda self: self._base)
+    device = property(lambda self: Device(self._number))
     T = property(lambda self: device(self._array.T, self))
 
     @property
@@ -146,6 +233,11 @@ class ndarray:
 def host(value: Any) -> Any:
     """An argument as NumPy takes it: TypeError for an array that is not on the device."""
     if isinstance(value, ndarray):
+        if value._number != _thread.current:
+            raise ValueError(
+                f"Array device must be same as the current device: array device = {value._number} "
+                f"while current = {_thread.current}"
+            )
         return value._array
     if isinstance(value, numpy.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -246,7 +338,72 @@ def module() -> ModuleType:
     for name in CONSTANTS:
         setattr(made, name, getattr(numpy, name))
     made.ndarray = ndarray  # type: ignore[attr-defined]
+    made.__version__ = "14.2.0"  # type: ignore[attr-defined]
+    made.cuda = _cuda()  # type: ignore[attr-defined]
+    made.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
     return made
+
+
+def _cuda() -> ModuleType:
+    """The module `cupy.cuda`."""
+    made, runtime = ModuleType("cupy.cuda"), ModuleType("cupy.cuda.runtime")
+    for name in RUNTIME:
+        setattr(runtime, name, globals()[f"_{name}"])
+    runtime.CUDARuntimeError = CUDARuntimeError  # type: ignore[attr-defined]
+    memory = ModuleType("cupy.cuda.memory")
+    memory.OutOfMemoryError = OutOfMemoryError  # type: ignore[attr-defined]
+    made.Device, made.runtime, made.memory = Device, runtime, memory  # type: ignore[attr-defined]
+    return made
+
+
+def _driverGetVersion() -> int:
+    return machine.driver
+
+
+def _runtimeGetVersion() -> int:
+    return machine.cuda
+
+
+def _getDevice() -> int:
+    machine.require(_thread.current)
+    return _thread.current
+
+
+def _getDeviceCount() -> int:
+    machine.require()
+    return machine.gpus
+
+
+def _getDeviceProperties(device: int) -> dict[str, Any]:
+    machine.require(device)
+    return {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": machine.bytes}
+
+
+def _memGetInfo() -> tuple[int, int]:
+    machine.require(_thread.current)
+    return max(0, machine.bytes - machine.pooled[_thread.current]), machine.bytes
+
+
+class Pool:
+    """The memory pool, of the current device."""
+
+    def used_bytes(self) -> int:
+        return machine.held[_thread.current]
+
+    def total_bytes(self) -> int:
+        return machine.pooled[_thread.current]
+
+    def free_all_blocks(self) -> None:
+        machine.pooled[_thread.current] = machine.held[_thread.current]
+
+    def set_limit(self, *, size: int | None = None, fraction: float | None = None) -> None:
+        machine.limits[_thread.current] = size or 0
+
+    def get_limit(self) -> int:
+        return machine.limits[_thread.current]
+
+
+pool = Pool()
 
 
 def scatter_add(target: ndarray, index: Any, values: Any) -> None:
@@ -261,8 +418,8 @@ def ndtr(x: ndarray) -> ndarray:
 @contextmanager
 def installed() -> Iterator[Count]:
     """Inside the block CuPy can be imported; gives what is counted."""
-    global count
-    count = Count()
+    global count, machine
+    count, machine, _thread.current = Count(), Machine(), 0
     modules = {"cupy": module()}
     for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.special"):
         modules[name] = ModuleType(name)

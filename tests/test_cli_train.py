@@ -265,7 +265,7 @@ def test_version(capsys):
 
 
 def test_precision_of_another_machine_is_told(here, capsys, monkeypatch):
-    monkeypatch.setattr("minillm.kernels.has_bf16", lambda: False)
+    monkeypatch.setattr("minillm.kernels.has_bf16", lambda device=None: False)
     written(here / "tiny.txt")
     assert minillm("train", "tiny.txt", *flags(precision="bf16", steps=1)) == 0
     said = capsys.readouterr().err

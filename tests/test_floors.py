@@ -11,7 +11,7 @@ import pytest
 import minillm
 
 FLOORS = (
-    ("arrays", "blocks", "kernels", "lazily", "machine", "quantities", "words"),
+    ("arrays", "blocks", "devices", "kernels", "lazily", "machine", "quantities", "words"),
     ("tensor",),
     ("op",),
     ("ops",),

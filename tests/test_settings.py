@@ -22,7 +22,7 @@ def other_value(option):
     if limits["kind"] is bool:
         return not option.default
     if limits["kind"] is str:
-        return "latin-1"
+        return {"device": "cuda:1"}.get(option.name, "latin-1")
     if limits["kind"] is float:
         return 0.4375
     return limits["low"] + 3

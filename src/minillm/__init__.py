@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from minillm import data, generation, models, nn, ops, optim, tokenizers, training
     from minillm.arrays import manual_seed
     from minillm.generation import complete, generate, stream
+    from minillm.kernels import get_default_device, set_default_device
     from minillm.models.folder import load
     from minillm.tensor import Tensor, checkpoint, enable_grad, no_grad
 
@@ -20,6 +21,8 @@ _WHERE = {
     "enable_grad": "minillm.tensor",
     "no_grad": "minillm.tensor",
     "manual_seed": "minillm.arrays",
+    "get_default_device": "minillm.kernels",
+    "set_default_device": "minillm.kernels",
     "complete": "minillm.generation",
     "generate": "minillm.generation",
     "stream": "minillm.generation",

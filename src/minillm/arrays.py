@@ -8,15 +8,23 @@ from typing import Any
 
 import numpy
 
+from minillm import devices
+
 Array = Any  # numpy.ndarray or cupy.ndarray
 
 
 def xp_of(*arrays: object) -> ModuleType:
-    """The array library of `arrays`: cupy if one of them is on the GPU, else numpy."""
+    """The array library of `arrays`: cupy if one of them is on a GPU, else numpy.
+
+    That GPU becomes the current one of this thread, where what is computed next will lie.
+    """
     cupy = sys.modules.get("cupy")
     if cupy is not None:
         for array in arrays:
             if isinstance(array, cupy.ndarray):
+                number = array.device.id
+                if cupy.cuda.runtime.getDevice() != number:
+                    cupy.cuda.Device(number).use()
                 return cupy
     return numpy
 
@@ -42,38 +50,29 @@ def to_numpy(array: Array) -> numpy.ndarray:
 
 
 def to_device(array: Array, device: str) -> Array:
-    """The array on `device`, "cpu" or "cuda"; the same object if it is there already.
+    """The array on `device`, "cpu", "cuda" or "cuda:N"; the same object if it is there already.
 
-    Raises ValueError for an unknown device, RuntimeError where CuPy or a GPU is missing.
+    Raises ValueError for an unknown device, RuntimeError where CuPy or that GPU is missing.
     """
-    if device == "cpu":
+    number = devices.number_of(device)
+    if number is None:
         return to_numpy(array)
-    if device == "cuda":
-        cupy = _cupy()
-        try:
-            return cupy.asarray(array)
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            raise RuntimeError(
-                f"device: 'cuda' cannot be used ({error}), a GPU with a driver for the CUDA of "
-                "CuPy is needed"
-            ) from error
-    raise ValueError(f"device: {device!r} is not known, 'cpu' or 'cuda' is needed")
+    if is_gpu_array(array):
+        if array.device.id == number:
+            return array
+        devices.use(number)
+        return array.copy()  # from GPU to GPU
+    return devices.use(number).asarray(array)
+
+
+def device_of(array: Array) -> str:
+    """ "cpu", or "cuda:N"."""
+    return f"cuda:{array.device.id}" if is_gpu_array(array) else devices.CPU
 
 
 def beside(array: Array, other: Array) -> Array:
     """The array on the device of `other`; the same object if it is there already."""
-    return to_device(array, "cuda" if is_gpu_array(other) else "cpu")
-
-
-def _cupy() -> ModuleType:
-    try:
-        import cupy
-    except ImportError as error:
-        raise RuntimeError(
-            "device: 'cuda' needs CuPy, which is not installed; "
-            "install the extra cuda12 or cuda13 that matches your driver"
-        ) from error
-    return cupy
+    return to_device(array, device_of(other))
 
 
 def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> None:

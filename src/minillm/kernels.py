@@ -2,7 +2,7 @@
 
 A library claims an op by exporting `<op>_forward` / `<op>_backward`. The switches of this file are
 the run's, not an array's: the environment variable MINILLM_KERNELS (auto, off, require) at start,
-`use(...)` and `precision(...)` while running.
+`use(...)`, `precision(...)` and `set_default_device(...)` while running.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Literal
 
 import numpy
+
+from minillm import devices
 
 Provider = Literal["auto", "reference"]
 Precision = Literal["f32", "bf16"]
@@ -57,11 +59,31 @@ MANY_ROWS: int = sys.maxsize if cpu is None else cpu.runtime.many_rows
 active_cpu: ModuleType | None = cpu
 active_cuda: ModuleType | None = cuda
 active_precision: Precision = "f32"
+default_device = devices.CPU
 
 
 def library(xp: ModuleType) -> ModuleType | None:
     """The library that may serve ops on arrays of `xp` now, or None for the reference."""
     return active_cpu if xp is numpy else active_cuda
+
+
+def library_of(device: str) -> ModuleType | None:
+    """The library that may serve ops on arrays of a device now, or None for the reference."""
+    return active_cpu if devices.number_of(device) is None else active_cuda
+
+
+def set_default_device(device: str) -> None:
+    """Where models are loaded from now on: "cpu", "cuda" or "cuda:N".
+
+    RuntimeError in one line with the cure for a GPU that cannot be used.
+    """
+    global default_device
+    devices.require(device)
+    default_device = device
+
+
+def get_default_device() -> str:
+    return default_device
 
 
 @contextmanager
@@ -79,18 +101,19 @@ def use(provider: Provider) -> Iterator[None]:
 
 
 @contextmanager
-def precision(name: Precision) -> Iterator[None]:
+def precision(name: Precision, device: str | None = None) -> Iterator[None]:
     """Operands of matrix products in float32 ("f32") or rounded to bfloat16 ("bf16").
 
-    Where no active library offers bfloat16 products, "bf16" gives one warning and runs in float32.
+    Where no active library, that of `device` if it is given, offers bfloat16 products, "bf16" gives
+    one warning and runs in float32.
     """
     if name not in ("f32", "bf16"):
         raise ValueError(f"precision: {name!r} is not known, 'f32' or 'bf16' is needed")
     before = active_precision
-    _set_precision(name if name == "f32" or has_bf16() else "f32")
+    _set_precision(name if name == "f32" or has_bf16(device) else "f32")
     if active_precision != name:
         warnings.warn(
-            "precision: no bfloat16 matrix product on this machine, running in float32",
+            without_bf16(device),
             RuntimeWarning,
             stacklevel=3,
         )
@@ -98,6 +121,12 @@ def precision(name: Precision) -> Iterator[None]:
         yield
     finally:
         _set_precision(before)
+
+
+def without_bf16(device: str | None) -> str:
+    """What is said where "bf16" cannot be had."""
+    where = "this machine" if device in (None, devices.CPU) else device
+    return f"precision: no bfloat16 matrix product on {where}, running in float32"
 
 
 def _set_precision(name: Precision) -> None:
@@ -108,9 +137,10 @@ def _set_precision(name: Precision) -> None:
             lib.runtime.set_bf16(name == "bf16")
 
 
-def has_bf16() -> bool:
-    """Whether an active library multiplies matrices in bfloat16."""
-    return any(lib is not None and lib.runtime.has_bf16() for lib in (active_cpu, active_cuda))
+def has_bf16(device: str | None = None) -> bool:
+    """Whether an active library, that of `device` if it is given, has products in bfloat16."""
+    libs = (active_cpu, active_cuda) if device is None else (library_of(device),)
+    return any(lib is not None and lib.runtime.has_bf16() for lib in libs)
 
 
 def set_threads(count: int) -> None:

@@ -6,6 +6,7 @@ that a test can lay out any machine in a folder.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -96,6 +97,17 @@ def cpu_name(root: Path = ROOT) -> str:
         )
         name = answer.stdout.strip()
     return name or platform.processor() or platform.machine() or "unknown"
+
+
+def cuda_driver() -> int | None:
+    """The CUDA that the driver of NVIDIA is for, 13000 for 13.0; None where there is no driver."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    found = ctypes.c_int()
+    try:
+        status = ctypes.CDLL(name).cuDriverGetVersion(ctypes.byref(found))
+    except (OSError, AttributeError):
+        return None
+    return found.value if status == 0 else None
 
 
 def environment() -> dict[str, str]:

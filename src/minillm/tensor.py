@@ -213,7 +213,7 @@ class Tensor:
         return other
 
     def to(self, device: str) -> Tensor:
-        """A leaf with the same values on "cpu" or "cuda"."""
+        """A leaf with the same values on "cpu", "cuda" or "cuda:N"."""
         other = of(to_device(self.data, device))
         other.requires_grad = self.requires_grad
         return other

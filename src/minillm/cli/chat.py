@@ -6,6 +6,7 @@ import argparse
 
 from minillm.cli.adapted import add_adapter, load
 from minillm.cli.decoding_flags import SETTINGS, add_flags, given
+from minillm.cli.machine_flags import add_machine, settle
 
 MAX_TOKENS = 1024
 
@@ -26,11 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", metavar="FILE", help="chat template (Jinja) to use instead")
     parser.add_argument("--history", metavar="FILE", help="keep what is typed in a file")
     add_adapter(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    add_machine(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm import kernels
     from minillm.cli.keyboard import Messages
     from minillm.cli.main import tell
     from minillm.cli.talk import Talk
@@ -38,8 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm.generation.conversation import Conversation
     from minillm.generation.options import Options
 
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     options = Options.of(**({"max_tokens": MAX_TOKENS} | given(arguments)))
     if options.unused:
         tell(f"minillm: note: {options.unused}")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import OK
 from minillm.cli.texts import decoded
 from minillm.quantities import counted
@@ -26,12 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="PATH", help="folder of an encoder, such as BERT")
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="what to turn into vectors")
     parser.add_argument("--file", metavar="F", help="also each line of this file, - for stdin")
+    add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print everything, as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from minillm.models import embedding
 
+    settle(arguments)
     texts = list(arguments.texts)
     if arguments.file is not None:
         texts += read_lines(arguments.file, "embed")

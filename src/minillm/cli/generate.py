@@ -10,6 +10,7 @@ from typing import Any
 from minillm.cli.adapted import add_adapter, load
 from minillm.cli.damage import named
 from minillm.cli.decoding_flags import FLAGS, add_flags, given
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import OK, tell
 from minillm.cli.parser import Once
 
@@ -32,19 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--echo", action="store_true", help="write the prompt before the text")
     add_flags(parser, FLAGS)
     add_adapter(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    add_machine(parser)
     parser.add_argument("--no-cache", action="store_true", help="compute every position each time")
     parser.add_argument("--json", action="store_true", help="print a JSON object when it is done")
     parser.add_argument("--verbose", action="store_true", help="say how fast it was")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm import kernels
     from minillm.cli.written import Written
     from minillm.generation.options import Options
 
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     asked = given(arguments) | {"echo": arguments.echo, "use_cache": not arguments.no_cache}
     _require_one(arguments)
     Options.of(**asked)  # before a model is read

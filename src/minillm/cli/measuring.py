@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import tell
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add("--max-length", type=int, metavar="N", help="longest row of an encoder in tokens")
     add("--resamples", type=int, default=10_000, metavar="N", help="of the bootstrap (10000)")
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (0)")
-    add("--threads", type=int, metavar="N", help="threads of the extension")
+    add_machine(parser)
     add(
         "--json",
         nargs="?",
@@ -72,10 +73,8 @@ def _json_target(text: str) -> str:
 
 def prepare(arguments: argparse.Namespace) -> None:
     """ValueError for options that contradict each other or cannot be."""
-    from minillm import kernels
 
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     if arguments.resamples > MOST_RESAMPLES:
         raise ValueError(f"resamples: {arguments.resamples}, {MOST_RESAMPLES} or less is needed")
     for name, least in (("resamples", 1), ("seed", 0)):

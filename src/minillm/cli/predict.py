@@ -6,6 +6,7 @@ import argparse
 import json
 
 from minillm.cli.damage import named
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import OK
 
 
@@ -13,18 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="PATH", help="folder, .gguf file or pulled name")
     parser.add_argument("text", metavar="TEXT", help="text to go on with, - to read it from stdin")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many tokens (5)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm import kernels
     from minillm.cli.texts import read_stdin
     from minillm.generation.prediction import predict
     from minillm.models.folder import load
 
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     model, tokenizer = load(arguments.model)
     text = read_stdin("predict") if arguments.text == "-" else arguments.text
     with named("predict", arguments.model):

@@ -14,6 +14,7 @@ import numpy
 from minillm.cli import writing
 from minillm.cli.convert import FORMATS
 from minillm.cli.damage import named
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import OK, tell
 from minillm.cli.meter import meter
 from minillm.cli.score import add_windows, tell_windows
@@ -37,19 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--type", required=True, choices=TYPES, help="numbers of the matrices")
     add("--evaluate", metavar="FILE", help="text in UTF-8: perplexity and speed before and after")
     add_windows(parser)
-    add("--threads", type=int, metavar="N", help="threads of the extension")
+    add_machine(parser)
     add("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm import kernels
     from minillm.models.folder import load_model
     from minillm.models.gguf_metadata import to_metadata
     from minillm.models.opening import find, open_model
 
     out = Path(arguments.out)
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     _require_sense(arguments, out)
     text = _text(arguments)
     opened = open_model(find(arguments.model))

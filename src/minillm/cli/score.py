@@ -8,6 +8,7 @@ from typing import Any
 
 from minillm.cli.adapted import add_adapter, load
 from minillm.cli.damage import named
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import OK, tell
 from minillm.cli.parser import Once
 from minillm.quantities import counted
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--file", action=Once, metavar="FILE", help="a file of text in UTF-8")
     add_windows(parser)
     add_adapter(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
@@ -37,13 +38,11 @@ def add_windows(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm import kernels
     from minillm.cli.meter import meter
     from minillm.cli.texts import read_file, read_stdin
     from minillm.generation.scoring import score
 
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     if arguments.file is not None:
         text = read_file("score", arguments.file)
     else:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import OK, tell
 from minillm.training.console import Console, shorten, visible
 
@@ -61,15 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--instruction", metavar="TEXT", help="summarize: what is asked before each text")
     add("--max-tokens", type=int, metavar="N", help="summarize: most tokens of a summary (64)")
     add("--adapter", metavar="DIR", help="summarize: LoRA adapter used beside the model")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print an object for each input")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm import kernels
 
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     for name, tasks in ONLY.items():
         value, option = getattr(arguments, name), name.replace("_", "-")
         if value is not None and arguments.task not in tasks:
@@ -101,8 +100,7 @@ def chat(arguments: argparse.Namespace) -> int:
         raise ValueError("chat: takes a model alone here; minillm chat has options")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    threads = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
-    return command.run(parser.parse_args([*threads, "--", arguments.model]))
+    return command.run(parser.parse_args(["--", arguments.model]))
 
 
 def texts_of(arguments: argparse.Namespace) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minillm import devices
 from minillm.cli.main import OK, tell
 from minillm.cli.training_run import (
     add_flags,
@@ -141,6 +142,7 @@ def _new(
     if not files:
         raise ValueError("train: no file given, at least 1 is needed (or - for stdin)")
     settings = way.settings(**config | asked)
+    devices.require(settings.device)
     folder = run_folder.free_folder(files) if out is None else Path(out)
     folder = folder if place is None else place
     return way.start(files, settings, folder, tell)
@@ -161,6 +163,6 @@ def _config(path: str, kind: Any) -> dict[str, Any]:
 
 def _resumed(arguments: argparse.Namespace, way: Way, asked: dict[str, Any]) -> Trainer:
     refuse_changes(arguments, asked, arguments.files)
-    trainer = way.resume(Path(arguments.resume), tell, way.settings(**asked).threads)
+    trainer = way.resume(Path(arguments.resume), tell, asked)
     require_later(arguments, trainer)
     return trainer

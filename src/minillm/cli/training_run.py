@@ -10,12 +10,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from minillm import devices
 from minillm.cli.main import FAILED, INTERRUPTED, OK, one_line, tell
 from minillm.training import options, run_folder
 from minillm.training.options import fields_of, flag
 from minillm.training.run import Run
 from minillm.training.trackers import tracking
 from minillm.training.trainer import Trainer
+
+OF_THE_MACHINE = ("threads", "device")  # options that a run may change when it is taken up again
 
 
 def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
@@ -93,7 +96,7 @@ def refuse_changes(
     arguments: argparse.Namespace, given: dict[str, Any], inputs: Sequence[str]
 ) -> None:
     """ValueError for whatever a run that is taken up again cannot change; `inputs` are files."""
-    refused = sorted(set(given) - {"threads"})
+    refused = sorted(set(given) - set(OF_THE_MACHINE))
     refused += [name for name in ("out", "config") if getattr(arguments, name) is not None]
     if refused:
         raise ValueError(
@@ -125,7 +128,7 @@ def tuning_run(arguments: argparse.Namespace, kind: Any, home: ModuleType) -> Tr
     if arguments.resume is not None:
         inputs = [*([arguments.base] if arguments.base else []), *arguments.files]
         refuse_changes(arguments, asked, inputs)
-        trainer: Trainer = home.resume(Path(arguments.resume), tell, kind(**asked).threads)
+        trainer: Trainer = home.resume(Path(arguments.resume), tell, asked)
         require_later(arguments, trainer)
         return trainer
     if arguments.base is None:
@@ -134,6 +137,7 @@ def tuning_run(arguments: argparse.Namespace, kind: Any, home: ModuleType) -> Tr
         raise ValueError("finetune: no data given, at least 1 file is needed")
     config = {} if arguments.config is None else options.read_toml(arguments.config, kind)
     settings = kind(**config | asked | {"base": arguments.base})
+    devices.require(settings.device)
     out = arguments.out
     folder = run_folder.free_folder(arguments.files) if out is None else Path(out)
     trainer = home.start(arguments.files, settings, folder, tell)

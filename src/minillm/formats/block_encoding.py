@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy
 
-from minillm.arrays import Array
+from minillm.arrays import Array, xp_of
 from minillm.blocks import CHUNK, KINDS
 from minillm.formats.superblock_encoding import SUPERBLOCK_ENCODERS
 
@@ -55,9 +55,10 @@ def _encode_f16(x: Array) -> Array:
 
 def round_bf16(x: Array) -> Array:
     """float32 to the words of bfloat16, uint16, ties to even; NaN stays NaN."""
-    bits = numpy.ascontiguousarray(x, numpy.float32).view(numpy.uint32)
-    rounded = bits + (numpy.uint32(0x7FFF) + (bits >> 16 & 1))
-    return (numpy.where(numpy.isnan(x), bits | 1 << 22, rounded) >> 16).astype("<u2")
+    xp = xp_of(x)
+    bits = xp.ascontiguousarray(x, xp.float32).view(xp.uint32)
+    rounded = bits + (xp.uint32(0x7FFF) + (bits >> 16 & 1))
+    return (xp.where(xp.isnan(x), bits | 1 << 22, rounded) >> 16).astype("<u2")
 
 
 def _blocks(kind: str, count: int) -> Array:

@@ -129,7 +129,7 @@ class Cache:
         self.clear()
         self._buffers, self.bound = [None] * len(self._filled), None
         for layer in range(len(self._filled)):
-            k, v = (of(numpy.asarray(arrays[f"{layer}.{number}"])) for number in (0, 1))
+            k, v = (of(arrays[f"{layer}.{number}"]) for number in (0, 1))
             self.update(layer, k, v)
 
 

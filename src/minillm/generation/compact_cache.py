@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy
 
-from minillm.arrays import Array
+from minillm.arrays import Array, xp_of
 from minillm.formats.block_encoding import round_bf16
 from minillm.generation.cache import Cache, EncoderDecoderCache, SourceMemory, without_tape
 from minillm.quantities import counted
@@ -26,9 +26,10 @@ def encode(x: Array, dtype: str) -> list[Array]:
     """
     if dtype == "bf16":
         return [round_bf16(x)]
-    largest = numpy.abs(x).max(axis=-1, keepdims=True)
-    scale = (numpy.where(largest > 0, largest, 1) / 127).astype(numpy.float32)
-    return [numpy.rint(x / scale).astype(numpy.int8), scale]
+    xp = xp_of(x)
+    largest = xp.abs(x).max(axis=-1, keepdims=True)
+    scale = (xp.where(largest > 0, largest, 1) / 127).astype(xp.float32)
+    return [xp.rint(x / scale).astype(xp.int8), scale]
 
 
 def decode(parts: Sequence[Array], dtype: str) -> Array:
@@ -107,7 +108,7 @@ class CompactCache:
                 self._layers[int(number)].check(number, first, array.shape[2], length)
         for place, layer in enumerate(self._layers):
             count = sum(name.startswith(f"{place}.") for name in arrays) - 1
-            layer.parts = [numpy.array(arrays[f"{place}.{number}"]) for number in range(count)]
+            layer.parts = [arrays[f"{place}.{number}"].copy() for number in range(count)]
             layer.first, layer.end = int(arrays[f"{place}.first"]), length
         self.length = length
 
@@ -144,7 +145,8 @@ class _Layer:
             capacity = max(capacity, 2 * self.parts[0].shape[2])
         if self.window is not None:
             capacity = max(keep + count, min(capacity, 2 * (self.window + SLACK)))
-        grown = [numpy.empty((*p.shape[:2], capacity, p.shape[3]), p.dtype) for p in new]
+        xp = xp_of(*new)
+        grown = [xp.empty((*p.shape[:2], capacity, p.shape[3]), p.dtype) for p in new]
         for part, old in zip(grown, self.parts):
             part[:, :, :keep] = old[:, :, held - keep : held]
         self.parts, self.first = grown, self.end - keep

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from minillm.arrays import Array
+from minillm.arrays import Array, beside, to_numpy
 from minillm.formats import safetensors
 from minillm.generation.reading import Reader, Reading
 from minillm.tensor import of
@@ -117,7 +117,8 @@ def save_reading(path: str | os.PathLike[str], reading: Reading, reader: Reader)
         "cache_dtype": reader.cache_dtype,
         "chunk": str(reader.chunk),
     }
-    safetensors.write(path, _arrays(reading), notes)
+    arrays = {name: to_numpy(array) for name, array in _arrays(reading).items()}
+    safetensors.write(path, arrays, notes)
 
 
 def load_reading(path: str | os.PathLike[str], reader: Reader) -> Reading:
@@ -136,11 +137,11 @@ def load_reading(path: str | os.PathLike[str], reader: Reader) -> Reading:
     if notes.get("chunk") != str(reader.chunk):
         read = notes.get("chunk", "an unknown size")
         raise ValueError(f"{path}: read in chunks of {read}, this reader's are of {reader.chunk}")
-    _check_forms(path, arrays, reader)
+    arrays = _beside_the_model(path, arrays, reader)
     reading = Reading(reader.new_cache())
     reading.ids = [int(id) for id in arrays["ids"]]
     if "memory" in arrays:
-        reading.memory = of(numpy.array(arrays["memory"]))
+        reading.memory = of(arrays["memory"])
     parts = {name[6:]: array for name, array in arrays.items() if name.startswith("cache.")}
     try:
         reading.cache.from_arrays(parts, reading.length)
@@ -154,12 +155,17 @@ def _arrays(reading: Reading) -> dict[str, Array]:
     arrays = {f"cache.{name}": array for name, array in reading.cache.to_arrays().items()}
     arrays["ids"] = numpy.asarray(reading.ids, numpy.int64)
     if reading.memory is not None:
-        arrays["memory"] = reading.memory.numpy()
+        arrays["memory"] = reading.memory.data
     return arrays
 
 
-def _check_forms(path: str | os.PathLike[str], arrays: dict[str, Any], reader: Reader) -> None:
-    """ValueError unless names, dtypes and sizes are those that the model makes of one id."""
+def _beside_the_model(
+    path: str | os.PathLike[str], arrays: dict[str, Any], reader: Reader
+) -> dict[str, Array]:
+    """The arrays where those lie that the model makes of one id.
+
+    ValueError unless names, dtypes and sizes are the same.
+    """
     one = reader.begin([0] if reader.kind == "encoder-decoder" else None)
     reader.read([(one, [0])])
     needed = _arrays(one)
@@ -167,6 +173,7 @@ def _check_forms(path: str | os.PathLike[str], arrays: dict[str, Any], reader: R
         found, right = _form(name, arrays.get(name)), _form(name, needed.get(name))
         if found != right:
             raise ValueError(f"{path}: {name} is {found}, {right} is needed")
+    return {name: beside(numpy.array(array), needed[name]) for name, array in arrays.items()}
 
 
 def _form(name: str, array: Any) -> str:

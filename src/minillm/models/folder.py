@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from minillm import nn, tokenizers
+from minillm import devices, kernels, nn, tokenizers
 from minillm.arrays import beside, to_numpy
 from minillm.formats import gguf, hf, safetensors, shards
 from minillm.models import FAMILIES
@@ -145,34 +145,39 @@ def load_model(
     seed: int = 0,
     pull: bool = False,
     changes: dict[str, Any] | None = None,
+    device: str | None = None,
 ) -> Any:
     """The model of a folder, a .gguf file or a pulled name, in evaluation mode, in float32.
 
     Matrices in blocks or 16 bits are multiplied as they lie in the file where the extension is;
     everything else, and they themselves in training, is decoded when first used. With `untrained`
     weights are drawn anew; with `pull` a name that is not there is fetched from the hub; `changes`
-    go before what config.json says, such as another of the family's `architectures`. Raises
+    go before what config.json says, such as another of the family's `architectures`. It lies on
+    `device`, else on the default one; a GPU holds everything in float32. Raises
     FileNotFoundError or ValueError in one line for a missing, damaged, unknown or too large model,
     and warns if the logits stored with the weights cannot be reproduced; with `changes`, which may
     change them, that is not asked.
     """
+    device = kernels.get_default_device() if device is None else device
+    devices.require(device)
     found = find(path, pull=pull)
     if untrained:
         family, config = open_config(found, changes)
-        require_memory(config, found)
-        return family.model(config, seed=seed).eval()
+        require_memory(config, found, device=device)
+        return family.model(config, seed=seed).eval().to(device)
     opened = open_model(found, changes, verify=True)
-    return _build(opened._replace(metadata={}) if changes else opened)
+    return _build(opened._replace(metadata={}) if changes else opened, device)
 
 
-def _build(opened: Model) -> Any:
+def _build(opened: Model, device: str) -> Any:
     source = opened.files[0] if len(opened.files) == 1 else opened.path
-    require_memory(opened.config, source, opened.running_bytes)
+    require_memory(opened.config, source, opened.running_bytes, device)
     model = nn.skip_init(opened.family.model, opened.config).eval()
     try:
         model.load_state_dict(opened.arrays)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+    model.to(device)
     difference = hf.reference_difference(
         opened.metadata, logits_of(model), model.config.vocab_size, model.config.context
     )
@@ -185,18 +190,25 @@ def _build(opened: Model) -> Any:
 
 
 def load(
-    path: str | os.PathLike[str], *, untrained: bool = False, seed: int = 0, pull: bool = False
+    path: str | os.PathLike[str],
+    *,
+    untrained: bool = False,
+    seed: int = 0,
+    pull: bool = False,
+    device: str | None = None,
 ) -> tuple[Any, Tokenizer]:
     """Model and tokenizer; options and errors as in `load_model` and `tokenizers.load`.
 
     ValueError if the tokenizer has more ids than the model has embeddings.
     """
+    device = kernels.get_default_device() if device is None else device
+    devices.require(device)
     found = find(path, pull=pull)
     if untrained:
-        model, metadata = load_model(found, untrained=True, seed=seed), None
+        model, metadata = load_model(found, untrained=True, seed=seed, device=device), None
     else:
         opened = open_model(found, verify=True)
-        model, metadata = _build(opened), opened.metadata
+        model, metadata = _build(opened, device), opened.metadata
     tokenizer = load_tokenizer(found, metadata)
     encodes_and_decodes = model.config.kind == "encoder-decoder"  # with two vocabularies, perhaps
     size = model.config.target_size if encodes_and_decodes else model.config.vocab_size

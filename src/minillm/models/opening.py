@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minillm import kernels, machine
+from minillm import devices, kernels
 from minillm.formats import hf, shards
 from minillm.formats.deferred import kind_of
 from minillm.models import FAMILIES, Family
@@ -233,17 +233,20 @@ def _require_agreement(config: Any, state: dict[str, Any], source: Path) -> None
         )
 
 
-def require_memory(config: Any, source: Path, needed: int | None = None) -> None:
+def require_memory(
+    config: Any, source: Path, needed: int | None = None, device: str = devices.CPU
+) -> None:
     """ValueError, with the figures, for a model that the memory left cannot hold.
 
-    It takes `needed` bytes, those of all parameters in float32 if None.
+    It takes `needed` bytes, those of all parameters in float32 if None, as on a GPU.
     """
-    held, free = config.parameter_count, machine.available_memory()
+    held, on_gpu = config.parameter_count, devices.number_of(device) is not None
+    free = devices.free_memory(device)
     wide = BYTES * held
-    needed = wide if needed is None else needed
+    needed = wide if needed is None or on_gpu else needed
     if free is not None and needed > free:
         raise ValueError(
-            f"load: {source} needs {size(needed)} of memory for {count(held)} parameters"
-            f"{' in float32' if needed >= wide else ''}, {size(free)} are free; a model of up to "
-            f"{count(free * held // needed)} parameters fits"
+            f"load: {source} needs {size(needed)} of memory{f' of {device}' * on_gpu} for "
+            f"{count(held)} parameters{' in float32' if needed >= wide else ''}, {size(free)} are "
+            f"free; a model of up to {count(free * held // needed)} parameters fits"
         )

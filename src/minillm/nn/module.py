@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from minillm import devices
 from minillm.arrays import Array, to_device
 from minillm.nn.parameter import DeferredParameter, Parameter
 from minillm.tensor import FLOATS, Tensor, no_grad
@@ -116,8 +117,11 @@ class Module:
             parameter.grad = None
 
     def to(self, device: str) -> Module:
-        """Move every parameter, and its gradient, to "cpu" or "cuda"."""
+        """Move every parameter, and its gradient, to "cpu", "cuda" or "cuda:N"."""
+        on_host = devices.number_of(device) is None
         for parameter in self.parameters():
+            if on_host and isinstance(parameter, DeferredParameter):
+                continue  # where its values come from
             parameter.data = to_device(parameter.data, device)
             if parameter.grad is not None:
                 parameter.grad.data = to_device(parameter.grad.data, device)

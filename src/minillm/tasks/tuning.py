@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -188,13 +188,13 @@ def _describe(trainer: Trainer, files: Sequence[str], parts: Parts) -> None:
     write_facts(trainer, files, data, described, f"minillm task {s.task} {{run}}")
 
 
-def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
-    """Take up the run of `folder` after its last undamaged save.
+def resume(folder: Path, say: Say, changes: Mapping[str, Any] = {}) -> Trainer:
+    """Take up the run of `folder` after its last undamaged save, with `changes` to its settings.
 
     Raises FileNotFoundError or ValueError in one line where that cannot be, as where the base is
     not what it was.
     """
-    settings = read_settings(folder, TaskSettings)
+    settings = read_settings(folder, TaskSettings, changes)
     task = WORKS[str(settings.task)]
     parts = kept.load(folder, task)
     model = _model(task, parts, settings)
@@ -204,4 +204,4 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
             "settings), the same base is needed"
         )
     made = partial(_trainer, task, model, parts, settings, folder)
-    return taken_up(folder, settings, threads, say, made)
+    return taken_up(folder, settings, say, made)

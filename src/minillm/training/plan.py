@@ -197,7 +197,7 @@ def peak_memory(settings: Any, config: Any, context: int, depth: float) -> int:
     feature = s.batch * context * s.width * 4
     kept = floats_kept(s.layers * depth, settings.recompute)
     blocks, work = int(feature * kept), feature * FLOATS_IN_WORK
-    if ops.scaled_dot_product_attention.kernels(kernels.active_cpu)[1] is None:
+    if ops.scaled_dot_product_attention.kernels(kernels.library_of(s.device))[1] is None:
         work += feature * FLOATS_IN_REFERENCE
         work += s.batch * s.heads * context**2 * 4 * FLOATS_PER_SCORE
     weights = 4 * config.parameter_count

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minillm import data, kernels, tokenizers
+from minillm import data, devices, kernels, tokenizers
 from minillm.data import Dataset, Facts
-from minillm.machine import available_memory
 from minillm.quantities import count, counted, size
 from minillm.tokenizers import Tokenizer
 from minillm.training import plan, prepared_data, speed
@@ -55,7 +54,7 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
         f"{settings.width}, context {settings.context}), about {size(needed)} of memory"
     )
     say(f"optimizer: {settings.optimizer}, learning rate up to {settings.lr:g}")
-    plan.require_memory(needed, available_memory())
+    plan.require_memory(needed, devices.free_memory(settings.device))
     model = plan.model_of(settings, config)
     rehearsal = replace(settings, steps=settings.steps or plan.LEAST_STEPS, time=None, warmup=0)
     objective = kind.objective(settings, tokenizer, dataset)
@@ -153,14 +152,16 @@ def settle_machine(trainer: Trainer, settings: AnySettings, say: Say) -> AnySett
 
     The trainer is left as it was but for its settings and the time of a step.
     """
-    if settings.precision == "bf16" and not kernels.has_bf16():
-        say("precision: no bfloat16 matrix product on this machine, running in float32")
+    on_gpu = devices.number_of(settings.device) is not None
+    bf16 = kernels.has_bf16(settings.device)
+    if settings.precision == "bf16" and not bf16:
+        say(kernels.without_bf16(settings.device))
         settings = replace(settings, precision="f32")
     threads = [settings.threads or kernels.threads()]
-    if settings.threads is None and not os.environ.get("MINILLM_THREADS"):
+    if settings.threads is None and not on_gpu and not os.environ.get("MINILLM_THREADS"):
         threads = speed.thread_counts(kernels.threads())
     if settings.precision is None:
-        precisions = ["f32", "bf16"] if kernels.has_bf16() else ["f32"]
+        precisions = ["f32", "bf16"] if bf16 else ["f32"]
     else:
         precisions = [settings.precision]
 
@@ -174,12 +175,19 @@ def settle_machine(trainer: Trainer, settings: AnySettings, say: Say) -> AnySett
     kernels.set_threads(chosen[0])
     trainer.step_seconds = seconds[chosen]
     settings = replace(settings, threads=chosen[0], precision=chosen[1])
-    how = "NumPy alone (no C++ extension)"
-    if kernels.cpu is not None:
-        plural = "s" * (chosen[0] > 1)
-        how = f"C++ extension for {kernels.cpu.runtime.isa()}, {chosen[0]} thread{plural}"
-    say(f"engine: {how}, {settings.precision}{speed.described(seconds)}")
+    say(f"engine: {_engine(settings)}, {settings.precision}{speed.described(seconds)}")
     return settings
+
+
+def _engine(settings: LoopSettings) -> str:
+    """What computes, in words."""
+    if devices.number_of(settings.device) is not None:
+        extension = "CuPy alone (no CUDA extension)" if kernels.cuda is None else "CUDA extension"
+        return f"{extension} on {settings.device} ({devices.card(settings.device)})"
+    if kernels.cpu is None:
+        return "NumPy alone (no C++ extension)"
+    threads = counted(settings.threads or 1, "thread")
+    return f"C++ extension for {kernels.cpu.runtime.isa()}, {threads}"
 
 
 def costs(trainer: Trainer) -> speed.Costs:

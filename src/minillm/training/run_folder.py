@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minillm import kernels, tokenizers
+from minillm import devices, kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.formats import hf
 from minillm.machine import environment
@@ -115,12 +115,12 @@ def write_facts(
     hf.write_json(folder / INNER / "facts.json", described)
 
 
-def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
-    """Take up the run of `folder` after its last undamaged save.
+def resume(folder: Path, say: Say, changes: Mapping[str, Any] = {}) -> Trainer:
+    """Take up the run of `folder` after its last undamaged save, with `changes` to its settings.
 
     Raises FileNotFoundError or ValueError in one line where that cannot be.
     """
-    settings = read_settings(folder, Settings)
+    settings = read_settings(folder, Settings, changes)
     tokenizer = tokenizers.load(folder)
     dataset = Dataset.open(folder / INNER, tokenizer)
 
@@ -129,13 +129,12 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
         objective = find(settings.objective).objective(settings, tokenizer, dataset)
         return Trainer(model, objective, settings, folder)
 
-    return taken_up(folder, settings, threads, say, made)
+    return taken_up(folder, settings, say, made)
 
 
 def taken_up(
     folder: Path,
     settings: LoopSettings,
-    threads: int | None,
     say: Say,
     made: Callable[[], Trainer],
 ) -> Trainer:
@@ -143,7 +142,7 @@ def taken_up(
     saved, notices = states.load_latest(folder / INNER)
     for notice in notices:
         say(notice)
-    kernels.set_threads(threads or settings.threads or kernels.threads())
+    kernels.set_threads(settings.threads or kernels.threads())
     trainer = made()
     trainer.settings = settings
     trainer.restore(saved)
@@ -151,8 +150,13 @@ def taken_up(
     return trainer
 
 
-def read_settings(folder: Path, kind: type[AnySettings]) -> AnySettings:
-    """The settings of the run in `folder`; its errors begin with "resume: "."""
+def read_settings(
+    folder: Path, kind: type[AnySettings], changes: Mapping[str, Any] = {}
+) -> AnySettings:
+    """The settings of the run in `folder`, with `changes` to them, on a device that can be used.
+
+    Errors in what is there begin with "resume: ".
+    """
     path = folder / INNER / "settings.json"
     if not path.is_file():
         hint = "; a run that ended before its first save is to be deleted and begun anew"
@@ -174,6 +178,11 @@ def read_settings(folder: Path, kind: type[AnySettings]) -> AnySettings:
         settings.require_complete()
     except (TypeError, ValueError) as error:
         raise ValueError(f"resume: {path} is damaged ({error})") from error
+    settings = replace(settings, **changes)
+    try:
+        devices.require(settings.device)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}; or go on with --device cpu") from error
     return settings
 
 

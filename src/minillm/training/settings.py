@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import Field, asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from minillm import devices
 from minillm.optim import SCHEDULES
 from minillm.tokenizers.training import KINDS, OTHER_KINDS
 from minillm.training.options import check, fields_of, flag, option, require_use
@@ -70,6 +71,7 @@ class LoopSettings:
     )
     recompute: bool = option(False, "keep less and compute each block twice: less memory", bool)
     threads: int | None = option(None, "threads of the extension (the fastest here)", low=1)
+    device: str = option("cpu", "where it computes: cpu, cuda or cuda:N", str)
     on_nan: str = option("skip", "at a non-finite loss or gradient", str, choices=ON_NAN)
     max_skips: int = option(5, "skipped steps in a row that end the run", low=1)
 
@@ -77,6 +79,7 @@ class LoopSettings:
         command = self.command
         for one in fields(self):
             check(one, getattr(self, one.name))
+        devices.number_of(self.device)
         if self.steps is not None and self.time is not None:
             raise ValueError(f"{command}: both --steps and --time given, one of them is needed")
         if self.warmup is not None and self.time is not None:

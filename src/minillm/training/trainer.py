@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 
-from minillm import kernels
+from minillm import devices, kernels
 from minillm.arrays import beside, manual_seed, to_numpy, xp_of
 from minillm.models import folder as model_folder
 from minillm.optim import (
@@ -56,7 +56,8 @@ class Interrupted(Exception):
 class Trainer:
     """Trains `model` for `objective` under `settings` that leave nothing open.
 
-    Parameters that require no gradient stay as they are. `write` puts the best model into the
+    The model is moved to the settings' device. Parameters that require no gradient stay as they
+    are. `write` puts the best model into the
     folder. All randomness is a function of (seed, step): the order of samples by the objective,
     dropout through a generator restarted for each batch. So a state holds only weights, moments
     and counters, and evaluating or sampling in between changes nothing.
@@ -70,7 +71,7 @@ class Trainer:
         folder: Path,
         write: Callable[[Path, Any], None] = model_folder.save_weights,
     ) -> None:
-        self.model, self.objective, self.write = model, objective, write
+        self.model, self.objective, self.write = model.to(settings.device), objective, write
         self.settings: Any = settings  # resolved: of its choices only steps or time is None
         self.folder = folder
         self.counters = Counters()
@@ -154,7 +155,7 @@ class Trainer:
         self.optimizer.zero_grad()
         losses = []
         with (
-            kernels.precision(self.settings.precision),
+            kernels.precision(self.settings.precision, self.settings.device),
             numpy.errstate(over="ignore", invalid="ignore"),  # step() judges the outcome
         ):
             for part, batch in enumerate(batches):
@@ -169,7 +170,7 @@ class Trainer:
     def _update(self, lr: float, norm: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with kernels.precision(self.settings.precision):
+        with kernels.precision(self.settings.precision, self.settings.device):
             self.optimizer.step(clip_scale(norm, self.settings.clip))
 
     def _explain(self, losses: list[float], batches: list[Any]) -> str:
@@ -206,6 +207,7 @@ class Trainer:
                 parameter.grad.data[...] = 0
         begin = time.perf_counter()
         self._update(0.0, 0.0)
+        devices.synchronize(s.device)
         update = time.perf_counter() - begin
         self.optimizer.steps = 0
         return gradients * s.accumulate + update
@@ -227,7 +229,7 @@ class Trainer:
         if not self.objective.validation_size:
             return None
         self.model.eval()
-        precise = kernels.precision(self.settings.precision)
+        precise = kernels.precision(self.settings.precision, self.settings.device)
         with self.averaged(), self.arena.step(), no_grad(), precise:
             return self.objective.evaluate(self.model, limit)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,7 @@ def _add_reference(trainer: Trainer, parts: Parts, say: Say) -> None:
     with (
         Progress(sum(map(len, parts)), counted="reference: answer") as progress,
         trainer.arena.step(),
-        kernels.precision(s.precision),
+        kernels.precision(s.precision, s.device),
     ):
         for part in parts:
             found: list[np.ndarray] = []
@@ -201,13 +201,13 @@ def _describe(trainer: Trainer, tokenizer: Tokenizer, files: Sequence[str], part
     write_facts(trainer, files, data, described, tuned)
 
 
-def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
-    """Take up the run of `folder` after its last undamaged save.
+def resume(folder: Path, say: Say, changes: Mapping[str, Any] = {}) -> Trainer:
+    """Take up the run of `folder` after its last undamaged save, with `changes` to its settings.
 
     Raises FileNotFoundError or ValueError in one line where that cannot be, as where the base is
     not what it was.
     """
-    settings = read_settings(folder, TuneSettings)
+    settings = read_settings(folder, TuneSettings, changes)
     model, tokenizer = open_base(str(settings.base), settings.template)
     blocks = methods.blocks_held(model)
     kept = hf.read_json(folder / INNER / BASE)
@@ -230,4 +230,4 @@ def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
         choose_trained(model, settings, blocks)
         return _trainer(model, tokenizer, parts, settings, folder, reference)
 
-    return taken_up(folder, settings, threads, say, made)
+    return taken_up(folder, settings, say, made)

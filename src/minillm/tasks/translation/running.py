@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minillm import tokenizers
-from minillm.machine import available_memory
+from minillm import devices, tokenizers
 from minillm.models import folder as model_folder
 from minillm.quantities import count, counted
 from minillm.tasks.translation import examples as kept
@@ -113,7 +112,7 @@ def _trainer(
     config = family.config(settings, tokenizer)
     longest = max(len(side) for row in goal.rows for side in row)
     needed = plan.peak_memory(settings, config, longest, DEPTH)
-    plan.require_memory(needed, available_memory())
+    plan.require_memory(needed, devices.free_memory(settings.device))
     model = family.model(config, seed=settings.seed)
     model.recompute = settings.recompute
     undrop(model)
@@ -160,13 +159,13 @@ def _describe(trainer: Trainer, files: Sequence[str], split: Split) -> None:
     write_facts(trainer, files, data, described, f"minillm {TRIAL}")
 
 
-def resume(folder: Path, say: Say, threads: int | None = None) -> Trainer:
-    """Take up the run of `folder` after its last undamaged save.
+def resume(folder: Path, say: Say, changes: Mapping[str, Any] = {}) -> Trainer:
+    """Take up the run of `folder` after its last undamaged save, with `changes` to its settings.
 
     Raises FileNotFoundError or ValueError in one line where that cannot be.
     """
-    settings = read_settings(folder, TranslationSettings)
+    settings = read_settings(folder, TranslationSettings, changes)
     tokenizer = tokenizers.load(folder)
     split = kept.load(folder)
     made = partial(_trainer, tokenizer, split, settings, folder)
-    return taken_up(folder, settings, threads, say, made)
+    return taken_up(folder, settings, say, made)
