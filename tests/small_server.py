@@ -18,14 +18,17 @@ from minillm.serve.settings import Settings  # noqa: E402
 
 @contextmanager
 def serving(*models, **settings):
-    """Serve models, each (name, model, tokenizer); gives a client of the server.
-
-    The client's `app` is the application.
+    """Serve models, each (name, model, tokenizer), or what makes a Served of the settings; gives a
+    client of the server, whose `app` is the application.
     """
     chosen = Settings(port=0, **settings)
     catalogue = Catalogue()
-    for name, model, tokenizer in models:
-        catalogue.add(serve_model(name, name, model, tokenizer, chosen))
+    for made in models:
+        if not callable(made):
+            name, model, tokenizer = made
+            catalogue.add(serve_model(name, name, model, tokenizer, chosen))
+        else:
+            catalogue.add(made(chosen))
     app = build(chosen, catalogue)
     with bind(chosen) as listener:
         server = Server(app, chosen)

@@ -11,6 +11,7 @@ import small_t5
 import small_transformer
 from minillm import machine
 from minillm.generation import Engine, Options, Reader
+from minillm.generation.budget import Budget
 from minillm.generation.completions import Completion, Logprob
 from minillm.generation.memory import SMALL, require_list, text_bytes
 from minillm.tokenizers import CharTokenizer
@@ -157,3 +158,61 @@ def test_only_so_many_texts_run_as_memory_holds(engine, free):
         engine.step()
         assert len(engine._schedule.running) <= 3
     engine.cancel(ticket)
+
+
+def room(prompt, options):
+    """Bytes of keys and values of one text of the model above, its buffers doubled."""
+    return (
+        Engine(small_gpt2.small(n_positions=64), letters(), budget=Budget(1 << 30))
+        .ticket(prompt, options)
+        .room
+    )
+
+
+@pytest.mark.parametrize("prompt, tokens", [("abc", 5), ("abc", 40), ("abc" * 11, 3), ("a", 64)])
+def test_the_room_of_a_text_is_what_its_buffers_grow_to(prompt, tokens):
+    engine = Engine(small_gpt2.small(n_positions=64), letters())
+    ticket = engine.submit(prompt, Options(max_tokens=tokens))
+    most = 0
+    while not engine.idle:
+        engine.step()
+        most = max([most, *(line.row.reading.nbytes for line in engine._schedule.running)])
+    assert ticket.written == tokens
+    assert room(prompt, Options(max_tokens=tokens)) == most
+
+
+def test_requests_wait_until_their_keys_and_values_fit():
+    options = Options(max_tokens=20, temperature=0)
+    budget = Budget(2 * room("abc", options))
+    model = small_gpt2.small(n_positions=64)
+    engines = [Engine(model, letters(), budget=budget) for _ in range(2)]
+    tickets = [engine.submit("abc", options) for engine in engines * 3]
+    most = 0
+    while not all(ticket.done for ticket in tickets):
+        for engine in engines:
+            engine.step()
+            most = max(most, sum(one.running for one in engines))
+            assert budget.held <= budget.most
+    assert most == 2
+    assert budget.held == 0
+    assert all(ticket.written == 20 for ticket in tickets)
+
+
+def test_a_text_that_never_fits_is_refused_with_its_figures():
+    options = Options(max_tokens=40)
+    needed = room("abc", options)
+    engine = Engine(small_gpt2.small(n_positions=64), letters(), budget=Budget(needed - 1))
+    with pytest.raises(
+        ValueError, match=r"^max-tokens: a text of up to 43 tokens may need 12.3 kB"
+    ):
+        engine.submit("abc", options)
+    engine.submit("abc", Options(max_tokens=5))
+
+
+def test_many_texts_of_one_request_do_not_hold_the_next_one_up():
+    engine = Engine(small_gpt2.small(n_positions=64), letters(), max_batch=2)
+    many = engine.submit("abc", Options(max_tokens=4, n=20))
+    one = engine.submit("abc", Options(max_tokens=4))
+    while not one.done:
+        engine.step()
+    assert many.left > 15

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from minillm.cli.adapted import load
 from minillm.cli.main import OK, tell
+from minillm.quantities import counted
 
 FLAGS: dict[str, tuple[type, str, str]] = {  # fields of serve.settings.Settings
     "host": (str, "ADDRESS", "to listen on (127.0.0.1)"),
@@ -16,6 +15,12 @@ FLAGS: dict[str, tuple[type, str, str]] = {  # fields of serve.settings.Settings
     "max_concurrency": (int, "N", "texts written at a time (8)"),
     "max_queue": (int, "N", "requests that wait beside; more get a 429 (64)"),
     "max_context": (int, "N", "tokens of a prompt and its answer (as many as the model has)"),
+    "cache_bytes": (
+        int,
+        "N",
+        "of keys and values that running requests may need (half the free)",
+    ),
+    "prefix_bytes": (int, "N", "of keys and values of prompts that are kept, a model (256 MB)"),
     "max_tokens": (int, "N", "of a chat's answer where the request does not say (1,024)"),
     "request_seconds": (float, "S", "a request may take (600)"),
     "shutdown_seconds": (float, "S", "running requests are given at the end (30)"),
@@ -23,8 +28,22 @@ FLAGS: dict[str, tuple[type, str, str]] = {  # fields of serve.settings.Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder, .gguf file or pulled name")
-    parser.add_argument("--name", metavar="NAME", help="that requests call it by (the path's last)")
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help="folder, .gguf file or pulled name"
+    )
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        action="append",
+        help="that requests call a model by, for each in turn (the last word of its path)",
+    )
+    parser.add_argument(
+        "--adapter",
+        metavar="NAME=DIR",
+        action="append",
+        default=[],
+        help="a LoRA adapter as a model of its own, beside the weights of the first MODEL",
+    )
     parser.add_argument(
         "--api-key-file", metavar="FILE", help="keys that are let in, one a line; none: everybody"
     )
@@ -45,21 +64,21 @@ def run(arguments: argparse.Namespace) -> int:
             f"serve: {missing[0]} is not installed, it is needed; install the extra serve, in the "
             "checkout: pip install '.[serve]'"
         )
+    from minillm.generation.budget import Budget
     from minillm.serve import app, running
-    from minillm.serve.catalogue import Catalogue, serve_model
+    from minillm.serve.catalogue import Catalogue
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     settings = _settings(arguments)
     with running.bind(settings) as listener:
-        catalogue = Catalogue()
-        model, tokenizer = load(arguments.model, None)
-        name = arguments.name or _name(arguments.model)
-        catalogue.add(serve_model(name, arguments.model, model, tokenizer, settings))
+        catalogue = Catalogue(Budget(1))
+        _fill(catalogue, arguments, settings)
         server = running.Server(app.build(settings, catalogue), settings)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        tell(f"minillm: {name} on http://{shown}:{port}, Ctrl-C ends")
+        names = ", ".join(served.name for served in catalogue.all())
+        tell(f"minillm: {names} on http://{shown}:{port}, Ctrl-C ends")
         server.run(sockets=[listener])
     return OK
 
@@ -81,5 +100,24 @@ def _settings(arguments: argparse.Namespace) -> Any:
     return settings
 
 
-def _name(path: str) -> str:
-    return Path(path).stem if path.endswith(".gguf") else Path(path).absolute().name
+def _fill(catalogue: Any, arguments: argparse.Namespace, settings: Any) -> None:
+    """Open every model and adapter."""
+    from minillm.serve.loading import cache_bytes, name_of, open_adapter, open_served
+
+    names = arguments.name or [name_of(path) for path in arguments.models]
+    if len(names) != len(arguments.models):
+        raise ValueError(
+            f"name: {len(names)} given for {counted(len(arguments.models), 'model')}, one for each "
+            "is needed"
+        )
+    pairs = [(adapter, *adapter.partition("=")) for adapter in arguments.adapter]
+    for adapter, name, _, path in pairs:
+        if not name or not path:
+            raise ValueError(f"adapter: {adapter!r}, NAME=DIR is needed")
+    catalogue.require_free([*names, *(name for _, name, _, _ in pairs)])
+    budget = catalogue.budget
+    for name, path in zip(names, arguments.models):
+        catalogue.add(open_served(name, path, settings, budget))
+    for _, name, _, path in pairs:
+        catalogue.add(open_adapter(name, catalogue.find(names[0]), path, settings, budget))
+    budget.most = cache_bytes(settings)  # once the models have theirs

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
+from minillm.generation.budget import Budget
 from minillm.generation.completions import Collector, Completion, Piece
 from minillm.generation.memory import require_list
 from minillm.generation.options import Options
@@ -37,7 +38,8 @@ class Engine:
     With `prefix_bytes`, up to that many bytes of keys and values of prompts are kept, and a prompt
     that begins like one of them is read from there on, by whole chunks of `chunk` tokens. Results
     stay the same, bit for bit; `ticket.reused` says how many tokens it was. A `context` is used in
-    place of the model's, which may be larger.
+    place of the model's, which may be larger. A `budget`, which other engines may share, bounds the
+    keys and values that are held at once: requests wait until theirs fit.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Engine:
         chunk: int = CHUNK,
         prefix_bytes: int = 0,
         context: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         sizes = (
             ("max_batch", max_batch, 1),
@@ -61,9 +64,24 @@ class Engine:
         self.model, self.tokenizer = model, tokenizer
         self.chunk = chunk
         self.prefixes = Prefixes(prefix_bytes, chunk)
-        self._writer = Writer(model, tokenizer, self.prefixes, context)
-        self._schedule = Schedule(self._writer, max_batch, chunk)
+        self._writer = Writer(model, tokenizer, self.prefixes, context, budget)
+        self._schedule = Schedule(self._writer, max_batch, chunk, budget)
         self._boxes: dict[Ticket, deque[Piece]] = {}  # of tickets that somebody follows
+
+    @property
+    def waiting(self) -> int:
+        """How many requests were not begun."""
+        return len(self._schedule.waiting)
+
+    @property
+    def running(self) -> int:
+        """How many texts are written now."""
+        return len(self._schedule.running)
+
+    @property
+    def held(self) -> int:
+        """Bytes of keys and values that the requests which were begun may come to hold."""
+        return self._schedule.held
 
     @property
     def idle(self) -> bool:

@@ -31,6 +31,13 @@ def text_bytes(config: Any, length: int, dtype: str) -> int:
     return 2 * sum(positions) * sizes.kv_heads * vector.get(dtype, sizes.head_size + 4)
 
 
+def longest(config: Any, prompt: Prompt) -> int:
+    """Positions of a text that is written to its end."""
+    limit = min(prompt.limit, MAX_TOKENS) if config.context is None else prompt.limit
+    length = len(prompt.ids) + max(0, limit - 1)
+    return length if config.context is None else min(length, config.context)
+
+
 def side_by_side(config: Any, prompt: Prompt, o: Options) -> int:
     """How many texts of a request memory holds at once, 1 or more.
 
@@ -38,8 +45,7 @@ def side_by_side(config: Any, prompt: Prompt, o: Options) -> int:
     or all candidates of a contrastive one.
     """
     limit = min(prompt.limit, MAX_TOKENS) if config.context is None else prompt.limit
-    length = len(prompt.ids) + max(0, limit - 1)
-    length = length if config.context is None else min(length, config.context)
+    length = longest(config, prompt)
     classes = getattr(config, "target_size", config.vocab_size)
     each = text_bytes(config, length, o.cache_dtype) if o.use_cache else 0
     name, many, of = "max-tokens", 1, "keys and values"

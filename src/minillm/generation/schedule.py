@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 
+from minillm.generation.budget import Budget
 from minillm.generation.completions import Piece, likelihood
 from minillm.generation.reading import Reader
 from minillm.generation.tickets import Line, Ticket
@@ -18,8 +19,12 @@ from minillm.quantities import counted
 class Schedule:
     """Tickets wait, are filled (their prompt is read), and their texts run until they end."""
 
-    def __init__(self, writer: Writer, max_batch: int, chunk: int) -> None:
-        self.max_batch, self.chunk = max_batch, chunk
+    def __init__(
+        self, writer: Writer, max_batch: int, chunk: int, budget: Budget | None = None
+    ) -> None:
+        self.max_batch, self.chunk, self._budget = max_batch, chunk, budget
+        if budget is not None:
+            budget.join(self)
         self.waiting: deque[Ticket] = deque()
         self.running: list[Line] = []
         self._writer = writer
@@ -31,11 +36,24 @@ class Schedule:
         """Whether there is nothing to do."""
         return not (self.waiting or self._filling or self._ready or self.running)
 
+    @property
+    def held(self) -> int:
+        """Bytes that the requests which were begun may come to hold."""
+        begun = {entry[0] for entry in self._ready} | {line.ticket for line in self.running}
+        if self._filling is not None:
+            begun.add(self._filling.ticket)
+        return sum(self._needed(ticket) for ticket in begun)
+
+    def _needed(self, ticket: Ticket) -> int:
+        """Of its texts side by side, and of its prompt for those that are still to come."""
+        beside = min(self.max_batch, ticket.side_by_side, ticket.options.rows)
+        return ticket.room * min(ticket.options.rows, beside + 1)
+
     def step(self) -> list[Piece]:
         """Go on by one token everywhere; [] where there is nothing to do."""
         pieces: list[Piece] = []
         self._drop(lambda ticket: ticket.cancelled)
-        if self._filling is None and not self._ready and len(self.running) < self.max_batch:
+        if self._may_begin:
             self._begin_next(pieces)
         lines = self.running if self._filling is None else [*self.running, self._filling]
         for line, logits in self._read(lines, pieces):
@@ -54,6 +72,19 @@ class Schedule:
         self.running = [line for line in self.running if not line.over]
         return [piece for piece in pieces if not piece.ticket.cancelled]
 
+    @property
+    def _may_begin(self) -> bool:
+        """Whether another prompt may be read: one at a time, and one beside a request of many
+        texts, which then take turns."""
+        if self._filling is not None:
+            return False
+        return len(self._ready) == 1 if self._ready else len(self.running) < self.max_batch
+
+    def _fits(self, ticket: Ticket) -> bool:
+        """Whether what it needs may be held now; alone it is let in whatever that is."""
+        budget = self._budget
+        return budget is None or not budget.held or budget.has_room(self._needed(ticket))
+
     def _has_room(self, ticket: Ticket) -> bool:
         """Whether one more text may run beside the others."""
         return len(self.running) < min(self.max_batch, ticket.side_by_side)
@@ -61,7 +92,10 @@ class Schedule:
     def _begin_next(self, pieces: list[Piece]) -> None:
         """Turn to the request that waits longest. A search with beams runs to its end at once."""
         while self.waiting:
-            ticket = self.waiting.popleft()
+            ticket = self.waiting[0]
+            if not (ticket.cancelled or self._fits(ticket)):
+                return
+            self.waiting.popleft()
             if ticket.cancelled:
                 continue
             try:
@@ -120,6 +154,7 @@ class Schedule:
             self._ready.popleft()
         else:
             self._start(line, logits, pieces)
+            self._ready.rotate(-1)
 
     def _start(self, line: Line, logits: numpy.ndarray | None, pieces: list[Piece]) -> None:
         """The first token of a text, and its prompt before it where that is wanted."""

@@ -35,6 +35,7 @@ class Ticket:
         self.reused = 0  # tokens of the prompt that had been read before
         self.written = 0  # tokens that were drawn, those that end texts among them
         self.side_by_side = 1  # of its texts, as many as memory holds
+        self.room = 0  # bytes that each of them may come to hold, where that is bounded
         self.error: Exception | None = None
         self.cancelled = False
         self.notices: list[str] = []

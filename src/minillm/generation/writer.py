@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minillm.arrays import new_generator
+from minillm.generation.budget import Budget, room_of
 from minillm.generation.completions import Piece, likelihood
 from minillm.generation.memory import side_by_side
 from minillm.generation.options import Options
@@ -26,11 +27,16 @@ class Writer:
     """Makes tickets of requests and lines of tickets, for one model and its tokenizer."""
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, prefixes: Prefixes, context: int | None = None
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        prefixes: Prefixes,
+        context: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """A `context` that is not None takes the place of the model's."""
         self.model, self.tokenizer, self.prefixes = model, tokenizer, prefixes
-        self.size, self._context = tokenizer.vocab_size, context
+        self.size, self._context, self._budget = tokenizer.vocab_size, context, budget
         ends = [*end_ids(model.config), tokenizer.eos_id]
         self._ends = frozenset(end for end in ends if end is not None)
         self._readers: dict[tuple[int, bool, str], Reader] = {}
@@ -64,6 +70,12 @@ class Writer:
         prepared = prepare(self.reader(options), self.tokenizer, prompt, options)
         ticket = Ticket(prepared, prompt, options, on_notice, scope)
         ticket.side_by_side = side_by_side(self.model.config, prepared, options)
+        if self._budget is not None:
+            ticket.room = room_of(self.model.config, prepared, options, self.prefixes.chunk)
+            texts = self._budget.texts(ticket.room, prepared)
+            if options.rows > 1:  # the prompt is kept for those to come
+                texts = max(1, texts - 1)
+            ticket.side_by_side = min(ticket.side_by_side, texts)
         ticket.constraint = self._constraint(options)
         state = self.state(ticket)
         if state is not None and not state.finished:

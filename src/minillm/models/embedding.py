@@ -117,6 +117,10 @@ class Embedder:
                 "are cut to these",
                 stacklevel=2,
             )
+        return self.encode_rows(rows, batch_size)
+
+    def encode_rows(self, rows: Sequence[Sequence[int]], batch_size: int = 32) -> numpy.ndarray:
+        """The same of ids, as `tokenize` gives them."""
         out = numpy.empty((len(rows), self.dimensions), numpy.float32)
         for places in alike([len(row) for row in rows], batch_size):
             with no_grad():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from minillm.generation import Engine
+from minillm.generation.budget import Budget
 from minillm.generation.conversation import turn_ends
 from minillm.generation.prefixes import fingerprint
 from minillm.serve.errors import ApiError
@@ -29,6 +31,8 @@ class Served:
     engine: Engine | None  # None for an encoder, which writes nothing
     context: int | None
     adapter: str | None = None
+    embedder: Any = None  # models.embedding.Embedder
+    classifier: Any = None  # tasks.heads.Ready
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -55,7 +59,7 @@ class Served:
         if self.engine is None:
             raise ApiError(
                 400,
-                f"model {self.name} is an encoder, which writes no text, a decoder is needed",
+                f"model: {self.name} is an encoder, which writes no text, a decoder is needed",
                 param="model",
                 code="model_not_supported",
             )
@@ -63,9 +67,15 @@ class Served:
 
 
 def serve_model(
-    name: str, path: str, model: Any, tokenizer: Tokenizer, settings: Settings, **facts: Any
+    name: str,
+    path: str,
+    model: Any,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    budget: Budget | None = None,
+    adapter: str | None = None,
 ) -> Served:
-    """A model with an engine of its own."""
+    """A model with an engine of its own, which shares a `budget` with others."""
     context = model.config.context
     if settings.max_context is not None:
         if context is not None and settings.max_context > context:
@@ -82,24 +92,31 @@ def serve_model(
             max_batch=settings.max_concurrency,
             prefix_bytes=settings.prefix_bytes,
             context=context,
+            budget=budget,
         )
-    return Served(name, path, model, tokenizer, engine, context, **facts)
+    return Served(name, path, model, tokenizer, engine, context, adapter)
 
 
 class Catalogue:
     """Models by name, and the worker that runs them."""
 
-    def __init__(self) -> None:
-        self.worker = Worker()
+    def __init__(self, budget: Budget | None = None) -> None:
+        """`budget` is what the engines share."""
+        self.worker, self.budget = Worker(), budget
         self._served: dict[str, Served] = {}
 
     def add(self, served: Served) -> None:
         """Serve a model; ValueError for a name that another one has."""
-        if served.name in self._served:
-            raise ValueError(
-                f"serve: two models are named {served.name}, names of their own are needed"
-            )
+        self.require_free([served.name])
         self._served[served.name] = served
+
+    def require_free(self, names: Sequence[str]) -> None:
+        """ValueError for names of which one stands twice, or is that of a model."""
+        known = set(self._served)
+        for name in names:
+            if name in known:
+                raise ValueError(f"serve: two models named {name}, names of their own are needed")
+            known.add(name)
 
     def replace(self, served: Served) -> None:
         """From now on this one answers to its name; requests that run go on with the old one."""

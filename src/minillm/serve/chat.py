@@ -12,7 +12,7 @@ from starlette.responses import Response
 from minillm.generation import Completion, Piece
 from minillm.serve.bodies import read_body
 from minillm.serve.catalogue import Served
-from minillm.serve.errors import ApiError
+from minillm.serve.errors import ApiError, refusing
 from minillm.serve.fields import Anything, Choice, Flag, Object, Several, Text, Whole
 from minillm.serve.messages import MESSAGES
 from minillm.serve.writing import (
@@ -70,7 +70,13 @@ async def chat(request: Request) -> Response:
 
 
 def _prompt(served: Served, body: dict[str, Any]) -> tuple[list[int], tuple[int, ...]]:
-    """The ids of the conversation, and those that end an answer; what a template says is a 400."""
+    """The ids of the conversation, and those that end an answer."""
+    return conversation_ids(served, body, True), served.turn_ends
+
+
+def conversation_ids(served: Served, body: dict[str, Any], prompts: bool) -> list[int]:
+    """The ids of `messages`, and with `prompts` of the answer's beginning; what a template says is
+    a 400."""
     if served.tokenizer.chat_template is None:
         raise ApiError(
             400,
@@ -79,13 +85,11 @@ def _prompt(served: Served, body: dict[str, Any]) -> tuple[list[int], tuple[int,
             param="messages",
             code="no_chat_template",
         )
-    try:
-        ids = served.tokenizer.apply_chat_template(
-            body["messages"], add_generation_prompt=True, **body.get("chat_template_kwargs", {})
+    variables = body.get("chat_template_kwargs", {})
+    with refusing("messages"):
+        return served.tokenizer.apply_chat_template(
+            body["messages"], add_generation_prompt=prompts, **variables
         )
-        return ids, served.turn_ends
-    except (ValueError, TypeError) as error:
-        raise ApiError(400, f"messages: {error}", param="messages") from None
 
 
 def _limit(request: Request, served: Served, body: dict[str, Any], length: int) -> int:

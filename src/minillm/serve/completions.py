@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -31,8 +32,11 @@ MAX_TOKENS = 16  # where none are asked for, as with OpenAI
 IDS = Several(Whole(0, (1 << 31) - 1), 1, 1 << 20)
 
 
+@dataclass(frozen=True)
 class Prompts(Kind):
-    """A text, a list of ids, or a list of texts or of lists of ids."""
+    """A text, a list of ids, or a list of texts or of lists of ids, as a tuple."""
+
+    most: int = MOST_TEXTS
 
     def read(self, name: str, value: Any) -> tuple[Any, ...]:
         if isinstance(value, str):
@@ -42,10 +46,10 @@ class Prompts(Kind):
         if value and all(isinstance(one, int) for one in value):
             return (IDS.read(name, value),)
         of = IDS if value and isinstance(value[0], list) else Text()
-        return Several(of, 1, MOST_TEXTS).read(name, value)
+        return Several(of, 1, self.most).read(name, value)
 
     def schema(self) -> dict[str, Any]:
-        several = [Several(of, 1, MOST_TEXTS).schema() for of in (Text(), IDS)]
+        several = [Several(of, 1, self.most).schema() for of in (Text(), IDS)]
         return {"anyOf": [Text().schema(), IDS.schema(), *several]}
 
 

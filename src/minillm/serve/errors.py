@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -57,6 +59,16 @@ def from_options(error: Exception, names: dict[str, str]) -> ApiError:
     if match and option in names:
         message = names[option] + message[match.end() :]
     return ApiError(400, message, param=name, code="context_length_exceeded" if full else None)
+
+
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """What is wrong with the value of a field, as a refusal that names it."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise ApiError(400, f"{name}: {message}", param=name, code="invalid_value") from None
 
 
 async def on_api_error(request: Request, error: Exception) -> Response:

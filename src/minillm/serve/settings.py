@@ -17,6 +17,8 @@ class Settings:
     max_queue         requests that wait beside as many as are written at a time; more get a 429
     max_context       tokens of a prompt and its answer, None for as many as the model has
     max_tokens        of a chat's answer where the request does not say
+    cache_bytes       of keys and values that running requests may need, None for half of what is
+                      free once the models are loaded; others wait
     prefix_bytes      of keys and values of prompts that are kept, for each model
     share_prefixes    whether what was read of prompts serves requests with other keys, too
     keys              SHA-256 digests of the keys that are let in; none: everybody is
@@ -32,6 +34,7 @@ class Settings:
     max_queue: int = 64
     max_context: int | None = None
     max_tokens: int = 1024
+    cache_bytes: int | None = None
     prefix_bytes: int = 256 << 20
     share_prefixes: bool = False
     keys: tuple[bytes, ...] = ()
@@ -50,6 +53,8 @@ class Settings:
                 raise ValueError(
                     f"{name.replace('_', '-')}: {getattr(self, name)}, {value} or more is needed"
                 )
+        if self.cache_bytes is not None and self.cache_bytes < 1:
+            raise ValueError(f"cache-bytes: {self.cache_bytes}, 1 or more is needed")
         if self.port > 65535:
             raise ValueError(f"port: {self.port}, 0 to 65535 is needed")
         if self.max_context is not None and self.max_context < 2:

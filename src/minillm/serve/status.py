@@ -50,6 +50,8 @@ def described(served: Served) -> dict[str, Any]:
         "owned_by": "minillm",
         "kind": served.kind,
         "context": served.context,
+        "embeds": served.embedder is not None,
+        "classifies": served.classifier is not None,
         "chat": served.tokenizer.chat_template is not None and served.kind == "decoder",
         "adapter": served.adapter,
         "fingerprint": served.fingerprint,

@@ -1,0 +1,79 @@
+"""POST /tokenize and /detokenize: texts to ids and back, without writing anything."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from minillm.generation.prompts import first_ids
+from minillm.serve.bodies import read_body
+from minillm.serve.catalogue import Served
+from minillm.serve.chat import conversation_ids
+from minillm.serve.completions import IDS
+from minillm.serve.errors import ApiError, refusing
+from minillm.serve.fields import Anything, Flag, Object, Text
+from minillm.serve.messages import MESSAGES
+
+TOKENIZE = Object(
+    {
+        "model": Text(1),
+        "prompt": Text(),
+        "messages": MESSAGES,
+        "add_special_tokens": Flag(),
+        "add_generation_prompt": Flag(),
+        "chat_template_kwargs": Anything(),
+        "return_token_strs": Flag(),
+    }
+)
+DETOKENIZE = Object({"model": Text(1), "tokens": IDS}, ("tokens",))
+
+
+async def tokenize(request: Request) -> Response:
+    """The ids of a prompt, or of a conversation, as they would be read."""
+    body = await read_body(request, TOKENIZE)
+    served: Served = request.app.state.catalogue.find(body.get("model"))
+    ids = await asyncio.to_thread(_ids, served, body)
+    found: dict[str, Any] = {"count": len(ids), "max_model_len": served.context, "tokens": ids}
+    if body.get("return_token_strs", False):
+        found["token_strs"] = [served.tokenizer.token_of(id) for id in ids]
+    return JSONResponse(found)
+
+
+def _ids(served: Served, body: dict[str, Any]) -> list[int]:
+    if ("prompt" in body) == ("messages" in body):
+        raise ApiError(400, "prompt, messages: one of them is needed, not both", param="prompt")
+    if "messages" in body:
+        if "add_special_tokens" in body:
+            raise _foreign("add_special_tokens", "prompt")
+        return conversation_ids(served, body, body.get("add_generation_prompt", True))
+    for name in ("add_generation_prompt", "chat_template_kwargs"):
+        if name in body:
+            raise _foreign(name, "messages")
+    with refusing("prompt"):
+        if not body.get("add_special_tokens", True):
+            return served.tokenizer.encode(body["prompt"])
+        if served.kind == "decoder":
+            return first_ids(served.tokenizer, body["prompt"])
+        return served.tokenizer.encode(body["prompt"], add_special_tokens=True)
+
+
+def _foreign(name: str, other: str) -> ApiError:
+    return ApiError(400, f"{name}: given without {other}, {other} is needed", param=name)
+
+
+async def detokenize(request: Request) -> Response:
+    """The text of ids, control tokens spelled."""
+    body = await read_body(request, DETOKENIZE)
+    served: Served = request.app.state.catalogue.find(body.get("model"))
+    size = served.tokenizer.vocab_size
+    for place, id in enumerate(body["tokens"]):
+        if id >= size:
+            name = f"tokens[{place}]"
+            raise ApiError(400, f"{name}: id {id}, 0 <= id < {size} is needed", param=name)
+    text = await asyncio.to_thread(
+        served.tokenizer.decode, body["tokens"], skip_special_tokens=False
+    )
+    return JSONResponse({"prompt": text})

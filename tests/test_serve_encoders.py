@@ -1,0 +1,123 @@
+"""Embeddings, rerank, classify, and the way from texts to ids, over HTTP."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from minillm.models import embedding
+from minillm.tasks import heads
+from minillm.tasks.classification import Classification
+from small_server import serving  # the extra `serve`, or skipped
+from small_tasks import folder
+
+from minillm.serve.loading import open_served  # isort: skip
+
+TEXTS = ["the film was good", "a bad film", "tower of paris"]
+LONG = "a " * 30
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    place = tmp_path_factory.mktemp("encoders")
+    return {"vectors": folder(place / "v"), "classes": folder(place / "c", "classify")}
+
+
+@pytest.fixture(scope="module")
+def client(places):
+    def opened(name):
+        return lambda settings: open_served(name, str(places[name]), settings)
+
+    with serving(*map(opened, places)) as found:
+        yield found
+
+
+def test_vectors_are_those_of_the_embedder(client, places):
+    right = embedding.load(places["vectors"]).encode(TEXTS)
+    body = {"model": "vectors", "input": TEXTS}
+    answer = client.post("/v1/embeddings", json=body).json()
+    assert [one["index"] for one in answer["data"]] == [0, 1, 2]
+    np.testing.assert_allclose([one["embedding"] for one in answer["data"]], right, rtol=1e-5)
+    assert answer["usage"] == {"prompt_tokens": 6 + 5 + 5, "total_tokens": 16}
+    coded = client.post("/v1/embeddings", json=body | {"encoding_format": "base64"}).json()
+    data = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in coded["data"]]
+    np.testing.assert_array_equal(np.array(data), [one["embedding"] for one in answer["data"]])
+
+
+def test_ids_give_the_vector_of_their_text(client):
+    ids = client.post("/tokenize", json={"model": "vectors", "prompt": TEXTS[0]}).json()["tokens"]
+    both = [
+        client.post("/v1/embeddings", json={"model": "vectors", "input": one}).json()
+        for one in (TEXTS[0], ids, [ids])
+    ]
+    assert both[0] == both[1] == both[2]
+
+
+def test_documents_are_ranked_by_their_cosines(client, places):
+    vectors = embedding.load(places["vectors"]).encode(["good film", *TEXTS])
+    cosines = vectors[1:] @ vectors[0]
+    body = {"model": "vectors", "query": "good film", "documents": TEXTS, "top_n": 2}
+    answer = client.post("/v1/rerank", json=body | {"return_documents": True}).json()
+    order = np.argsort(-cosines)[:2]
+    assert [one["index"] for one in answer["results"]] == order.tolist()
+    assert [one["document"]["text"] for one in answer["results"]] == [TEXTS[k] for k in order]
+    scores = [one["relevance_score"] for one in answer["results"]]
+    np.testing.assert_allclose(scores, cosines[order], rtol=1e-5)
+
+
+def test_classes_are_those_of_the_task(client, places):
+    right, _ = heads.load(Classification(), places["classes"]).predict(TEXTS)
+    answer = client.post("/v1/classify", json={"model": "classes", "input": TEXTS}).json()
+    assert answer["labels"] == ["no", "perhaps", "yes"]
+    for one, known in zip(answer["data"], right, strict=True):
+        assert one["label"] == known.label
+        np.testing.assert_allclose(one["probs"], list(known.probabilities.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("model, path, field", [
+    ("vectors", "/v1/embeddings", "input[1]"),
+    ("classes", "/v1/classify", "input[1]"),
+])  # fmt: skip
+def test_a_long_text_is_cut_only_when_asked_and_that_is_told(client, model, path, field):
+    body = {"model": model, "input": ["a b", LONG]}
+    refused = client.post(path, json=body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == field
+    assert "32 tokens, at most 24" in refused.json()["error"]["message"]
+    answer = client.post(path, json=body | {"truncate": True}).json()
+    assert answer["notices"] == ["1 of 2 texts cut to 24 tokens"]
+    assert answer["usage"]["prompt_tokens"] == 4 + 24
+
+
+@pytest.mark.parametrize("path, body, param", [
+    ("/v1/embeddings", {"model": "classes", "input": "a"}, "model"),
+    ("/v1/embeddings", {"model": "vectors", "input": []}, "input"),
+    ("/v1/embeddings", {"model": "vectors", "input": [1, 999]}, "input[0]"),
+    ("/v1/embeddings", {"model": "vectors", "input": "a", "dimensions": 3}, "dimensions"),
+    ("/v1/classify", {"model": "vectors", "input": "a"}, "model"),
+    ("/v1/completions", {"model": "vectors", "prompt": "a"}, "model"),
+    ("/v1/chat/completions",
+     {"model": "classes", "messages": [{"role": "user", "content": "a"}]}, "model"),
+    ("/v1/rerank", {"model": "vectors", "query": "a", "documents": [""]}, "documents[0]"),
+    ("/tokenize", {"model": "vectors"}, "prompt"),
+    ("/tokenize", {"model": "vectors", "prompt": "a", "add_generation_prompt": True},
+     "add_generation_prompt"),
+    ("/detokenize", {"model": "vectors", "tokens": [1, 999]}, "tokens[1]"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_by_its_field(client, path, body, param):
+    response = client.post(path, json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+def test_ids_of_a_text_and_back(client):
+    whole = client.post(
+        "/tokenize", json={"model": "vectors", "prompt": "Good film", "return_token_strs": True}
+    ).json()
+    assert whole["token_strs"] == ["[CLS]", " good", " film", "[SEP]"]
+    assert (whole["count"], whole["max_model_len"]) == (4, 24)
+    bare = client.post(
+        "/tokenize", json={"model": "vectors", "prompt": "Good film", "add_special_tokens": False}
+    ).json()
+    assert bare["tokens"] == whole["tokens"][1:-1]
+    text = client.post("/detokenize", json={"model": "vectors", "tokens": whole["tokens"]}).json()
+    assert text == {"prompt": "[CLS] good film [SEP]"}
