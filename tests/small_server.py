@@ -40,7 +40,7 @@ def serving(*models, **settings):
                 client.app = app
                 yield client
         finally:
-            server.should_exit = True
+            server.end()
             thread.join(60)
             assert not thread.is_alive()
 

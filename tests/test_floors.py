@@ -22,7 +22,9 @@ FLOORS = (
     ("cli", "serve", "__main__"),
     ("__init__",),
 )
-EXTRAS = {"serve": ("starlette", "uvicorn", "prometheus_client")}  # rooms that are nothing without
+EXTRAS = {
+    "serve": ("starlette", "uvicorn", "h11", "prometheus_client")
+}  # rooms that are nothing without
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FREE = (*sys.stdlib_module_names, "numpy")
 SOURCE = Path(minillm.__file__).parent

@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help="keys that are let in, one a line; none: everybody"
     )
     parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="that a proxy on this machine calls the server by, beside localhost",
+    )
+    parser.add_argument(
         "--open-to-all", action="store_true", help="listen on a network address without a key"
     )
     for name, (kind, word, text) in FLAGS.items():
@@ -74,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     with running.bind(settings) as listener:
         catalogue = Catalogue(Budget(1))
         _fill(catalogue, arguments, settings)
-        server = running.Server(app.build(settings, catalogue), settings)
+        server = running.Server(
+            app.build(settings, catalogue), settings, lambda text: tell(f"minillm: {text}")
+        )
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         names = ", ".join(served.name for served in catalogue.all())
@@ -89,6 +98,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
     given = {
         name: getattr(arguments, name) for name in FLAGS if getattr(arguments, name) is not None
     }
+    given["allowed_hosts"] = tuple(name.lower() for name in arguments.allow_host)
     if arguments.api_key_file is not None:
         given["keys"] = read_keys(arguments.api_key_file)
     settings = Settings(**given)

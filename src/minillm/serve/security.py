@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from minillm.serve.errors import ApiError
 from minillm.serve.settings import Settings
 
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 OPEN = ("/health", "/ready")  # without a key
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -45,7 +46,13 @@ class Guard:
             await JSONResponse(error.content, error.status, error.headers)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
-        if not self._settings.keys or scope["path"] in OPEN:
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > self._settings.max_headers:
+            most = self._settings.max_headers
+            return ApiError(431, f"headers: {size:,} bytes, at most {most:,} are taken")
+        if not self._settings.keys:
+            return self._foreign_host(scope)
+        if scope["path"] in OPEN:
             return None
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         digest = self._settings.admits(key.strip()) if scheme.lower() == "bearer" else None
@@ -58,3 +65,17 @@ class Guard:
             )
         scope.setdefault("state", {})["key"] = digest
         return None
+
+    def _foreign_host(self, scope: Scope) -> ApiError | None:
+        """A page elsewhere may call this machine by a name of its own, and then read what a server
+        without keys answers; so on the loopback the name has to be a local one."""
+        settings, given = self._settings, Headers(scope=scope).get("host", "")
+        name = given[: given.find("]") + 1] if given.startswith("[") else given.partition(":")[0]
+        known = (*LOOPBACK_NAMES, *settings.allowed_hosts)
+        if not settings.is_loopback or name.lower() in known:
+            return None
+        return ApiError(
+            421,
+            f"host: {given[:100]!r}, one of {', '.join(known)} is needed; --allow-host adds one",
+            code="unknown_host",
+        )

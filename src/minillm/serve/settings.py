@@ -22,10 +22,14 @@ class Settings:
     prefix_bytes      of keys and values of prompts that are kept, for each model
     share_prefixes    whether what was read of prompts serves requests with other keys, too
     keys              SHA-256 digests of the keys that are let in; none: everybody is
+    allowed_hosts     names by which it may be called on the loopback beside the local ones
     request_seconds   from the whole request to its answer's end
     shutdown_seconds  that running requests are given when the server is asked to end
-    header_seconds, body_seconds, write_seconds
-                      for a client to send its headers and its body, and to take what it is sent
+    header_seconds, body_seconds, write_seconds, idle_seconds
+                      for a client to send its headers and its body, to take what it is sent, and to
+                      keep a connection on which it asks nothing
+    max_body, max_headers
+                      bytes of a request
     """
 
     host: str = "127.0.0.1"
@@ -38,15 +42,20 @@ class Settings:
     prefix_bytes: int = 256 << 20
     share_prefixes: bool = False
     keys: tuple[bytes, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     max_body: int = 4 << 20
     request_seconds: float = 600.0
     shutdown_seconds: float = 30.0
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     write_seconds: float = 30.0
+    idle_seconds: float = 30.0
+    max_connections: int = 1024
+    max_headers: int = 16 << 10
 
     def __post_init__(self) -> None:
         least = {"port": 0, "max_concurrency": 1, "max_queue": 0, "max_tokens": 1, "max_body": 1,
+                 "max_connections": 1, "max_headers": 1024,
                  "prefix_bytes": 0}  # fmt: skip
         for name, value in least.items():
             if getattr(self, name) < value:
@@ -59,7 +68,7 @@ class Settings:
             raise ValueError(f"port: {self.port}, 0 to 65535 is needed")
         if self.max_context is not None and self.max_context < 2:
             raise ValueError(f"max-context: {self.max_context}, 2 or more is needed")
-        for name in ("request", "shutdown", "header", "body", "write"):
+        for name in ("request", "shutdown", "header", "body", "write", "idle"):
             if not getattr(self, f"{name}_seconds") > 0:
                 seconds = getattr(self, f"{name}_seconds")
                 raise ValueError(f"{name}-seconds: {seconds}, more than 0 is needed")

@@ -12,7 +12,10 @@ from typing import Any
 from minillm.generation import Engine, Piece, Ticket
 
 log = logging.getLogger("minillm.serve")
-STOPPED = "the engine has stopped"
+
+
+class Stopped(RuntimeError):
+    """Requests are not worked on any more, and why."""
 
 
 class Follow:
@@ -93,7 +96,7 @@ class Worker:
             return list(dict.fromkeys(self._follows.values()))
 
     def follow(self, engine: Engine, tickets: Sequence[Ticket]) -> Follow:
-        """Queue the tickets of a request; in the event loop. RuntimeError once it has stopped."""
+        """Queue the tickets of a request; in the event loop."""
         found = Follow(self, engine, tickets)
         with self._changed:
             self._require_running()
@@ -108,6 +111,14 @@ class Worker:
             if not ticket.done:
                 follow.engine.cancel(ticket)
         with self._changed:
+            self._changed.notify()
+
+    def give_up(self, reason: str) -> None:
+        """End every request with an error."""
+        with self._changed:
+            for ticket, follow in self._follows.items():
+                ticket.error = ticket.error or Stopped(reason)
+                follow.engine.cancel(ticket)
             self._changed.notify()
 
     async def call(self, work: Callable[[], Any]) -> Any:
@@ -141,7 +152,7 @@ class Worker:
 
     def _require_running(self) -> None:
         if self.failure is not None or self._stopping:
-            raise RuntimeError(STOPPED)
+            raise Stopped("the engine has stopped")
 
     def _run(self) -> None:
         try:
@@ -157,7 +168,7 @@ class Worker:
                 self.step_began = None
         except BaseException as error:
             self.failure = error
-            log.critical(STOPPED, exc_info=error)
+            log.critical("the engine has stopped", exc_info=error)
         finally:
             self._end_all()
 
@@ -198,7 +209,7 @@ class Worker:
             left, self._follows, self._jobs = list(self._follows.values()), {}, []
         for follow in dict.fromkeys(left):
             for ticket in follow.tickets:
-                ticket.error = ticket.error or RuntimeError(STOPPED)
+                ticket.error = ticket.error or Stopped("the engine has stopped")
             self._hand_over([(follow, None)])
 
 

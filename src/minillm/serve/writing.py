@@ -19,7 +19,7 @@ from minillm.serve.catalogue import Served
 from minillm.serve.errors import ApiError, from_options
 from minillm.serve.events import DONE, ClientLeft, EventStream, event, unless_gone
 from minillm.serve.fields import Choice, Flag, Kind, Number, Object, Several, Text, Whole
-from minillm.serve.worker import STOPPED, Follow
+from minillm.serve.worker import Follow, Stopped
 
 MOST_TOKENS = 1 << 31
 MOST_TEXTS = 128  # of one request
@@ -120,8 +120,8 @@ class Writing:
             self.follow = self.worker.follow(self.engine, tickets)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             self.leave()
-            if str(error) == STOPPED:
-                raise ApiError(503, f"{error}, it is needed; restart the server") from None
+            if isinstance(error, Stopped):
+                raise self.failed(error) from None
             raise from_options(error, self.job.names) from None
         except BaseException:
             self.leave()
@@ -133,7 +133,12 @@ class Writing:
         return [self.engine.ticket(prompt, job.options, scope=job.scope) for prompt in job.prompts]
 
     def _enter(self) -> None:
-        admitted = self.request.app.state.admitted
+        state = self.request.app.state
+        if state.ending:
+            raise ApiError(
+                503, "the server ends, another one is needed", headers={"Retry-After": "5"}
+            )
+        admitted = state.admitted
         most = self.settings.max_concurrency + self.settings.max_queue
         if admitted.get(self.engine, 0) >= most:
             raise ApiError(
@@ -214,6 +219,8 @@ class Writing:
                 "given; a smaller max_tokens is needed",
                 code="deadline_exceeded",
             )
+        if isinstance(error, Stopped):
+            return ApiError(503, str(error), code="server_ending")
         return ApiError(500, " ".join(str(error).split()), code="generation_failed")
 
     @property
