@@ -1,5 +1,6 @@
 """`minillm doctor`: green where all providers agree with the reference, red where one does not."""
 
+import importlib.util
 import io
 import json
 import subprocess
@@ -9,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+import stand_in_cupy
 from minillm import kernels
 from minillm.cli.doctor import _product_rate
 from minillm.ops import registry
@@ -255,3 +257,63 @@ def test_a_full_disk_is_told(unbuffered):
         2,
         b"minillm: doctor: no space left on device, more room is needed\n",
     )
+
+
+def rows(doctor):
+    return [line for line in doctor(ops=("softmax",))[1] if line.startswith("cu")]
+
+
+def test_without_cupy_there_is_one_quiet_line(doctor, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "cupy" else found(name)
+    )
+    monkeypatch.setattr("minillm.machine.cuda_driver", lambda: None)
+    assert rows(doctor) == ["cupy         not installed"]
+    monkeypatch.setattr("minillm.machine.cuda_driver", lambda: 13000)
+    assert rows(doctor) == [
+        "cupy         not installed; the driver of NVIDIA here runs the extra cuda13"
+    ]
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "cupy" or found(name))
+    monkeypatch.setattr("minillm.cli.doctor._version", lambda name: "14.2.0")
+    monkeypatch.setattr("minillm.testing.devices", [])  # to be what it was after the test
+    with stand_in_cupy.installed():
+        yield stand_in_cupy.machine
+
+
+def test_a_row_for_each_gpu(doctor, gpus, monkeypatch):
+    monkeypatch.setattr("minillm.devices.time.perf_counter", lambda: 0.0)
+    assert rows(doctor) == ["cupy         14.2.0"] + [
+        f"cuda:{number}       Stand-in, 80.0 GB of 80.0 GB free, compute 9.0; CuPy serves every "
+        "op; a kernel was compiled and run in 0.00 s"
+        for number in (0, 1)
+    ]
+
+
+def test_definitions_are_checked_on_a_gpu(doctor, gpus):
+    code, lines = doctor()
+    assert code == 0, lines
+    for name in registry:
+        assert " cupy 0." in line_of(lines, name)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"gpus": 0}, "cuda         the driver for CUDA 13.0 finds no GPU (cudaErrorNoDevice: "),
+        ({"driver": 0}, "cuda         CuPy is installed for CUDA 13.2, but no driver of NVIDIA"),
+        ({"gpus": 1, "compiler": "no NVRTC"}, "no kernel can be compiled and run on 'cuda:0' (no"),
+        ({"gpus": 1, "wrong": True}, "'cuda:0' computes wrong numbers, a sound GPU is needed"),
+    ],
+)
+def test_what_is_wrong_with_a_gpu_stands_in_its_row(doctor, gpus, facts, told):
+    for name, value in facts.items():
+        setattr(gpus, name, value)
+    lines = rows(doctor)
+    assert len(lines) == 2
+    assert told in lines[1]

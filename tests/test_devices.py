@@ -240,3 +240,17 @@ def test_what_was_read_is_saved_and_goes_on_elsewhere(gpus, tmp_path, dtype):
             device
         }
         assert np.array_equal(reader.read([(reading.fork(), [4])])[0], wanted)
+
+
+def test_a_kernel_is_compiled_and_run(gpus):
+    assert devices.probe(1) >= 0
+    gpus.compiler = "Failure finding libnvrtc.so.13:\n no such file"
+    with pytest.raises(RuntimeError) as caught:
+        devices.probe(0)
+    assert str(caught.value).startswith(
+        "device: no kernel can be compiled and run on 'cuda:0' (Failure finding libnvrtc.so.13: no "
+        "such file), CUDA's compiler NVRTC, its headers and libraries are needed; install the extra"
+    )
+    gpus.compiler, gpus.wrong = "", True
+    with pytest.raises(RuntimeError, match="'cuda:0' computes wrong numbers, a sound GPU is"):
+        devices.probe(0)

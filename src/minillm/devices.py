@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 import warnings
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,6 +18,12 @@ from minillm.quantities import counted, size
 CPU = "cpu"
 PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "cupy")  # that share one folder
 OLD_DRIVER = 35  # status of the CUDA runtime
+PROBE = """
+extern "C" __global__ void minillm_probe(const float* x, float* y) {
+    y[threadIdx.x] = 2 * x[threadIdx.x] + 1;
+}
+"""
+PROBED = 64  # numbers
 
 
 class Card(NamedTuple):
@@ -71,6 +78,31 @@ def use(number: int) -> ModuleType:
             "sound is needed; nvidia-smi tells"
         ) from error
     return cupy
+
+
+def probe(number: int) -> float:
+    """Seconds that it takes to compile one kernel and run it on the GPU of this number.
+
+    RuntimeError in one line with the cure where that cannot be, or gives wrong numbers.
+    """
+    cupy = use(number)
+    begin = time.perf_counter()
+    try:
+        x = cupy.arange(PROBED, dtype=cupy.float32)
+        y = cupy.zeros(PROBED, cupy.float32)
+        cupy.RawKernel(PROBE, "minillm_probe")((1,), (PROBED,), (x, y))
+        right = bool((y == 2 * x + 1).all())
+    except Exception as error:  # of CUDA, its compiler, its libraries, or the finder of these
+        raise RuntimeError(
+            f"device: no kernel can be compiled and run on 'cuda:{number}' ({_words(error)}), "
+            f"CUDA's compiler NVRTC, its headers and libraries are needed; install {_extra()}"
+        ) from error
+    if not right:
+        raise RuntimeError(
+            f"device: 'cuda:{number}' computes wrong numbers, a sound GPU is needed; nvidia-smi -q "
+            "tells of errors in its memory"
+        )
+    return time.perf_counter() - begin
 
 
 def count(cupy: ModuleType) -> int:

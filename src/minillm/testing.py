@@ -101,10 +101,13 @@ class Guarded:
 
 @dataclass(frozen=True)
 class Device:
-    """Where arrays are not NumPy's: a library for them, and `put`, which brings an array there."""
+    """Where arrays are not NumPy's: a library for them, and `put`, which brings an array there.
+
+    Without a library (None) it is the definitions that are run there.
+    """
 
     name: str
-    lib: ModuleType
+    lib: ModuleType | None
     xp: Any
     put: Callable[[numpy.ndarray], Any]
 
@@ -151,8 +154,10 @@ class Provider:
         totals: Sequence[Any] = (),
     ) -> Any:
         shim = self.op.kernels(self.lib)[place]
+        more = (totals,) if place and self.op.accumulates else ()
+        if self.lib is None and self.device is not None:
+            shim, more = (lambda _, xp, *given, **params: reference(xp, *given, **params)), ()
         if shim is not None:
-            more = (totals,) if place and self.op.accumulates else ()
             run = self._on_host if self.device is None else self._on_device
             out = run(shim, (*arguments, *more), params)
             if out is not NotImplemented:
@@ -200,7 +205,7 @@ def providers(op: Op) -> list[Provider]:
     if kernels.cpu is not None and any(op.kernels(kernels.cpu)):
         found.append(Provider("cpu", op, kernels.cpu))
     for device in devices:
-        if any(op.kernels(device.lib)):
+        if device.lib is None or any(op.kernels(device.lib)):
             found.append(Provider(device.name, op, device.lib, device=device))
     return found
 

@@ -63,9 +63,11 @@ def _environment() -> Iterator[tuple[str, str]]:
     yield from environment().items()
     for name in PACKAGES:
         if importlib.util.find_spec(name) is None:
-            yield name, "not installed"
+            yield name, "not installed" + _for_the_driver() * (name == "cupy")
         elif name != "numpy":
             yield name, _version(name)
+    if importlib.util.find_spec("cupy") is not None:
+        yield from _gpus()
     if kernels.cpu is None:
         yield "extension", "none: NumPy serves every op"
     else:
@@ -78,6 +80,41 @@ def _environment() -> Iterator[tuple[str, str]]:
     yield "bf16", "yes" if kernels.has_bf16() else "no, float32 is used instead"
     if kernels.cpu is not None:
         yield from _speed(kernels.cpu.runtime)
+
+
+def _gpus() -> Iterator[tuple[str, str]]:
+    """Each GPU and whether a kernel runs there; or why there is none."""
+    from minillm import devices, kernels, testing
+
+    try:
+        found = devices.cards()
+    except RuntimeError as error:
+        yield "cuda", str(error).removeprefix("device: ")
+        return
+    ready = []
+    extension = "CuPy serves every op" if kernels.cuda is None else "extension _cuda"
+    for card in found:
+        try:
+            state = f"a kernel was compiled and run in {devices.probe(card.number):.2f} s"
+            ready.append(card.number)
+        except RuntimeError as error:
+            state = str(error).removeprefix("device: ")
+        yield f"cuda:{card.number}", f"{card}, compute {card.capability}; {extension}; {state}"
+    if ready:
+        cupy = devices.use(ready[0])
+        testing.devices = [testing.Device("cupy", None, cupy, cupy.asarray)]
+        if kernels.cuda is not None:
+            testing.devices.append(testing.Device("cuda", kernels.cuda, cupy, cupy.asarray))
+
+
+def _for_the_driver() -> str:
+    """What to install where there is a GPU's driver but not CuPy."""
+    from minillm import devices
+    from minillm.machine import cuda_driver
+
+    driver = cuda_driver()
+    extra = None if driver is None else devices.extra_for(driver)
+    return "" if extra is None else f"; the driver of NVIDIA here runs the extra {extra}"
 
 
 def _threads(count: int) -> str:
