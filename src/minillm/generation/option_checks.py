@@ -13,7 +13,7 @@ from typing import Any
 from minillm.generation.compact_cache import DTYPES
 
 OVERFLOWS = ("error", "truncate", "slide")
-CONSTRAINTS = ("json_schema", "regex", "choices", "grammar")
+CONSTRAINTS = ("json_schema", "regex", "choices", "grammar", "calls")
 MOST_LOGPROBS = 1000
 MOST_LOOKUP = 64  # each place of the text is kept under so many keys
 AHEAD = 4  # tokens of a draft where nothing is asked for

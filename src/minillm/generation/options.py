@@ -36,8 +36,9 @@ class Options:
     best_of              write so many, give the n whose tokens are the most probable on average
     beams                beam search this wide; length_penalty as in `beam_search`
     contrastive          contrastive search with this alpha (0 to 1) among the top_k best
-    json_schema, regex, choices, grammar
-                         what the text must be, one of them; json_schema as text or a dict
+    json_schema, regex, choices, grammar, calls
+                         what the text must be, one of them; json_schema as text or a dict, calls
+                         as `constraints.calls.Calls`
     draft, lookup        speculate with a smaller model, alone or with its tokenizer as a tuple, or
                          by looking n-grams of this length up in the text; `ahead` tokens at a time.
                          The result is as without
@@ -76,6 +77,7 @@ class Options:
     regex: str | None = None
     choices: tuple[str, ...] | None = None
     grammar: str | None = None
+    calls: Any = field(default=None, repr=False)
     draft: Any = field(default=None, repr=False)
     lookup: int = 0
     ahead: int = AHEAD

@@ -15,6 +15,7 @@ from minillm.generation.conversation import turn_ends
 from minillm.generation.prefixes import fingerprint
 from minillm.serve.errors import ApiError
 from minillm.serve.settings import Settings
+from minillm.serve.template import Template
 from minillm.serve.worker import Worker
 from minillm.tokenizers import Tokenizer
 from minillm.words import meant
@@ -48,6 +49,11 @@ class Served:
     @cached_property
     def template_hash(self) -> str:
         return hashlib.sha256((self.tokenizer.chat_template or "").encode("utf-8")).hexdigest()
+
+    @cached_property
+    def template(self) -> Template:
+        """What its chat template can write."""
+        return Template(self.tokenizer)
 
     @cached_property
     def turn_ends(self) -> tuple[int, ...]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from minillm.generation import Completion, Piece
 from minillm.serve.bodies import read_body
 from minillm.serve.catalogue import Served
+from minillm.serve.chat_answer import Answer
 from minillm.serve.errors import ApiError, refusing
 from minillm.serve.fields import Anything, Choice, Flag, Object, Several, Text, Whole
-from minillm.serve.messages import MESSAGES
+from minillm.serve.messages import MESSAGES, written
+from minillm.serve.tools import FIELDS as TOOL_FIELDS
+from minillm.serve.tools import calls_of, tools_of
 from minillm.serve.writing import (
     FIELDS,
     MOST_LOGPROBS,
@@ -22,15 +23,14 @@ from minillm.serve.writing import (
     Job,
     Writing,
     names_of,
-    new_id,
     options_of,
     scope_of,
     streaming,
-    token_content,
 )
 
 FORM = Object(
     FIELDS
+    | TOOL_FIELDS
     | {
         "messages": MESSAGES,
         "max_completion_tokens": Whole(0, MOST_TOKENS),
@@ -44,7 +44,10 @@ FORM = Object(
     },
     ("messages",),
 )
-NAMES = names_of(FORM, json_schema="response_format", logprobs="top_logprobs", prompt="messages")
+NAMES = names_of(
+    FORM, json_schema="response_format", calls="tools", logprobs="top_logprobs", prompt="messages"
+)
+OWN = ("messages", "tools", "add_generation_prompt", "tokenizer", "self")
 
 
 async def chat(request: Request) -> Response:
@@ -61,7 +64,7 @@ async def chat(request: Request) -> Response:
         stop_ids=ends,
         max_tokens=_limit(request, served, body, len(ids)),
         logprobs=_logprobs(body),
-        **_format(body),
+        **_format(body, served),
     )
     scope = scope_of(request, body, served.template_hash)
     job = Job(served, [ids], options, names, scope, stream, include_usage)
@@ -85,10 +88,19 @@ def conversation_ids(served: Served, body: dict[str, Any], prompts: bool) -> lis
             param="messages",
             code="no_chat_template",
         )
-    variables = body.get("chat_template_kwargs", {})
+    messages = written(body["messages"], served.template)
+    variables = dict(body.get("chat_template_kwargs", {}))
+    for name in variables:
+        if name in OWN or not name.isidentifier():
+            raise ApiError(
+                400, f"chat_template_kwargs.{name[:100]}: not for requests to set",
+                param="chat_template_kwargs",
+            )  # fmt: skip
+    if tools := tools_of(body, served.template):
+        variables["tools"] = tools
     with refusing("messages"):
         return served.tokenizer.apply_chat_template(
-            body["messages"], add_generation_prompt=prompts, **variables
+            messages, add_generation_prompt=prompts, **variables
         )
 
 
@@ -135,9 +147,16 @@ FORMATS = {
 }
 
 
-def _format(body: dict[str, Any]) -> dict[str, Any]:
-    """The constraint of a response_format."""
-    given = body.get("response_format")
+def _format(body: dict[str, Any], served: Served) -> dict[str, Any]:
+    """The constraint of a response_format, or of tools."""
+    given, calls = body.get("response_format"), calls_of(body, served.template)
+    if calls is not None and given is not None and given.get("type") != "text":
+        raise ApiError(
+            400, "response_format: given with tools, one of them is needed",
+            param="response_format",
+        )  # fmt: skip
+    if calls is not None:
+        return {"calls": calls}
     if given is None:
         return {}
     kind = Choice(tuple(FORMATS)).read("response_format.type", given.get("type"))
@@ -149,83 +168,3 @@ def _format(body: dict[str, Any]) -> dict[str, Any]:
         if kind == "json_object"
         else found["json_schema"]["schema"]
     }
-
-
-class Answer:
-    """An answer in the form of OpenAI's chat.completion, whole or in chunks."""
-
-    def __init__(self, writing: Writing) -> None:
-        self._writing, self._served = writing, writing.job.served
-        self._head: Mapping[str, Any] = {
-            "id": new_id("chatcmpl"),
-            "created": writing.created,
-            "model": self._served.name,
-            "system_fingerprint": self._served.fingerprint,
-        }
-
-    async def whole(self) -> Response:
-        return await self._writing.answer(self._content)
-
-    async def streamed(self) -> Response:
-        first = [
-            self._chunk(index, {"role": "assistant", "content": ""})
-            for index in range(self._writing.job.options.n)
-        ]
-        return await self._writing.streamed(self._chunks, first, self._usage)
-
-    def _content(self, found: list[list[Completion]]) -> dict[str, Any]:
-        choices = [self._choice(index, one) for index, one in enumerate(found[0])]
-        notices = self._writing.notices
-        return {
-            **self._head,
-            "object": "chat.completion",
-            "choices": choices,
-            "usage": self._writing.usage,
-            "seed": self._writing.job.options.seed,
-            **({"notices": notices} if notices else {}),
-        }
-
-    def _choice(self, index: int, one: Completion) -> dict[str, Any]:
-        message = {"role": "assistant", "content": one.text, "refusal": None}
-        logprobs = None
-        if one.logprobs is not None:
-            tokens = [*one.logprobs, *([] if one.end is None else [one.end])]
-            logprobs = self._logprobs([self._token(*token) for token in tokens])
-        return {
-            "index": index,
-            "message": message,
-            "logprobs": logprobs,
-            "finish_reason": one.finish_reason,
-        }
-
-    def _chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """The chunks of a piece: what it adds, and the end of a text by itself."""
-        found, logprobs = [], None
-        id = piece.end if piece.id is None else piece.id
-        if self._writing.job.options.logprobs is not None and id is not None:
-            logprobs = self._logprobs([self._token(id, piece.logprob, piece.top or [])])
-        if piece.text or logprobs is not None:
-            found.append(self._chunk(piece.index, {"content": piece.text}, logprobs))
-        if piece.finish_reason is not None:
-            found.append(self._chunk(piece.index, {}, reason=piece.finish_reason))
-        return found
-
-    def _chunk(
-        self, index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None
-    ) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": None} if self._writing.job.include_usage else {}
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage}
-
-    def _usage(self) -> dict[str, Any]:
-        usage = self._writing.usage
-        return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage}
-
-    def _token(self, id: int, logprob: float | None, top: list[tuple[int, float]]) -> Any:
-        assert logprob is not None
-        others = [token_content(self._served, other, value) for other, value in top]
-        return {**token_content(self._served, id, logprob), "top_logprobs": others}
-
-    @staticmethod
-    def _logprobs(tokens: list[Any]) -> dict[str, Any]:
-        return {"content": tokens, "refusal": None}

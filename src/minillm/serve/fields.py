@@ -177,6 +177,18 @@ class Object(Kind):
 
 
 @dataclass(frozen=True)
+class Nothing(Kind):
+    """null alone: what clients send back of an answer, and stands for nothing here."""
+
+    def read(self, name: str, value: Any) -> None:
+        if value is not None:
+            raise wrong(name, value, "null")
+
+    def schema(self) -> Schema:
+        return {"type": "null"}
+
+
+@dataclass(frozen=True)
 class Anything(Kind):
     """An object that is looked at later."""
 

@@ -16,12 +16,14 @@ from minillm.serve.completions import IDS
 from minillm.serve.errors import ApiError, refusing
 from minillm.serve.fields import Anything, Flag, Object, Text
 from minillm.serve.messages import MESSAGES
+from minillm.serve.tools import FIELDS as TOOL_FIELDS
 
 TOKENIZE = Object(
     {
         "model": Text(1),
         "prompt": Text(),
         "messages": MESSAGES,
+        "tools": TOOL_FIELDS["tools"],
         "add_special_tokens": Flag(),
         "add_generation_prompt": Flag(),
         "chat_template_kwargs": Anything(),
@@ -49,7 +51,7 @@ def _ids(served: Served, body: dict[str, Any]) -> list[int]:
         if "add_special_tokens" in body:
             raise _foreign("add_special_tokens", "prompt")
         return conversation_ids(served, body, body.get("add_generation_prompt", True))
-    for name in ("add_generation_prompt", "chat_template_kwargs"):
+    for name in ("add_generation_prompt", "chat_template_kwargs", "tools"):
         if name in body:
             raise _foreign(name, "messages")
     with refusing("prompt"):

@@ -23,7 +23,8 @@ from .chat_templates import environment, one_line
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+TOOL_KEYS = {"tool_calls", "tool_call_id"}  # of messages that call tools, and that answer a call
 
 _LAST_PRIVATE = 0x10FFFD
 _WORDS = "_-"  # stand in names of roles and the like; no control token is told by them alone
@@ -37,7 +38,8 @@ def render(
 ) -> str:
     """The text of a conversation, as the tokenizer's chat template writes it.
 
-    messages               each {"role": str, "content": str}
+    messages               each {"role": str, "content": str}; one that calls tools also has
+                           "tool_calls", a list, one that answers a call "tool_call_id"
     add_generation_prompt  the template also begins the answer
     variables              what else the template reads, such as enable_thinking=False
 
@@ -179,12 +181,12 @@ def _check(messages: Any) -> None:
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise TypeError(f"chat template: message {index} is {type(message).__name__}, {need}")
-        if message.keys() != {"role", "content"}:
+        if message.keys() - TOOL_KEYS != {"role", "content"}:
             raise ValueError(
                 f"chat template: message {index} has the keys "
                 f"{', '.join(map(str, message)) or 'none'}, {need}"
             )
         for key, value in message.items():
-            if not isinstance(value, str):
+            if key != "tool_calls" and not isinstance(value, str):
                 kind = type(value).__name__
                 raise TypeError(f"chat template: {key} of message {index} is {kind}, {need}")

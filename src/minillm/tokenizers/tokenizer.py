@@ -146,7 +146,7 @@ class Tokenizer(Vocabulary, ABC):
 
     def apply_chat_template(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool = False,
         **variables: Any,
     ) -> list[int]:

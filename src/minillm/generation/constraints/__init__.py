@@ -6,6 +6,7 @@ while not state.finished and remaining:
     state.advance(id)
 """
 
+from minillm.generation.constraints.calls import calls
 from minillm.generation.constraints.choices import choices
 from minillm.generation.constraints.constraint import Constraint, ConstraintState
 from minillm.generation.constraints.grammar import grammar
@@ -17,6 +18,7 @@ __all__ = [
     "Constraint",
     "ConstraintState",
     "TokenPieces",
+    "calls",
     "choices",
     "grammar",
     "json_schema",
