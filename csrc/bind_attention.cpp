@@ -185,8 +185,9 @@ void bind_attention(pybind11::module_& module) {
     module.def("scaled_dot_product_attention_backward", backward, arg("grad"), arg("q"), arg("k"),
                arg("v"), arg("mask"), arg("out"), arg("lse"), arg("causal"), arg("offset"),
                arg("scale"), arg("dq"), arg("dk"), arg("dv"));
-    module.def("rotary_embedding_forward", rotary_forward, arg("x"), arg("cos"), arg("sin"),
-               arg("interleaved"), arg("out"));
+    if (kernels().rotary_forward)
+        module.def("rotary_embedding_forward", rotary_forward, arg("x"), arg("cos"), arg("sin"),
+                   arg("interleaved"), arg("out"));
     module.def("packed_attention_forward", packed_forward, arg("qkv"), arg("causal"), arg("scale"),
                arg("out"), arg("lse"));
     module.def("packed_attention_backward", packed_backward, arg("grad"), arg("qkv"), arg("out"),

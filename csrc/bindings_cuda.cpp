@@ -32,6 +32,7 @@ void bind_runtime(pybind11::module_ runtime) {
 
 PYBIND11_MODULE(MINILLM_MODULE, module) {
     module.doc() = "Kernels for the GPU; the operations of minillm.ops call them.";
+    minillm::bind_attention(module);
     minillm::bind_softmax(module);
     minillm::leave_out(module);
     minillm::bind_runtime(module.def_submodule("runtime", "Precision."));

@@ -30,7 +30,9 @@ def order(seed):
 @given(data=st.data())
 @few(20)
 def test_providers_agree_with_the_truth_and_serve_each_others_gradients(op, under_test, data):
-    arrays, params = op.sample(HypothesisDraw(data))
+    draw = HypothesisDraw(data)
+    draw.large = 1  # the host is slow at playing a GPU
+    arrays, params = op.sample(draw)
     arrays = testing.cast(arrays, "float32")
     lay = LAYOUTS[data.draw(st.sampled_from(list(LAYOUTS)))]
     order(data.draw(st.sampled_from(ORDERS)))

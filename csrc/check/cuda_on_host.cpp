@@ -77,8 +77,8 @@ bool complete(int first, int last, const Waiting& own) {
     for (int t = first; t < last; t++) {
         if (!(own.mask >> (t - first) & 1u)) continue;
         const Waiting& other = state.waiting[t];
-        if (!other.what || other.mask != own.mask || strcmp(other.what, own.what) != 0)
-            return false;
+        if (!other.what || other.mask != own.mask) return false;
+        if (other.what != own.what && strcmp(other.what, own.what) != 0) return false;
     }
     return true;
 }

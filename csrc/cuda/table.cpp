@@ -15,6 +15,8 @@ Kernels device_kernels() {
     MINILLM_HAVE(softmax_backward)
     MINILLM_HAVE(log_softmax_forward)
     MINILLM_HAVE(log_softmax_backward)
+    MINILLM_HAVE(attention_forward)
+    MINILLM_HAVE(attention_backward)
 #undef MINILLM_HAVE
     return table;
 }

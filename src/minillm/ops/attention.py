@@ -182,10 +182,15 @@ def scaled_dot_product_attention_kernel_backward(
 
 
 def served(lib, xp, q, k, v, mask, *upstream):
-    """Whether a kernel may run: float32, and nothing non-finite that a mask would have to hide."""
+    """Whether a kernel may run: float32, and nothing non-finite that a mask would have to hide.
+
+    A library that cannot tell without waiting for its device hides that by itself.
+    """
     floats = (q, k, v) if mask is None or mask.dtype == bool else (q, k, v, mask)
     if any(array.dtype != xp.float32 for array in floats):
         return False
+    if not hasattr(lib.runtime, "all_finite"):
+        return True
     hidden = (k, v) if mask is None else (q, k, v, *upstream)  # a mask may hide whole queries
     return all(lib.runtime.all_finite(array) for array in hidden)
 

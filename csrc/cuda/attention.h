@@ -1,0 +1,206 @@
+// What attention's kernels share: what a query sees, and copies of the operands as tensor cores
+// want them.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "fragments.h"
+#include "kernels.h"
+
+namespace minillm::device {
+
+constexpr int warps = 4, threads = warps * warp_size;  // of a block
+constexpr int64_t widest_head = 128;                   // that tensor cores take
+constexpr float log2_e = 1.44269504088896340736f, ln_2 = 0.693147180559945309417f;
+
+// What the queries of one head may see.
+struct View {
+    const float* additive;
+    const uint8_t* allowed;
+    int64_t row_stride, col_stride;
+    int q_rows, k_rows;
+    int ahead;  // row i sees keys up to i + ahead
+
+    __device__ View(const Attention& a, int64_t batch, int64_t head)
+        : row_stride(a.mask.row_stride),
+          col_stride(a.mask.col_stride),
+          q_rows(static_cast<int>(a.q_rows)),
+          k_rows(static_cast<int>(a.k_rows)),
+          ahead(static_cast<int>(a.causal && a.offset < a.k_rows ? a.offset : a.k_rows)) {
+        const int64_t start = batch * a.mask.batch_stride + head * a.mask.head_stride;
+        additive = a.mask.additive ? a.mask.additive + start : nullptr;
+        allowed = a.mask.allowed ? a.mask.allowed + start : nullptr;
+    }
+
+    // Whether the queries from first_row on see all keys up to last_key.
+    __device__ bool sees_all(int first_row, int last_key) const {
+        return !additive && !allowed && last_key < k_rows && last_key <= first_row + ahead;
+    }
+    // Whether one of the queries up to last_row might see a key from first_key on.
+    __device__ bool sees_any(int last_row, int first_key) const {
+        return first_key < k_rows && first_key <= last_row + ahead;
+    }
+    __device__ bool sees(int row, int key) const {
+        if (row >= q_rows || key >= k_rows || key > row + ahead) return false;
+        const int64_t place = row * row_stride + key * col_stride;
+        return allowed ? allowed[place] != 0 : !additive || additive[place] != -INFINITY;
+    }
+    __device__ float bias(int row, int key) const {  // of a key that is seen
+        return additive ? additive[row * row_stride + key * col_stride] : 0;
+    }
+    // Queries up to last_row see no key from here on.
+    __device__ int end_of_keys(int last_row) const { return min(k_rows, last_row + ahead + 1); }
+    __device__ int first_seeing(int key) const { return max(0, key - ahead); }
+};
+
+template <class T>
+__device__ __forceinline__ T* row_of(const Heads<T>& heads, int64_t batch, int64_t head,
+                                     int64_t row) {
+    return heads.data + batch * heads.batch_stride + head * heads.head_stride +
+           row * heads.row_stride;
+}
+
+// The rows of one head that a block of threads works on, the last ones first: of queries they are
+// the ones that see most under causality.
+struct Place {
+    int64_t batch, head, index;  // of the head among all
+    int first;
+
+    __device__ Place(int64_t heads, int64_t rows, int unit) {
+        const unsigned blocks = static_cast<unsigned>((rows + unit - 1) / unit);
+        index = blockIdx.x / blocks;
+        batch = index / heads;
+        head = index % heads;
+        first = static_cast<int>(blocks - 1 - blockIdx.x % blocks) * unit;
+    }
+};
+
+inline dim3 grid_of(const Attention& a, int64_t heads, int64_t rows, int unit) {
+    return dim3(static_cast<unsigned>(a.batch * heads * divide_up(rows, unit)));
+}
+
+// Copies of heads: (batch, heads, padded rows, D), where D is a kernel's head size. What is missing
+// to a multiple of row_unit rows and to D columns is 0.
+constexpr int row_unit = 128;
+inline int64_t padded(int64_t rows) { return divide_up(rows, row_unit) * row_unit; }
+
+struct Copies {
+    Heads<const float> from;
+    int64_t heads, rows, d;
+    void* to;
+    float factor;  // of what is copied
+};
+
+// Copies up to four arrays of `a` in precision P and sets wild[batch, kv_head] where a number is
+// not finite, or so large that it would not be after rounding.
+template <class P, int D>
+void copy_heads(const Attention& a, const Copies (&arrays)[4], int* wild);
+
+// The copies that the kernels of one call read.
+template <class Element>
+struct Staged {
+    const Element *q, *k, *v, *grad;
+    const int* wild;
+    int64_t q_padded, k_padded;  // rows
+};
+
+template <class P, int D>
+class Stage {
+    using Element = typename P::Element;
+
+ public:
+    Stage(const Attention& a, float query_factor, const Heads<const float>& grad)
+        : q_padded_(padded(a.q_rows)),
+          k_padded_(padded(a.k_rows)),
+          q_(count(a.batch * a.heads * q_padded_)),
+          k_(count(a.batch * a.kv_heads * k_padded_)),
+          v_(count(a.batch * a.kv_heads * k_padded_)),
+          grad_(count(grad.data ? a.batch * a.heads * q_padded_ : 0)),
+          wild_(static_cast<size_t>(a.batch * a.kv_heads)) {
+        copy_heads<P, D>(a,
+                         {{a.q, a.heads, a.q_rows, a.d, q_.data(), query_factor},
+                          {a.k, a.kv_heads, a.k_rows, a.d, k_.data(), 1},
+                          {a.v, a.kv_heads, a.k_rows, a.value_d, v_.data(), 1},
+                          {grad, a.heads, grad.data ? a.q_rows : 0, a.value_d, grad_.data(), 1}},
+                         wild_.data());
+    }
+    Staged<Element> view() const {
+        return {q_.data(), k_.data(), v_.data(), grad_.data(), wild_.data(), q_padded_, k_padded_};
+    }
+
+ private:
+    static size_t count(int64_t rows) { return static_cast<size_t>(rows * D); }
+
+    int64_t q_padded_, k_padded_;
+    Scratch<Element> q_, k_, v_, grad_;
+    Scratch<int> wild_;
+};
+
+// A score is factor times the product with a query's copy, in units of log(2). The sign of the
+// scale, or that it is 0, goes into the copy: the greatest product has the greatest score.
+struct ScoreScale {
+    float factor, query;
+    explicit ScoreScale(float scale)
+        : factor((scale == 0  ? 1
+                  : scale < 0 ? -scale
+                              : scale) *
+                 log2_e),
+          query(scale == 0  ? 0.f
+                : scale < 0 ? -1.f
+                            : 1.f) {}
+};
+
+// Attention by plain loops in float32, for heads of any size and numbers that are not finite. If
+// `wild` is given, only where it is set.
+void plain_forward(const Attention& a, const Heads<float>& out, float* lse, const int* wild);
+
+// delta (batch, heads, delta_rows): rowsum(grad out), and what is no query's.
+void plain_backward(const Attention& a, const Heads<const float>& grad, const float* lse,
+                    const float* delta, int64_t delta_rows, const Heads<float>& dq,
+                    const Heads<float>& dk, const Heads<float>& dv, const int* wild);
+
+// f(precision, head size) of the kernels for heads of d features.
+template <class F>
+void with_kernels_for(int64_t d, bool bf16, const F& f) {
+    const auto with_size = [&](auto precision) {
+        if (d <= 32) return f(precision, std::integral_constant<int, 32>());
+        if (d <= 64) return f(precision, std::integral_constant<int, 64>());
+        f(precision, std::integral_constant<int, 128>());
+    };
+    if (bf16) return with_size(Bf16());
+    with_size(Tf32x3());
+}
+
+// Writes a warp's sums (16 M, D) from `row` on, times factor(m, half): half 0 is row g, 1 g + 8.
+template <int M, int N, class F>
+__device__ __forceinline__ void write_rows(const float (&c)[M][N][4], const Heads<float>& to,
+                                           int64_t batch, int64_t head, int row, int64_t rows,
+                                           int64_t d, const F& factor) {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int r = row + 16 * m + g + 8 * half;
+            if (r >= rows) continue;
+            float* line = row_of(to, batch, head, r);
+            const float times = factor(m, half);
+            const bool pairs = d % 2 == 0 && reinterpret_cast<uintptr_t>(line) % 8 == 0;
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                const int col = 8 * n + 2 * t;
+                const float first = c[m][n][2 * half] * times;
+                const float second = c[m][n][2 * half + 1] * times;
+                if (pairs && col < d) {
+                    *reinterpret_cast<float2*>(line + col) = make_float2(first, second);
+                } else {
+                    if (col < d) line[col] = first;
+                    if (col + 1 < d) line[col + 1] = second;
+                }
+            }
+        }
+    }
+}
+
+}  // namespace minillm::device

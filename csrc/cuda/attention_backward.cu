@@ -1,0 +1,264 @@
+// Gradients of attention from scores that are computed again: with P = exp(S - lse) and delta =
+// rowsum(grad out), dS = P (grad V^T - delta) (Dao et al., "FlashAttention", 2022). One kernel
+// keeps keys and meets all queries, for dK and dV; another keeps queries and meets all keys, for
+// dQ. So every sum is one warp's, in a fixed order, and as in the forward direction P and dS never
+// leave registers; the price is that S and grad V^T are computed twice.
+#include "../precision.h"
+#include "attention.h"
+#include "rows.h"
+
+namespace minillm::device {
+namespace {
+
+// What a block keeps, and what goes by in tiles: queries by keys, or keys by queries.
+template <class P, int D, bool of_queries>
+struct Shape {
+    static constexpr bool half = sizeof(typename P::Element) == 2;
+    static constexpr int M = half && of_queries ? 2 : 1, warp_rows = 16 * M;
+    static constexpr int rows = warps * warp_rows;
+    static constexpr int passing = half && !of_queries ? 64 : 32, N = passing / 8;
+    static constexpr bool keep = half && D <= 64;  // operands in registers
+    using T = Tile<typename P::Element, D>;
+    static constexpr size_t tiles =
+        sizeof(typename P::Element) * (2 * rows + 4 * passing) * T::stride;
+    static constexpr size_t shared = tiles + (of_queries ? 0 : 4 * passing * sizeof(float));
+};
+
+// The two arrays whose rows a warp keeps, as operands of products over D.
+template <class P, int D, class S>
+struct Kept {
+    using T = typename S::T;
+    T first, second;
+    int start;
+    typename P::A held[2][S::keep ? S::M : 1][S::keep ? D / P::depth : 1];
+
+    __device__ __forceinline__ Kept(typename P::Element* shared, const typename P::Element* from,
+                                    const typename P::Element* other)
+        : first{shared},
+          second{shared + S::rows * T::stride},
+          start(static_cast<int>(threadIdx.x) / warp_size * S::warp_rows) {
+        copy_rows<threads>(first, from, S::rows);
+        copy_rows<threads>(second, other, S::rows);
+        commit_copies();
+        if constexpr (S::keep) {
+            wait_for_copies<0>();
+            __syncthreads();
+#pragma unroll
+            for (int m = 0; m < S::M; m++) {
+#pragma unroll
+                for (int k = 0; k < D; k += P::depth) {
+                    held[0][m][k / P::depth] = P::rows(first, start + 16 * m, k);
+                    held[1][m][k / P::depth] = P::rows(second, start + 16 * m, k);
+                }
+            }
+        }
+    }
+    template <int which>
+    __device__ __forceinline__ typename P::A operand(int m, int k) const {
+        if constexpr (S::keep)
+            return held[which][m][k / P::depth];
+        else
+            return P::rows(which ? second : first, start + 16 * m, k);
+    }
+};
+
+// Rows of queries: lse in units of log(2), infinite where nothing is seen or there is no query, so
+// that weights are 0; and delta.
+struct QueryRows {
+    const float *lse, *delta;
+};
+
+template <class P, int D>
+__global__ void __launch_bounds__(threads)
+    queries_kernel(Attention a, Staged<typename P::Element> staged, QueryRows of_rows, float factor,
+                   Heads<float> dq) {
+    using S = Shape<P, D, true>;
+    using T = typename S::T;
+    const Place place(a.heads, a.q_rows, S::rows);
+    const int64_t pair = place.batch * a.kv_heads + place.head / (a.heads / a.kv_heads);
+    if (staged.wild[pair]) return;
+    const View view(a, place.batch, place.head);
+    auto* shared = dynamic_shared<typename P::Element>();
+    const int64_t first_row = place.index * staged.q_padded + place.first;
+    const Kept<P, D, S> kept(shared, staged.q + first_row * D, staged.grad + first_row * D);
+    const auto keys_of = [&](int tile) {
+        return T{shared + (2 * S::rows + tile % 2 * 2 * S::passing) * T::stride};
+    };
+    const auto values_of = [&](int tile) {
+        return T{shared + (2 * S::rows + (tile % 2 * 2 + 1) * S::passing) * T::stride};
+    };
+    const auto fetch = [&](int tile) {
+        const int64_t from = (pair * staged.k_padded + tile * S::passing) * D;
+        copy_rows<threads>(keys_of(tile), staged.k + from, S::passing);
+        copy_rows<threads>(values_of(tile), staged.v + from, S::passing);
+    };
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    float lse[S::M][2], delta[S::M][2], sums[S::M][D / 8][4] = {};
+#pragma unroll
+    for (int m = 0; m < S::M; m++) {
+        for (int half = 0; half < 2; half++) {
+            const int64_t at = first_row + kept.start + 16 * m + g + 8 * half;
+            lse[m][half] = of_rows.lse[at];
+            delta[m][half] = of_rows.delta[at];
+        }
+    }
+    const int row = place.first + kept.start, last_row = row + S::warp_rows - 1;
+    const int end = view.end_of_keys(place.first + S::rows - 1);
+    stream(0, (end + S::passing - 1) / S::passing, fetch, [&](int tile) {
+        const int key = tile * S::passing;
+        if (row >= a.q_rows || !view.sees_any(last_row, key)) return;
+        const bool hides = !view.sees_all(row, key + S::passing - 1);
+        float p[S::M][S::N][4] = {}, ds[S::M][S::N][4] = {};
+        multiply_transposed<P>(
+            p, [&](int m, int k) { return kept.template operand<0>(m, k); }, keys_of(tile));
+        multiply_transposed<P>(
+            ds, [&](int m, int k) { return kept.template operand<1>(m, k); }, values_of(tile));
+#pragma unroll
+        for (int m = 0; m < S::M; m++) {
+#pragma unroll
+            for (int n = 0; n < S::N; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float weight = exp2_of(fmaf(p[m][n][i], factor, -lse[m][i / 2]));
+                    const bool seen = !hides || view.sees(row + 16 * m + g + i / 2 * 8,
+                                                          key + 8 * n + 2 * t + i % 2);
+                    ds[m][n][i] = seen ? weight * (ds[m][n][i] - delta[m][i / 2]) : 0;
+                }
+            }
+        }
+        multiply_sums<P>(sums, ds, keys_of(tile));
+    });
+    write_rows(sums, dq, place.batch, place.head, row, a.q_rows, a.d,
+               [&](int, int) { return a.scale; });
+}
+
+template <class P, int D>
+__global__ void __launch_bounds__(threads)
+    keys_kernel(Attention a, Staged<typename P::Element> staged, QueryRows of_rows, float factor,
+                float key_scale, Heads<float> dk, Heads<float> dv) {
+    using S = Shape<P, D, false>;
+    using T = typename S::T;
+    const Place place(a.kv_heads, a.k_rows, S::rows);
+    if (staged.wild[place.index]) return;
+    auto* shared = dynamic_shared<typename P::Element>();
+    auto* rows_shared = reinterpret_cast<float*>(dynamic_shared<unsigned char>() + S::tiles);
+    const int64_t from_key = (place.index * staged.k_padded + place.first) * D;
+    const Kept<P, D, S> kept(shared, staged.k + from_key, staged.v + from_key);
+    const auto queries_of = [&](int turn) {
+        return T{shared + (2 * S::rows + turn % 2 * 2 * S::passing) * T::stride};
+    };
+    const auto grads_of = [&](int turn) {
+        return T{shared + (2 * S::rows + (turn % 2 * 2 + 1) * S::passing) * T::stride};
+    };
+    const auto lse_of = [&](int turn) { return rows_shared + turn % 2 * 2 * S::passing; };
+    // The queries of all heads that share these keys, from the first that sees one of them.
+    const int group = static_cast<int>(a.heads / a.kv_heads);
+    const int first_tile = View(a, 0, 0).first_seeing(place.first) / S::passing;
+    const int tiles =
+        max(0, static_cast<int>((a.q_rows + S::passing - 1) / S::passing) - first_tile);
+    const auto row_of_turn = [&](int turn) { return (first_tile + turn % tiles) * S::passing; };
+    const auto fetch = [&](int turn) {
+        const int64_t from =
+            (place.index * group + turn / tiles) * staged.q_padded + row_of_turn(turn);
+        copy_rows<threads>(queries_of(turn), staged.q + from * D, S::passing);
+        copy_rows<threads>(grads_of(turn), staged.grad + from * D, S::passing);
+        const int i = threadIdx.x;
+        if (i < S::passing / 4) copy_async(lse_of(turn) + 4 * i, of_rows.lse + from + 4 * i);
+        if (i < S::passing / 4)
+            copy_async(lse_of(turn) + S::passing + 4 * i, of_rows.delta + from + 4 * i);
+    };
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    const int key = place.first + kept.start, last_key = key + S::warp_rows - 1;
+    float key_sums[S::M][D / 8][4] = {}, value_sums[S::M][D / 8][4] = {};
+    stream(0, group * tiles, fetch, [&](int turn) {
+        const int row = row_of_turn(turn), last_row = row + S::passing - 1;
+        const View view(a, place.batch, place.head * group + turn / tiles);
+        if (key >= a.k_rows || !view.sees_any(last_row, key)) return;
+        const bool hides = !view.sees_all(row, last_key);
+        const float *lse = lse_of(turn), *delta = lse + S::passing;
+        float p[S::M][S::N][4] = {}, ds[S::M][S::N][4] = {};
+        multiply_transposed<P>(
+            p, [&](int m, int k) { return kept.template operand<0>(m, k); }, queries_of(turn));
+#pragma unroll
+        for (int m = 0; m < S::M; m++) {
+#pragma unroll
+            for (int n = 0; n < S::N; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int col = 8 * n + 2 * t + i % 2;
+                    p[m][n][i] = exp2_of(fmaf(p[m][n][i], factor, -lse[col]));
+                    if (hides && !view.sees(row + col, key + 16 * m + g + i / 2 * 8))
+                        p[m][n][i] = 0;
+                }
+            }
+        }
+        multiply_sums<P>(value_sums, p, grads_of(turn));
+        multiply_transposed<P>(
+            ds, [&](int m, int k) { return kept.template operand<1>(m, k); }, grads_of(turn));
+#pragma unroll
+        for (int m = 0; m < S::M; m++) {
+#pragma unroll
+            for (int n = 0; n < S::N; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    ds[m][n][i] = p[m][n][i] * (ds[m][n][i] - delta[8 * n + 2 * t + i % 2]);
+            }
+        }
+        multiply_sums<P>(key_sums, ds, queries_of(turn));
+    });
+    write_rows(key_sums, dk, place.batch, place.head, key, a.k_rows, a.d,
+               [&](int, int) { return key_scale; });
+    write_rows(value_sums, dv, place.batch, place.head, key, a.k_rows, a.value_d,
+               [&](int, int) { return 1.f; });
+}
+
+// A warp for each row, up to `padded` of them a head.
+__global__ void __launch_bounds__(threads)
+    delta_kernel(Attention a, Heads<const float> grad, Heads<const float> out, const float* lse,
+                 int64_t padded, float* row_lse, float* row_delta) {
+    const int64_t index = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / warp_size;
+    const int64_t head = index / padded, row = index % padded;
+    if (head >= a.batch * a.heads) return;
+    float delta = 0, found = -INFINITY;
+    if (row < a.q_rows) {
+        const float* x = row_of(grad, head / a.heads, head % a.heads, row);
+        const float* y = row_of(out, head / a.heads, head % a.heads, row);
+        for (int64_t f = lane_index(); f < a.value_d; f += warp_size)
+            delta = fmaf(x[f], y[f], delta);
+        delta = over_warp(delta, Sum());
+        found = lse[head * a.q_rows + row];
+    }
+    if (lane_index() > 0) return;
+    row_lse[index] = found == -INFINITY ? INFINITY : found * log2_e;
+    row_delta[index] = delta;
+}
+
+}  // namespace
+
+void attention_backward(const Attention& a, const Heads<const float>& grad,
+                        const Heads<const float>& out, const float* lse, const Heads<float>& dq,
+                        const Heads<float>& dk, const Heads<float>& dv) {
+    const int64_t rows = padded(a.q_rows), all = a.batch * a.heads * rows;
+    const Scratch<float> row_lse(static_cast<size_t>(all)), delta(static_cast<size_t>(all));
+    launch(delta_kernel, dim3(static_cast<unsigned>(divide_up(all, warps))), dim3(threads), 0, a,
+           grad, out, lse, rows, row_lse.data(), delta.data());
+    const int64_t widest = std::max(a.d, a.value_d);
+    if (widest > widest_head)
+        return plain_backward(a, grad, lse, delta.data(), rows, dq, dk, dv, nullptr);
+    with_kernels_for(widest, bf16_products(), [&](auto precision, auto size) {
+        using P = decltype(precision);
+        constexpr int D = decltype(size)::value;
+        using Queries = Shape<P, D, true>;
+        using Keys = Shape<P, D, false>;
+        const ScoreScale scale(a.scale);
+        const Stage<P, D> stage(a, scale.query, grad);
+        const QueryRows of_rows{row_lse.data(), delta.data()};
+        launch(queries_kernel<P, D>, grid_of(a, a.heads, a.q_rows, Queries::rows), dim3(threads),
+               Queries::shared, a, stage.view(), of_rows, scale.factor, dq);
+        launch(keys_kernel<P, D>, grid_of(a, a.kv_heads, a.k_rows, Keys::rows), dim3(threads),
+               Keys::shared, a, stage.view(), of_rows, scale.factor, scale.factor * ln_2, dk, dv);
+        plain_backward(a, grad, lse, delta.data(), rows, dq, dk, dv, stage.view().wild);
+    });
+}
+
+}  // namespace minillm::device
