@@ -157,25 +157,6 @@ void packed_backward(const Array& grad, const Array& qkv, const Array& out, cons
                                  packed_heads(data, rows, all, a.heads + a.kv_heads, a.d));
 }
 
-// Rows (rows, d) turned by the angles (positions, half) of row i % positions.
-void rotary_forward(const Array& x, const Array& cos, const Array& sin, bool interleaved,
-                    const Array& out) {
-    const Arguments args("rotary_embedding_forward");
-    const auto [rows, d] = args.sizes<2>(x, "x");
-    const auto [positions, half] = args.sizes<2>(cos, "cos");
-    if (2 * half > d || (rows > 0 && (positions == 0 || rows % positions != 0)))
-        args.fail("x has shape " + shape_of(x) + " and cos " + shape_of(cos) +
-                  ", rows a multiple of the positions and at least twice the angles are needed");
-    const auto* x_data = args.input(x, "x", {rows, d});
-    const auto* cos_data = args.input(cos, "cos", {positions, half});
-    const auto* sin_data = args.input(sin, "sin", {positions, half});
-    auto* out_data = args.output(out, "out", {rows, d});
-    const Unlocked unlocked;
-    if (rows > 0 && d > 0)
-        kernels().rotary_forward(x_data, cos_data, sin_data, rows, positions, d, half, interleaved,
-                                 out_data);
-}
-
 }  // namespace
 
 void bind_attention(pybind11::module_& module) {
@@ -185,9 +166,6 @@ void bind_attention(pybind11::module_& module) {
     module.def("scaled_dot_product_attention_backward", backward, arg("grad"), arg("q"), arg("k"),
                arg("v"), arg("mask"), arg("out"), arg("lse"), arg("causal"), arg("offset"),
                arg("scale"), arg("dq"), arg("dk"), arg("dv"));
-    if (kernels().rotary_forward)
-        module.def("rotary_embedding_forward", rotary_forward, arg("x"), arg("cos"), arg("sin"),
-                   arg("interleaved"), arg("out"));
     module.def("packed_attention_forward", packed_forward, arg("qkv"), arg("causal"), arg("scale"),
                arg("out"), arg("lse"));
     module.def("packed_attention_backward", packed_backward, arg("grad"), arg("qkv"), arg("out"),

@@ -35,6 +35,7 @@ void bind_loss(pybind11::module_& module);
 void bind_norm(pybind11::module_& module);
 void bind_peaks(pybind11::module_& runtime);
 void bind_plan(pybind11::module_& runtime);
+void bind_rotary(pybind11::module_& module);
 void bind_softmax(pybind11::module_& module);
 void bind_training(pybind11::module_& module);
 

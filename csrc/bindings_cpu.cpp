@@ -99,6 +99,7 @@ PYBIND11_MODULE(_cpu, module) {
     minillm::bind_linear(module);
     minillm::bind_loss(module);
     minillm::bind_norm(module);
+    minillm::bind_rotary(module);
     minillm::bind_softmax(module);
     minillm::bind_training(module);
     minillm::bind_runtime(module.def_submodule("runtime", "Threads, instruction sets, memory."));

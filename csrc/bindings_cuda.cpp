@@ -32,8 +32,13 @@ void bind_runtime(pybind11::module_ runtime) {
 
 PYBIND11_MODULE(MINILLM_MODULE, module) {
     module.doc() = "Kernels for the GPU; the operations of minillm.ops call them.";
+    minillm::bind_activation(module);
     minillm::bind_attention(module);
+    minillm::bind_loss(module);
+    minillm::bind_norm(module);
+    minillm::bind_rotary(module);
     minillm::bind_softmax(module);
+    minillm::bind_training(module);
     minillm::leave_out(module);
     minillm::bind_runtime(module.def_submodule("runtime", "Precision."));
 }

@@ -84,22 +84,71 @@ def normal(*shape):
 
 
 # Rows of a warp, of a block, kept in registers or not, moved by fours or not.
-LONG = {
-    f"{name} {cols}": (name, [normal(3, cols)])
-    for name in ("softmax", "log_softmax")
-    for cols in (260, 600, 1023, 1030, 1100, 4100, 8196, 8199)
+LENGTHS = (260, 600, 1023, 1030, 1100, 4100, 8196, 8199)
+
+
+def norm_case(name, rows, cols):
+    weights = [normal(cols), normal(cols)][: 2 if name == "layer_norm" else 1]
+    return name, [normal(rows, cols), *weights], {}
+
+
+def loss_case(rows, classes):
+    target = new_generator(classes).integers(0, classes, rows)
+    target[1] = -100
+    return "cross_entropy", [3 * normal(rows, classes), target], {"label_smoothing": 0.1}
+
+
+def embedding_case(rows, ids, cols):
+    return "embedding", [normal(rows, cols), np.asarray(ids)], {}
+
+
+def adamw_case(sizes):
+    arrays = [normal(size) for size in sizes for _ in range(4)]
+    for v in arrays[3::4]:
+        np.abs(v, out=v)
+    rates = {"lr": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
+    return "adamw", arrays, {**rates, "step": 3, "grad_scale": 0.5}
+
+
+LARGE = {
+    **{f"softmax {n}": ("softmax", [normal(3, n)], {}) for n in LENGTHS},
+    **{f"log_softmax {n}": ("log_softmax", [normal(3, n)], {}) for n in LENGTHS},
+    **{f"layer_norm {n}": norm_case("layer_norm", 3, n) for n in LENGTHS},
+    **{f"rms_norm {n}": norm_case("rms_norm", 3, n) for n in LENGTHS},
+    "layer_norm of chunks of rows": norm_case("layer_norm", 75, 24),
+    "layer_norm of chunks of odd rows": norm_case("layer_norm", 75, 23),
+    **{f"cross_entropy {n}": loss_case(3, n) for n in LENGTHS},
+    "one id": embedding_case(7, [3] * 133, 12),
+    "two ids": embedding_case(9, [8] * 40 + [2] * 57 + [8] * 37, 5),
+    "ids of two digits": embedding_case(700, new_generator(1).integers(0, 700, 2100), 4),
+    "many arrays": adamw_case([1 + i % 3 for i in range(70)] + [9000, 5]),
+    "norm of many arrays": ("norm", [normal(1 + i % 3) for i in range(70)] + [normal(9001)], {}),
 }
 
 
-@pytest.mark.parametrize("case", LONG.values(), ids=LONG.keys())
-def test_long_rows(case, under_test):
-    name, arrays, *params = case
+@pytest.mark.parametrize("case", LARGE.values(), ids=LARGE.keys())
+def test_large_cases(case, under_test):
+    name, arrays, params = case
     op = registry[name]
-    truth = testing.reference(op, arrays, *params or [{}])
+    if op not in CLAIMED:
+        pytest.skip(f"the library has no kernel for {name}")
+    truth = testing.reference(op, arrays, params)
     provider = testing.providers(op)[-1]
     for seed in ORDERS[:2]:
         order(seed)
         testing.check_case(truth, provider, provider)
+    assert provider.served
+
+
+def test_ids_that_no_check_has_seen_harm_nothing(under_test):
+    put, ids = under_test.put, np.array([-5, 1, 1 << 40, 3])
+    grad, total = np.ones((4, 3), np.float32), np.zeros((3, 3), np.float32)
+    there = put(total)
+    library.embedding_backward(put(grad), put(ids), there, True)
+    assert there.get().tolist() == [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
+    losses, lse = put(np.zeros(4, np.float32)), put(np.zeros(4, np.float32))
+    library.cross_entropy_forward(put(np.ones((4, 3), np.float32)), put(ids), -5, 0.0, losses, lse)
+    assert np.isnan(losses.get()).tolist() == [False, False, True, True]
 
 
 def test_arrays_of_the_host_are_refused():

@@ -56,6 +56,8 @@ inline unsigned __float_as_uint(float value) { return bits_on_host<unsigned>(val
 inline int __float_as_int(float value) { return bits_on_host<int>(value); }
 inline float __uint_as_float(unsigned bits) { return bits_on_host<float>(bits); }
 inline float __int_as_float(int bits) { return bits_on_host<float>(bits); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float normcdff(float x) { return static_cast<float>(0.5 * erfc(-x * M_SQRT1_2)); }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }

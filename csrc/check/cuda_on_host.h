@@ -23,6 +23,7 @@
 #define __shared__ static  // one block runs at a time; not thread_local: sanitizers guard it
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) alignas(n)
 
 struct uint3 {
@@ -125,6 +126,14 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
     unsigned found = 0;
     for (unsigned lane = 0; lane < 32; lane++)
         if (mask >> lane & 1u && slots[lane].bytes[0]) found |= 1u << lane;
+    return found;
+}
+template <class T>
+unsigned __match_any_sync(unsigned mask, T value) {
+    const auto* slots = minillm::on_host::exchange(mask, "__match_any_sync", &value, sizeof(T));
+    unsigned found = 0;
+    for (unsigned lane = 0; lane < 32; lane++)
+        if (mask >> lane & 1u && minillm::on_host::of<T>(slots[lane]) == value) found |= 1u << lane;
     return found;
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }

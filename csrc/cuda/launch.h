@@ -26,7 +26,7 @@ constexpr int warp_size = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
 constexpr size_t most_static_shared = 48 * 1024;  // bytes; for more a kernel has to be told
 
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline void check(cudaError_t code, const char* what) {
     if (code == cudaSuccess) return;

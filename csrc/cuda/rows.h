@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "../kernels.h"
 #include "launch.h"
 
 namespace minillm::device {
@@ -34,7 +35,7 @@ struct Team {
     static constexpr int threads = Threads;
     float* shared;  // Threads / 32 numbers of the block's, for a team larger than a warp
 
-    // The same result in every thread of the team.
+    // The same result in every thread of the team; all of them have to come here.
     template <class Operation>
     __device__ __forceinline__ float over(float value, Operation operation) const {
         value = over_warp(value, operation);
@@ -59,14 +60,29 @@ struct alignas(4 * N) Pack {
     float at[N];
 };
 
+// Of an array that no kernel writes meanwhile.
 template <int N>
 __device__ __forceinline__ Pack<N> load(const float* from) {
-    return *reinterpret_cast<const Pack<N>*>(from);
+    if constexpr (N == 4) {
+        const float4 all = __ldg(reinterpret_cast<const float4*>(from));
+        return {{all.x, all.y, all.z, all.w}};
+    } else {
+        return {{__ldg(from)}};
+    }
 }
 
 template <int N>
 __device__ __forceinline__ void store(float* to, const Pack<N>& pack) {
     *reinterpret_cast<Pack<N>*>(to) = pack;
+}
+
+// A sum that is not fused with what gave b: as if added apart.
+template <int N>
+__device__ __forceinline__ Pack<N> plus(const Pack<N>& a, const Pack<N>& b) {
+    Pack<N> sum;
+#pragma unroll
+    for (int i = 0; i < N; i++) sum.at[i] = __fadd_rn(a.at[i], b.at[i]);
+    return sum;
 }
 
 // What all rows share, a number for each column: a constant if it is not given.
@@ -98,44 +114,55 @@ struct Row {
         if constexpr (Held > 0) each_place([&](int64_t col, int place) { read(col, held[place]); });
     }
 
-    // The sum (or another operation) of f(the N numbers) over all columns.
-    template <class Operation, class F>
-    __device__ __forceinline__ float reduce(Operation operation, F f) const {
+    // The sum (or another operation) of f(the N numbers, those of `columns`) over all columns.
+    template <class Operation, class F, class... C>
+    __device__ __forceinline__ float reduce(Operation operation, F f, C... columns) const {
         float result = Operation::none;
-        each([&](int64_t, const Pack<W>* packs) {
+        each([&]([[maybe_unused]] int64_t col, int, const Pack<W>* packs) {
+            const Pack<W> more[] = {Pack<W>{}, columns.template load<W>(col)...};
 #pragma unroll
-            for (int i = 0; i < W; i++) result = operation(result, apply(f, packs, i));
+            for (int i = 0; i < W; i++)
+                result =
+                    operation(result, apply(f, packs, more, i, std::index_sequence_for<C...>()));
         });
         return team.over(result, operation);
     }
-    template <class F>
-    __device__ __forceinline__ float sum(F f) const {
-        return reduce(Sum(), f);
+    template <class F, class... C>
+    __device__ __forceinline__ float sum(F f, C... columns) const {
+        return reduce(Sum(), f, columns...);
     }
 
-    // to[row] = f(the N numbers, those of `columns`).
+    // to[row] = f(the N numbers, those of `columns`), or what is there plus that.
     template <class F, class... C>
-    __device__ __forceinline__ void write(float* to, int64_t row, F f, C... columns) const {
-        each([&](int64_t col, const Pack<W>* packs) {
+    __device__ __forceinline__ void write(const Gradient& to, int64_t row, F f,
+                                          C... columns) const {
+        each([&](int64_t col, int, const Pack<W>* packs) {
             const Pack<W> more[] = {Pack<W>{}, columns.template load<W>(col)...};
+            float* at = to.data + row * cols + col;
             Pack<W> result;
 #pragma unroll
             for (int i = 0; i < W; i++)
-                result.at[i] = apply(f, packs, i, more, std::index_sequence_for<C...>());
-            store(to + row * cols + col, result);
+                result.at[i] = apply(f, packs, more, i, std::index_sequence_for<C...>());
+            if (to.add) result = plus(result, *reinterpret_cast<const Pack<W>*>(at));
+            store(at, result);
         });
     }
+    template <class F, class... C>
+    __device__ __forceinline__ void write(float* to, int64_t row, F f, C... columns) const {
+        write(Gradient{to, false}, row, f, columns...);
+    }
 
-    // body(column of the first, packs) for every pack of this thread.
+    // body(column of the first, place among those held, packs) for every pack of this thread.
     template <class Body>
     __device__ __forceinline__ void each(Body body) const {
         if constexpr (Held > 0) {
-            each_place([&](int64_t col, int place) { body(col, held[place]); });
+            each_place([&](int64_t col, int place) { body(col, place, held[place]); });
         } else {
+#pragma unroll 4
             for (int64_t col = team.rank() * W; col < cols; col += Team::threads * W) {
                 Pack<W> packs[N];
                 read(col, packs);
-                body(col, packs);
+                body(col, 0, packs);
             }
         }
     }
@@ -153,12 +180,8 @@ struct Row {
 #pragma unroll
         for (int n = 0; n < N; n++) packs[n] = load<W>(from[n] + col);
     }
-    template <class F>
-    __device__ __forceinline__ float apply(F& f, const Pack<W>* packs, int i) const {
-        return apply(f, packs, i, nullptr, std::index_sequence<>());
-    }
     template <class F, size_t... More>
-    __device__ __forceinline__ float apply(F& f, const Pack<W>* packs, int i, const Pack<W>* more,
+    __device__ __forceinline__ float apply(F& f, const Pack<W>* packs, const Pack<W>* more, int i,
                                            std::index_sequence<More...>) const {
         if constexpr (N == 1)
             return f(packs[0].at[i], more[More + 1].at[i]...);
@@ -169,7 +192,7 @@ struct Row {
 
 constexpr int block_threads = 256;
 
-// Work on the row of a team: operator()(Row) of a struct that says how many matrices it reads.
+// Work on the row of a team: operator()<Held, W>(team, row, cols).
 template <class Team, int Held, int W, class Work>
 __global__ void __launch_bounds__(block_threads)
     rows_kernel(int64_t rows, int64_t cols, Work work) {
@@ -180,13 +203,6 @@ __global__ void __launch_bounds__(block_threads)
     if (row < rows) work.template operator()<Held, W>(team, row, cols);  // never part of a team
 }
 
-template <class Team, int Held, int W, class Work>
-void launch_rows(int64_t rows, int64_t cols, const Work& work) {
-    constexpr int teams = block_threads / Team::threads;
-    launch(rows_kernel<Team, Held, W, Work>, dim3(static_cast<unsigned>(divide_up(rows, teams))),
-           dim3(block_threads), 0, rows, cols, work);
-}
-
 // Whether rows of `cols` numbers can be moved by fours.
 inline bool by_fours(int64_t cols, std::initializer_list<const void*> arrays) {
     bool all = cols % 4 == 0;
@@ -194,21 +210,37 @@ inline bool by_fours(int64_t cols, std::initializer_list<const void*> arrays) {
     return all;
 }
 
-// Work on every row: `fours` if all of its arrays can be moved so. A row of up to 1024 numbers is
-// a warp's, a longer one a block's; up to 8192 are kept in registers.
-template <class Work>
-void for_each_row(int64_t rows, int64_t cols, bool fours, const Work& work) {
+// The shape of a kernel for rows, chosen by their length alone; see choose_shape.
+template <class T, int H, int Wide>
+struct RowShape {
+    using Team = T;
+    static constexpr int held = H, width = Wide, teams = block_threads / T::threads;
+};
+
+// launch(RowShape) for rows of `cols`, `fours` if all arrays can be moved so. A row of up to 1024
+// numbers is a warp's, a longer one a block's; up to 8192 are kept in registers.
+template <class Launch>
+void choose_shape(int64_t cols, bool fours, Launch launch) {
     using Warp = Team<warp_size>;
     using Block = Team<block_threads>;
-    if (!fours)
-        return cols <= 1024 ? launch_rows<Warp, 0, 1>(rows, cols, work)
-                            : launch_rows<Block, 0, 1>(rows, cols, work);
-    if (cols <= 256) return launch_rows<Warp, 2, 4>(rows, cols, work);
-    if (cols <= 512) return launch_rows<Warp, 4, 4>(rows, cols, work);
-    if (cols <= 1024) return launch_rows<Warp, 8, 4>(rows, cols, work);
-    if (cols <= 4096) return launch_rows<Block, 4, 4>(rows, cols, work);
-    if (cols <= 8192) return launch_rows<Block, 8, 4>(rows, cols, work);
-    launch_rows<Block, 0, 4>(rows, cols, work);
+    if (!fours && cols <= 1024) return launch(RowShape<Warp, 0, 1>());
+    if (!fours) return launch(RowShape<Block, 0, 1>());
+    if (cols <= 256) return launch(RowShape<Warp, 2, 4>());
+    if (cols <= 512) return launch(RowShape<Warp, 4, 4>());
+    if (cols <= 1024) return launch(RowShape<Warp, 8, 4>());
+    if (cols <= 4096) return launch(RowShape<Block, 4, 4>());
+    if (cols <= 8192) return launch(RowShape<Block, 8, 4>());
+    launch(RowShape<Block, 0, 4>());
+}
+
+template <class Work>
+void for_each_row(int64_t rows, int64_t cols, bool fours, const Work& work) {
+    choose_shape(cols, fours, [&](auto shape) {
+        using S = decltype(shape);
+        launch(rows_kernel<typename S::Team, S::held, S::width, Work>,
+               dim3(static_cast<unsigned>(divide_up(rows, S::teams))), dim3(block_threads), 0, rows,
+               cols, work);
+    });
 }
 
 }  // namespace minillm::device

@@ -15,8 +15,23 @@ Kernels device_kernels() {
     MINILLM_HAVE(softmax_backward)
     MINILLM_HAVE(log_softmax_forward)
     MINILLM_HAVE(log_softmax_backward)
+    MINILLM_HAVE(layer_norm_forward)
+    MINILLM_HAVE(layer_norm_backward)
+    MINILLM_HAVE(rms_norm_forward)
+    MINILLM_HAVE(rms_norm_backward)
+    MINILLM_HAVE(gelu_forward)
+    MINILLM_HAVE(gelu_backward)
+    MINILLM_HAVE(silu_forward)
+    MINILLM_HAVE(silu_backward)
     MINILLM_HAVE(attention_forward)
     MINILLM_HAVE(attention_backward)
+    MINILLM_HAVE(cross_entropy_forward)
+    MINILLM_HAVE(cross_entropy_backward)
+    MINILLM_HAVE(rotary_forward)
+    MINILLM_HAVE(embedding_backward)
+    MINILLM_HAVE(dropout_forward)
+    MINILLM_HAVE(norm_forward)
+    MINILLM_HAVE(adamw_forward)
 #undef MINILLM_HAVE
     return table;
 }
