@@ -172,9 +172,10 @@ def test_a_gpu_without_products_in_bf16_says_so(data, capsys, monkeypatch):
     )
     words = ["train", "s.txt", *flags(**STEPS), "--out", "run", "--precision", "bf16"]
     told = "precision: no bfloat16 matrix product on cuda, running in float32"
-    monkeypatch.setattr(kernels, "active_cpu", half)
-    assert kernels.has_bf16() and kernels.has_bf16("cpu") and not kernels.has_bf16("cuda")
-    assert minillm(*words, "--device", "cuda") == 0
+    with monkeypatch.context() as patch:  # undone before `data` gives the extension back
+        patch.setattr(kernels, "active_cpu", half)
+        assert kernels.has_bf16() and kernels.has_bf16("cpu") and not kernels.has_bf16("cuda")
+        assert minillm(*words, "--device", "cuda") == 0
     assert told in capsys.readouterr().err
     settings = json.loads((data / "run/training/settings.json").read_text())
     assert settings["precision"] == "f32"

@@ -9,6 +9,7 @@ import pytest
 import stand_in_cupy
 from minillm import Tensor, kernels, testing
 from minillm.arrays import to_device, to_numpy
+from minillm.generation.reading import Reader
 from minillm.models import GPT2
 from minillm.ops import cross_entropy
 from minillm.optim import (
@@ -22,6 +23,7 @@ from minillm.optim import (
     muon_groups,
 )
 from minillm.training import state as states
+from minillm.training.batches import Batches
 from minillm.training.trainer import Trainer
 from small_gpt2 import IDS, TARGETS, small
 from small_runs import trainer
@@ -168,6 +170,60 @@ def gradients(model):
     loss.backward()
     found = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
     return found | {"loss": loss.numpy()}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "muon"])
+def test_a_step_of_a_run_waits_twice_and_builds_the_next_batches_before(tmp_path, count, name):
+    run = trainer(tmp_path, steps=4, accumulate=2, dropout=0.1, ema=0.9, optimizer=name)
+    run = Trainer(run.model, run.objective, replace(run.settings, device="cuda"), run.folder)
+    batch, built = run.objective.batch, []
+
+    def watched(first, size):
+        built.append((first, count.waits.copy()))
+        return batch(first, size)
+
+    run.objective.batch = watched
+    size = run.settings.batch
+    for step in range(3):
+        count.waits.clear()
+        built.clear()
+        run.step(0.25)
+        assert count.waits == ["__float__", "get"]  # the norm, the losses
+        first = 2 * step * size
+        now = [(first, []), (first + size, [])] if not step else []
+        assert built == [*now, (first + 2 * size, []), (first + 3 * size, [])]
+
+
+def test_a_validation_waits_once(tmp_path, count):
+    run = trainer(tmp_path, steps=4)
+    wanted = run.evaluate()
+    run = Trainer(run.model, run.objective, replace(run.settings, device="cuda"), run.folder)
+    count.waits.clear()
+    assert run.evaluate() == wanted
+    assert count.waits == ["get"]
+
+
+def test_a_token_that_is_written_waits_once(count):
+    reader = Reader(small().to("cuda"))
+    reading = reader.begin()
+    reader.read([(reading, [1, 2])])
+    for id in (3, 4):
+        count.waits.clear()
+        reader.read([(reading, [id])])
+        assert count.waits == ["get"]  # its logits; keys and values stay there
+    assert all(isinstance(part, stand_in_cupy.ndarray) for part in reading.cache.buffers[0])
+
+
+def test_batches_built_ahead_are_those_of_their_number(tmp_path):
+    run = trainer(tmp_path, steps=4)
+    batches = Batches(2, 2)
+    batches.build_next(run.objective, 4)
+    other = trainer(tmp_path / "other", steps=4).objective
+    for objective, first in ((run.objective, 8), (run.objective, 4), (other, 8)):
+        batches.build_next(run.objective, 4)
+        found = batches.take(objective, first)
+        wanted = [objective.batch(first, 2), objective.batch(first + 2, 2)]
+        assert np.array_equal(found, wanted)
 
 
 def test_values_come_from_the_host_and_go_back(count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -73,6 +74,11 @@ def device_of(array: Array) -> str:
 def beside(array: Array, other: Array) -> Array:
     """The array on the device of `other`; the same object if it is there already."""
     return to_device(array, device_of(other))
+
+
+def numbers(arrays: Sequence[Array]) -> list[float]:
+    """Arrays of one element each as Python numbers; a GPU is waited for once."""
+    return to_numpy(xp_of(*arrays).stack(arrays)).tolist() if arrays else []
 
 
 def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> None:

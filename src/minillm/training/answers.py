@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minillm.arrays import numbers
 from minillm.data.learnt import Batch, Examples, Parts
 from minillm.data.order import Order
 from minillm.generation import generate
@@ -70,12 +71,12 @@ class AnswerModelling:
         return self.tokenizer.decode(batch.inputs[0][:TEXT_SHOWN])[:TEXT_SHOWN]
 
     def evaluate(self, model: Any, limit: int | None) -> Mapping[str, float]:
-        nats, targets = 0.0, 0
+        losses, targets = [], 0
         for places in self.validated(limit):
             batch = self.parts.val.batch(places)
-            nats += self.loss(model, batch).item()
+            losses.append(self.loss(model, batch).data)
             targets += self.targets(batch)
-        return {"val_loss": nats / targets}
+        return {"val_loss": sum(numbers(losses)) / targets}
 
     def validated(self, limit: int | None) -> list[np.ndarray]:
         """The samples of each batch of a validation, spread evenly where not all are looked at."""

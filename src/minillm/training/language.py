@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy
 
+from minillm.arrays import numbers
 from minillm.data import Dataset, Windows, validation
 from minillm.generation import generate
 from minillm.tensor import Tensor
@@ -100,11 +101,12 @@ class LanguageModelling:
 
     def evaluate(self, model: Any, limit: int | None) -> Mapping[str, float]:
         assert self.dataset.val is not None
-        nats, tokens, size = 0.0, 0, 0
+        losses, tokens, size = [], 0, 0
         for inputs, targets in validation(self.dataset.val, self.context, self.rows, limit):
-            nats += self.loss(model, (inputs, targets)).item()
+            losses.append(self.loss(model, (inputs, targets)).data)
             tokens += targets.size
             size += int(self.byte_lengths[targets].sum())
+        nats = sum(numbers(losses))
         return {"val_loss": nats / tokens, "val_bpb": nats / LN2 / max(1, size)}
 
     def sample(self, model: Any, tokens: int) -> tuple[str, str] | None:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 
 from minillm import devices, kernels
-from minillm.arrays import beside, manual_seed, to_numpy, xp_of
+from minillm.arrays import beside, manual_seed, numbers, to_numpy, xp_of
 from minillm.models import folder as model_folder
 from minillm.optim import (
     AdamW,
@@ -30,6 +30,7 @@ from minillm.optim import (
 from minillm.tensor import Tensor, no_grad
 from minillm.training import state as states
 from minillm.training.averaging import Average
+from minillm.training.batches import Batches
 from minillm.training.objective import Objective
 from minillm.training.settings import LoopSettings
 from minillm.training.state import Counters, State
@@ -87,6 +88,7 @@ class Trainer:
                 "the data for validation, or leave it out"
             )
         self.arena = kernels.Arena()
+        self._batches = Batches(cast(int, settings.batch), settings.accumulate)
         self.step_seconds = 0.0  # measured by `rehearse`
 
     @property
@@ -117,11 +119,8 @@ class Trainer:
 
     def _step(self, progress: float, stop: Callable[[], bool]) -> Step:
         s, place = self.settings, self.counters
-        batches = [
-            self.objective.batch(place.samples + part * s.batch, s.batch)
-            for part in range(s.accumulate)
-        ]
-        lr, (losses, norm) = self.rate(progress), self._gradients(batches, stop)
+        batches = self._batches.take(self.objective, place.samples)
+        lr, (losses, norm) = self.rate(progress), self._gradients(batches, stop, self._meanwhile)
         outcome = Step(sum(losses), norm, lr)
         if math.isfinite(outcome.loss) and math.isfinite(norm):
             self._update(lr, norm)
@@ -139,10 +138,21 @@ class Trainer:
         place.tokens += sum(map(self.objective.tokens, batches))
         return outcome
 
-    def _gradients(self, batches: list[Any], stop: Callable[[], bool]) -> tuple[list[float], float]:
+    def _meanwhile(self) -> None:
+        """What the host does while a GPU computes the gradients of a step."""
+        if devices.number_of(self.settings.device) is not None:
+            self._batches.build_next(self.objective, self.counters.samples)
+
+    def _gradients(
+        self,
+        batches: list[Any],
+        stop: Callable[[], bool],
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> tuple[list[float], float]:
         """What each batch adds to the mean loss over all targets, and the norm of its gradient.
 
-        The gradient is left in the model.
+        The gradient is left in the model. Once all work is given to a GPU, before it is waited for,
+        `meanwhile` is called.
         """
         count = sum(map(self.objective.targets, batches))
         if not count:
@@ -164,8 +174,10 @@ class Trainer:
                 manual_seed(self.settings.seed, self.counters.step, part)
                 loss = self.objective.loss(self.model, batch)
                 loss.backward(numpy.asarray(1 / count, loss.dtype))
-                losses.append(loss.item() / count)
-        return losses, grad_norm(self.optimizer.parameters())
+                losses.append(loss.data)
+        meanwhile()
+        norm = grad_norm(self.optimizer.parameters())
+        return [loss / count for loss in numbers(losses)], norm
 
     def _update(self, lr: float, norm: float) -> None:
         for group in self.optimizer.param_groups:

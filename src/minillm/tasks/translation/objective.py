@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from minillm.arrays import new_generator
+from minillm.arrays import new_generator, numbers
 from minillm.data.order import AlikeInLength
 from minillm.models.embedding import alike, padded
 from minillm.tasks.overlap import bleu, chrf
@@ -115,17 +115,17 @@ class Translating:
         n = len(self.val)
         size = n if limit is None else min(limit, n)
         chosen = [k * n // size for k in range(size)]
-        nats, count = 0.0, 0
+        losses, count = [], 0
         rows = [self.val_rows[place] for place in chosen]
         for places in alike([len(source) + len(t) for source, t in rows], self.rows_at_once):
             batch = self.stacked([rows[place] for place in places])
-            nats += self._loss(model, batch, 0.0).item()
+            losses.append(self._loss(model, batch, 0.0).data)
             count += self.targets(batch)
         pairs = [self.val[place] for place in chosen]
         written = Translator(model, self.tokenizer)([pair.source for pair in pairs])
         references, given = [pair.target for pair in pairs], [one.text for one in written]
         return {
-            "val_loss": nats / count,
+            "val_loss": sum(numbers(losses)) / count,
             "val_chrf": chrf(references, given).value,
             "val_bleu": bleu(references, given).value,
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from minillm.arrays import numbers
 from minillm.data import Dataset, Facts
 from minillm.data.infill import ADDED, NAMES, Infilling, marks_of
 from minillm.data.windows import validation_starts
@@ -50,16 +51,16 @@ class FillingIn(LanguageModelling):
         return numpy.ascontiguousarray(rows[:, :-1]), numpy.ascontiguousarray(rows[:, 1:])
 
     def evaluate(self, model: Any, limit: int | None) -> Mapping[str, float]:
-        tokens, nats, count = self.dataset.val, 0.0, 0
+        tokens, losses, count = self.dataset.val, [], 0
         assert tokens is not None
         for starts, length in validation_starts(len(tokens), self.context, self.rows, limit):
             inputs, targets = self.middles(tokens.rows(starts, length + 1), starts)
             found = int((targets != IGNORED).sum())
             if found:
-                nats += self.loss(model, (inputs, targets)).item()
+                losses.append(self.loss(model, (inputs, targets)).data)
             count += found
         plain = dict(super().evaluate(model, limit))
-        return plain | ({"val_infill_loss": nats / count} if count else {})
+        return plain | ({"val_infill_loss": sum(numbers(losses)) / count} if count else {})
 
     def middles(self, rows: numpy.ndarray, numbers: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Inputs and targets of rows (B, T + 1), where only the middles have targets."""

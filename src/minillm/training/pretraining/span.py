@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from minillm.arrays import numbers
 from minillm.data import Dataset, Facts, Windows, spans
 from minillm.data.windows import validation_starts
 from minillm.generation import generate
@@ -123,16 +124,16 @@ class SpanCorruption:
         return self.tokenizer.decode(batch.ids[0], skip_special_tokens=False)[:TEXT_SHOWN]
 
     def evaluate(self, model: Any, limit: int | None) -> Mapping[str, float]:
-        tokens, nats, count = self.dataset.val, 0.0, 0
+        tokens, losses, count = self.dataset.val, [], 0
         assert tokens is not None
         context = self.windows.context
         for starts, length in validation_starts(len(tokens), context, self.rows, limit):
             if length < 2:  # nothing would be left of one token
                 continue
             batch = self.corrupted(tokens.rows(starts, length), VALIDATION, starts)
-            nats += self.loss(model, batch).item()
+            losses.append(self.loss(model, batch).data)
             count += self.targets(batch)
-        return {"val_loss": nats / count}
+        return {"val_loss": sum(numbers(losses)) / count}
 
     def sample(self, model: Any, tokens: int) -> tuple[str, str] | None:
         part = self.dataset.val or self.dataset.train
