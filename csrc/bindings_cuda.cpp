@@ -1,8 +1,13 @@
 // The module minillm._cuda (or _cuda_on_host, where the host plays the device): the operations that
 // have a kernel for the GPU, under the names and with the contract of _cpu.
+#include <pybind11/stl.h>
+
 #include "bindings.h"
 #include "cuda/launch.h"
 #include "precision.h"
+#ifdef MINILLM_CUDA_ON_HOST
+#include "check/wrong_kernels.h"
+#endif
 
 namespace minillm {
 namespace {
@@ -24,6 +29,7 @@ void bind_runtime(pybind11::module_ runtime) {
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
                 "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");
+    runtime.def("run_wrong_kernel", on_host::run_wrong_kernel, arg("name"));
 #endif
 }
 

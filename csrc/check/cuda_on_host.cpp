@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fiber.h"
+#include "static_shared.h"
 
 namespace minillm::on_host {
 
@@ -135,6 +136,7 @@ void run_block() {
     state.warps.resize((count + warp - 1) / warp);
     for (Warp& one : state.warps) std::fill(one.turn, one.turn + warp, 0u);
     std::fill(shared.begin(), shared.end(), garbage);
+    fill_static_shared(garbage);
     for (int t = 0; t < count; t++) start_fiber(t, [] { (*state.body)(); });
     for (int left = count; left > 0;) {
         const int chosen = choose_warp();
@@ -154,6 +156,7 @@ void run(dim3 grid, dim3 block, size_t bytes, const std::function<void()>& body)
     block_size = block;
     if (threads() < 1 || threads() > 1024 || bytes > 227 * 1024 || grid.y > 65535 || grid.z > 65535)
         throw std::runtime_error("cuda_on_host: a launch that no GPU takes");
+    const KeptThreadLocals kept;
     state.body = &body;
     shared = std::vector<unsigned char>(bytes);  // of this very size: sanitizers guard it
     const int blocks = static_cast<int>(grid.x * grid.y * grid.z);

@@ -20,7 +20,11 @@
 #define __device__
 #define __host__
 #define __constant__ static
-#define __shared__ static  // one block runs at a time; not thread_local: sanitizers guard it
+#ifdef __SANITIZE_ADDRESS__
+#define __shared__ static  // one block runs at a time; the sanitizer guards its ends
+#else
+#define __shared__ static thread_local  // filled with garbage before every block
+#endif
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __grid_constant__

@@ -1,0 +1,21 @@
+// The memory that kernels declare __shared__, which on the host is thread_local.
+#pragma once
+
+#include <vector>
+
+namespace minillm::on_host {
+
+// Fills it, together with all else that is thread_local in this library.
+void fill_static_shared(unsigned char byte);
+
+// While kernels run; then what was thread_local before is back.
+class KeptThreadLocals {
+ public:
+    KeptThreadLocals();
+    ~KeptThreadLocals();
+
+ private:
+    std::vector<unsigned char> bytes_;
+};
+
+}  // namespace minillm::on_host

@@ -1,0 +1,72 @@
+// Kernels with the mistakes that running on the host has to show.
+#include "wrong_kernels.h"
+
+#include <stdexcept>
+
+#include "../cuda/launch.h"
+
+namespace minillm::on_host {
+namespace {
+
+constexpr int threads = 64;
+
+// Each thread takes what its opposite has put down.
+template <bool with_barrier>
+__global__ void reverse(const int* from, int* to) {
+    __shared__ int shared[threads];
+    shared[threadIdx.x] = from[threadIdx.x];
+    if (with_barrier) __syncthreads();
+    to[threadIdx.x] = shared[threads - 1 - threadIdx.x];
+}
+
+// One number of a warp after the other; without the second barrier a slow warp reads the next.
+template <bool with_barrier>
+__global__ void from_first_warp(const int* from, int* to) {
+    __shared__ int shared;
+    for (int i = 0; i < threads; i++) {
+        if (threadIdx.x == 0) shared = from[i];
+        __syncthreads();
+        to[threadIdx.x] = threadIdx.x == static_cast<unsigned>(i) ? shared : to[threadIdx.x];
+        if (with_barrier) __syncthreads();
+    }
+}
+
+__global__ void barrier_for_some(const int*, int*) {
+    if (threadIdx.x < 40) __syncthreads();
+}
+
+__global__ void lanes_in_two_operations(const int* from, int* to) {
+    const int value = from[threadIdx.x];
+    to[threadIdx.x] = threadIdx.x % 2 ? __shfl_xor_sync(all_lanes, value, 1)
+                                      : __shfl_down_sync(all_lanes, value, 1);
+}
+
+__global__ void lane_outside_its_mask(const int* from, int* to) {
+    to[threadIdx.x] = __shfl_sync(0xffffu, from[threadIdx.x], 0);
+}
+
+__global__ void reads_what_nobody_wrote(const int*, int* to) {
+    to[threadIdx.x] = dynamic_shared<int>()[threadIdx.x];
+}
+
+}  // namespace
+
+std::vector<int> run_wrong_kernel(const std::string& name) {
+    int from[threads], to[threads] = {};
+    for (int i = 0; i < threads; i++) from[i] = i;
+    const auto run = [&](void (*kernel)(const int*, int*)) {
+        launch(kernel, dim3(1), dim3(threads), sizeof to, from, to);
+        return std::vector<int>(to, to + threads);
+    };
+    if (name == "reverse") return run(reverse<true>);
+    if (name == "reverse without barrier") return run(reverse<false>);
+    if (name == "in turn") return run(from_first_warp<true>);
+    if (name == "in turn without barrier") return run(from_first_warp<false>);
+    if (name == "barrier for some") return run(barrier_for_some);
+    if (name == "lanes in two operations") return run(lanes_in_two_operations);
+    if (name == "lane outside its mask") return run(lane_outside_its_mask);
+    if (name == "reads what nobody wrote") return run(reads_what_nobody_wrote);
+    throw std::invalid_argument("run_wrong_kernel: there is none called '" + name + "'");
+}
+
+}  // namespace minillm::on_host

@@ -1,0 +1,82 @@
+"""The whole engine on the kernels for the GPU: training and generation."""
+
+import numpy as np
+import pytest
+
+import stand_in_cupy
+from cuda_device import device, library, needs_device
+from minillm import kernels, no_grad, testing
+from minillm.arrays import new_generator
+from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm
+from small_gpt2 import IDS, TARGETS, small
+from small_llama import small as small_llama
+from test_equality import FAMILIES, LONG, SAMPLED, SHORT, written
+
+pytestmark = needs_device
+MODELS = {"gpt2": small, "llama": small_llama}
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch):
+    """Arrays of the GPU, or of what plays one, and its library in use."""
+    if device.name != "cuda on host":
+        yield
+        return
+    monkeypatch.setattr(kernels, "cuda", library)
+    monkeypatch.setattr(kernels, "active_cuda", library)
+    with stand_in_cupy.installed():
+        yield
+    library.runtime.set_order(0)
+
+
+def losses(model, steps=4):
+    optimizer = AdamW(decay_groups(model.parameters(), 0.1), lr=1e-2)
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model.loss(IDS, TARGETS)
+        loss.backward()
+        optimizer.step(clip_scale(grad_norm(optimizer.parameters()), 1.0))
+        found.append(loss.item())
+    return np.array(found)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_the_losses_are_those_of_the_cpu(make):
+    """As far as moving every weight by its rounding moves them, times what is tolerated."""
+    with kernels.use("reference"):
+        wanted, unit = losses(make()), np.zeros(4)
+        for seed in range(testing.DRAWS):
+            moved, rng = make(), new_generator(seed)
+            with no_grad():
+                for parameter in moved.parameters():
+                    (near,) = testing.perturbed([parameter.data], rng, testing.EPS["float32"])
+                    parameter.copy_(near.astype(np.float32))
+            unit = np.maximum(unit, abs(losses(moved) - wanted))
+    found = losses(make().to("cuda"))
+    assert (abs(found - wanted) <= testing.budget([], []) * unit).all(), (found, wanted, unit)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_every_run_has_the_same_bits(make):
+    runs = []
+    for seed in (0, 1, 2):
+        if device.name == "cuda on host":
+            library.runtime.set_order(seed)
+        model = make().to("cuda")
+        found = losses(model).tolist()
+        runs.append((found, [parameter.numpy().tobytes() for parameter in model.parameters()]))
+    assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [{"temperature": 0}, SAMPLED], ids=["greedy", "sampled"])
+def test_every_family_writes_what_it_does_on_the_cpu(family, options):
+    with kernels.use("reference"):
+        wanted = written(FAMILIES[family](), [SHORT, LONG], options)
+    found = written(FAMILIES[family]().to("cuda"), [SHORT, LONG], options)
+    assert [ids for ids, _ in found] == [ids for ids, _ in wanted]
+    for (_, tops), (_, right) in zip(found, wanted):
+        for top, one in zip(tops, right, strict=True):
+            largest = max(1, *map(abs, one.values()))
+            assert top == pytest.approx(one, abs=1e-5 * largest)
