@@ -16,9 +16,11 @@ END, START, TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIALS = {END: 256, START: 257, TURN: 258}
 
 
-def tokenizer(template=CHATML):
-    """Bytes and control tokens; the end of a text is not that of a turn."""
-    made = BPETokenizer([*ALPHABET, *SPECIALS], [], SPECIALS, END)
+def tokenizer(template=CHATML, pieces=()):
+    """Bytes, control tokens and ASCII pieces, which only a model writes; the end of a text is not
+    that of a turn."""
+    spelled = ["".join(ALPHABET[byte] for byte in piece.encode("ascii")) for piece in pieces]
+    made = BPETokenizer([*ALPHABET, *SPECIALS, *spelled], [], SPECIALS, END)
     made.chat_template = template
     return made
 
@@ -28,9 +30,12 @@ def ids_of(text):
     return tokenizer().encode(text, split_special_tokens=False)
 
 
-def bigram(*chains, context=4096, **options):
-    """After each token of a chain comes the next; after what stands in several, one of them."""
-    size = len(ALPHABET) + len(SPECIALS) + 1  # a head of width 2 needs an even number
+def bigram(*chains, context=4096, pieces=0, **options):
+    """After each token of a chain comes the next; after what stands in several, one of them.
+
+    A chain is a text or ids."""
+    known = len(ALPHABET) + len(SPECIALS) + pieces
+    size = known + known % 2  # a head of width 2 needs an even number
     model = Llama(
         LlamaConfig(
             vocab_size=size,
@@ -53,7 +58,7 @@ def bigram(*chains, context=4096, **options):
         model.embed_tokens.weight.copy_(np.eye(size))
         follows = np.zeros((size, size))
         for chain in chains:
-            ids = ids_of(chain)
+            ids = ids_of(chain) if isinstance(chain, str) else chain
             follows[ids[1:], ids[:-1]] = 2
         model.lm_head.weight.copy_(follows)
     return model.eval()

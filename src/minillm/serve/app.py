@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
+from minillm.serve import page
 from minillm.serve.catalogue import Catalogue
 from minillm.serve.chat import chat
 from minillm.serve.completions import completions
@@ -35,6 +36,7 @@ def routes() -> list[BaseRoute]:
         Route("/v1/models/{name:path}", model),
         Route("/health", health),
         Route("/ready", ready),
+        *page.routes(),
     ]
 
 

@@ -10,7 +10,7 @@ from minillm.serve.errors import ApiError
 from minillm.serve.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-OPEN = ("/health", "/ready")  # without a key
+OPEN = ("/", "/health", "/ready")  # without a key, as are the files of the page
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -52,7 +52,7 @@ class Guard:
             return ApiError(431, f"headers: {size:,} bytes, at most {most:,} are taken")
         if not self._settings.keys:
             return self._foreign_host(scope)
-        if scope["path"] in OPEN:
+        if scope["path"] in OPEN or scope["path"].startswith("/page/"):
             return None
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         digest = self._settings.admits(key.strip()) if scheme.lower() == "bearer" else None
