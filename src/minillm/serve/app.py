@@ -13,31 +13,15 @@ from starlette.routing import BaseRoute, Route
 
 from minillm.serve import page
 from minillm.serve.catalogue import Catalogue
-from minillm.serve.chat import chat
-from minillm.serve.completions import completions
-from minillm.serve.encoders import classify, embeddings, rerank
 from minillm.serve.errors import ApiError, on_api_error, on_failure, on_http_error
+from minillm.serve.openapi import OPERATIONS, openapi
 from minillm.serve.security import Guard
 from minillm.serve.settings import Settings
-from minillm.serve.status import health, model, models, ready
-from minillm.serve.tokens import detokenize, tokenize
 
 
 def routes() -> list[BaseRoute]:
-    return [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
-        Route("/v1/completions", completions, methods=["POST"]),
-        Route("/v1/embeddings", embeddings, methods=["POST"]),
-        Route("/v1/rerank", rerank, methods=["POST"]),
-        Route("/v1/classify", classify, methods=["POST"]),
-        Route("/tokenize", tokenize, methods=["POST"]),
-        Route("/detokenize", detokenize, methods=["POST"]),
-        Route("/v1/models", models),
-        Route("/v1/models/{name:path}", model),
-        Route("/health", health),
-        Route("/ready", ready),
-        *page.routes(),
-    ]
+    published = [operation.route() for operation in OPERATIONS]
+    return [*published, Route("/openapi.json", openapi), *page.routes()]
 
 
 def build(settings: Settings, catalogue: Catalogue) -> Starlette:

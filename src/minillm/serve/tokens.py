@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize: texts to ids and back, without writing anything."""
+"""POST /tokenize and /detokenize, GET /tokenizer_info: texts to ids and back."""
 
 from __future__ import annotations
 
@@ -64,6 +64,22 @@ def _ids(served: Served, body: dict[str, Any]) -> list[int]:
 
 def _foreign(name: str, other: str) -> ApiError:
     return ApiError(400, f"{name}: given without {other}, {other} is needed", param=name)
+
+
+async def tokenizer_info(request: Request) -> Response:
+    """What a client that cuts texts into tokens by this server needs to know beside."""
+    served: Served = request.app.state.catalogue.find(request.query_params.get("model"))
+    tokenizer = served.tokenizer
+    roles = {name: tokenizer.id_to_token(id) for name, id in tokenizer.role_ids.items()}
+    return JSONResponse(
+        {
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "model_max_length": served.context,
+            **{f"{name}_token": roles.get(name) for name in ("bos", "eos", "pad", "unk")},
+            "chat_template": tokenizer.chat_template,
+        }
+    )
 
 
 async def detokenize(request: Request) -> Response:
