@@ -10,6 +10,7 @@ pytest.importorskip("uvicorn", reason="uvicorn, the extra `serve`, is not instal
 pytest.importorskip("starlette", reason="starlette, the extra `serve`, is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
+from minillm.generation.budget import Budget  # noqa: E402
 from minillm.serve.app import build  # noqa: E402
 from minillm.serve.catalogue import Catalogue, serve_model  # noqa: E402
 from minillm.serve.running import Server, bind  # noqa: E402
@@ -22,11 +23,12 @@ def serving(*models, **settings):
     client of the server, whose `app` is the application.
     """
     chosen = Settings(port=0, **settings)
-    catalogue = Catalogue()
+    budget = None if chosen.cache_bytes is None else Budget(chosen.cache_bytes)
+    catalogue = Catalogue(budget)
     for made in models:
         if not callable(made):
             name, model, tokenizer = made
-            catalogue.add(serve_model(name, name, model, tokenizer, chosen))
+            catalogue.add(serve_model(name, name, model, tokenizer, chosen, budget))
         else:
             catalogue.add(made(chosen))
     app = build(chosen, catalogue)

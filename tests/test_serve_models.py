@@ -12,7 +12,7 @@ from small_gpt2 import small
 from small_runs import minillm
 from small_server import serving  # the extra `serve`, or skipped
 
-from minillm.serve.loading import open_adapter, open_served, twin  # isort: skip
+from minillm.serve.loading import add_draft, open_adapter, open_served, twin  # isort: skip
 from minillm.serve.settings import Settings  # isort: skip
 
 ASKED = {"max_tokens": 20, "temperature": 0.8, "seed": 3}
@@ -99,3 +99,18 @@ def test_a_file_without_good_keys_is_refused(tmp_path, capsys, content, fact):
     path.write_text(content, encoding="utf-8")
     assert minillm("serve", "m", "--api-key-file", str(path)) == 2
     assert fact.format(path) in capsys.readouterr().err
+
+
+def test_a_draft_changes_no_greedy_text(places):
+    settings = Settings()
+    with_draft = open_served("drafted", str(places / "base"), settings)
+    add_draft(with_draft, str(places / "base"))
+    plain = open_served("plain", str(places / "base"), settings)
+    with serving(lambda _: with_draft, lambda _: plain) as client:
+        texts = {}
+        for name in ("drafted", "plain"):
+            for more in ({}, {"logprobs": 1}):  # which a draft leaves alone
+                body = {"model": name, "prompt": "ab", "max_tokens": 20, "temperature": 0} | more
+                answer = client.post("/v1/completions", json=body).json()
+                texts[name, *more] = answer["choices"][0]["text"]
+        assert len(set(texts.values())) == 1

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a LoRA adapter as a model of its own, beside the weights of the first MODEL",
     )
     parser.add_argument(
+        "--draft",
+        metavar="MODEL",
+        help="a smaller model that guesses ahead for the first MODEL: for one user at a time",
+    )
+    parser.add_argument(
         "--api-key-file", metavar="FILE", help="keys that are let in, one a line; none: everybody"
     )
     parser.add_argument(
@@ -112,7 +117,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
 
 def _fill(catalogue: Any, arguments: argparse.Namespace, settings: Any) -> None:
     """Open every model and adapter."""
-    from minillm.serve.loading import cache_bytes, name_of, open_adapter, open_served
+    from minillm.serve.loading import add_draft, cache_bytes, name_of, open_adapter, open_served
 
     names = arguments.name or [name_of(path) for path in arguments.models]
     if len(names) != len(arguments.models):
@@ -128,6 +133,8 @@ def _fill(catalogue: Any, arguments: argparse.Namespace, settings: Any) -> None:
     budget = catalogue.budget
     for name, path in zip(names, arguments.models):
         catalogue.add(open_served(name, path, settings, budget))
+    if arguments.draft is not None:
+        add_draft(catalogue.find(names[0]), arguments.draft)
     for _, name, _, path in pairs:
         catalogue.add(open_adapter(name, catalogue.find(names[0]), path, settings, budget))
     budget.most = cache_bytes(settings)  # once the models have theirs

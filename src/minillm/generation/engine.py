@@ -84,6 +84,11 @@ class Engine:
         return self._schedule.held
 
     @property
+    def max_batch(self) -> int:
+        """How many texts are written at a time."""
+        return self._schedule.max_batch
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return self._schedule.idle

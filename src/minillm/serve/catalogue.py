@@ -32,6 +32,7 @@ class Served:
     engine: Engine | None  # None for an encoder, which writes nothing
     context: int | None
     adapter: str | None = None
+    draft: tuple[Any, Tokenizer] | None = None  # a smaller model that guesses ahead
     embedder: Any = None  # models.embedding.Embedder
     classifier: Any = None  # tasks.heads.Ready
     created: int = field(default_factory=lambda: int(time.time()))

@@ -24,6 +24,7 @@ from minillm.serve.writing import (
     Writing,
     names_of,
     options_of,
+    require_room,
     scope_of,
     streaming,
 )
@@ -53,7 +54,7 @@ OWN = ("messages", "tools", "add_generation_prompt", "tokenizer", "self")
 async def chat(request: Request) -> Response:
     body = await read_body(request, FORM)
     served = request.app.state.catalogue.find(body.get("model"))
-    served.writing()
+    require_room(request, served.writing())
     ids, ends = await asyncio.to_thread(_prompt, served, body)
     stream, include_usage = streaming(body)
     renamed = "max_tokens" not in body and "max_completion_tokens" in body

@@ -24,6 +24,7 @@ from minillm.serve.writing import (
     names_of,
     new_id,
     options_of,
+    require_room,
     scope_of,
     streaming,
 )
@@ -69,7 +70,7 @@ NAMES = names_of(FORM)
 async def completions(request: Request) -> Response:
     body = await read_body(request, FORM)
     served = request.app.state.catalogue.find(body.get("model"))
-    served.writing()
+    require_room(request, served.writing())
     stream, include_usage = streaming(body)
     more = {name: body[name] for name in ("echo", "logprobs", "best_of") if name in body}
     options = options_of(body, NAMES, max_tokens=body.get("max_tokens", MAX_TOKENS), **more)

@@ -56,7 +56,10 @@ def from_options(error: Exception, names: dict[str, str]) -> ApiError:
     option = match[1].replace("-", "_") if match else ""
     full = "the model's context" in message
     name = names.get(option, names.get("prompt") if full else None)
-    if match and option in names:
+    if option == "id":
+        name = names.get("prompt")
+        message = f"{name}: {message}"
+    elif match and option in names:
         message = names[option] + message[match.end() :]
     return ApiError(400, message, param=name, code="context_length_exceeded" if full else None)
 

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
+ALIVE = b": waiting\n\n"  # a comment, which clients pass over
 
 
 class ClientLeft(Exception):

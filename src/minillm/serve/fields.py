@@ -35,17 +35,21 @@ def wrong(name: str, value: Any, needed: str) -> ApiError:
 @dataclass(frozen=True)
 class Text(Kind):
     least: int = 0  # characters
+    most: int | None = None
 
     def read(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise wrong(name, value, "a text")
         if len(value) < self.least:
             raise wrong(name, value, f"a text of {self.least} or more characters")
+        if self.most is not None and len(value) > self.most:
+            raise wrong(name, value, f"a text of at most {self.most} characters")
         checked_unicode(name, value)
         return value
 
     def schema(self) -> Schema:
-        return {"type": "string", "minLength": self.least}
+        longest = {} if self.most is None else {"maxLength": self.most}
+        return {"type": "string", "minLength": self.least, **longest}
 
 
 @dataclass(frozen=True)

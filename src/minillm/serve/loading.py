@@ -8,6 +8,7 @@ from typing import Any
 
 from minillm import machine, tokenizers
 from minillm.generation.budget import Budget
+from minillm.generation.drafting import require_same_vocabulary
 from minillm.models import adapter as adapters
 from minillm.models import embedding, folder
 from minillm.models.opening import find, open_config
@@ -58,7 +59,17 @@ def serve_encoder(
         model, context = embedder.model, embedder.max_length
     else:
         model, context = classifier.model, classifier.encoding.length
-    return Served(name, path, model, tokenizer, None, context, None, embedder, classifier)
+    parts = {"embedder": embedder, "classifier": classifier}
+    return Served(name, path, model, tokenizer, None, context, **parts)
+
+
+def add_draft(served: Served, path: str) -> None:
+    """Let a smaller model with the same tokenizer guess ahead; ValueError for another one."""
+    draft = folder.load(path)
+    if served.kind != "decoder" or draft[0].config.kind != "decoder":
+        raise ValueError(f"draft: {served.path} and {path}, two decoders are needed")
+    require_same_vocabulary(served.tokenizer, draft[1])
+    served.draft = draft
 
 
 def open_adapter(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -31,13 +33,24 @@ class Follow:
         self.first: float | None = None
         self.ended: float | None = None
         self.queue: asyncio.Queue[list[Piece] | None] = asyncio.Queue()
+        self.later = deque(self.tickets)  # those that are not queued yet
         self._worker = worker
 
-    async def pieces(self, deadline: float) -> AsyncIterator[list[Piece]]:
-        """What each step adds, as long as something does. Raises the error of a ticket, and
-        TimeoutError at the `deadline`, a time of time.monotonic()."""
+    async def pieces(
+        self, deadline: float, patience: float = math.inf
+    ) -> AsyncIterator[list[Piece]]:
+        """What each step adds, as long as something does; [] after `patience` seconds of nothing.
+        Raises the error of a ticket, and TimeoutError at the `deadline`, a time of
+        time.monotonic()."""
         while True:
-            pieces = await asyncio.wait_for(self.queue.get(), deadline - time.monotonic())
+            left = deadline - time.monotonic()
+            try:
+                async with asyncio.timeout(min(left, patience)):
+                    pieces = await self.queue.get()
+            except TimeoutError:
+                if left <= patience:
+                    raise
+                pieces = []
             if pieces is None:
                 break
             yield pieces
@@ -48,6 +61,16 @@ class Follow:
     def cancel(self) -> None:
         """Nobody wants it any more: the step that runs now is the last one that works on it."""
         self._worker.cancel(self)
+
+    def enqueue(self) -> None:
+        """Queue as many tickets as are written at a time: a request of many prompts lets others go
+        between. Called by the worker."""
+        open_ones = sum(not one.done for one in self.tickets) - len(self.later)
+        while self.later and open_ones < self.engine.max_batch:
+            ticket = self.later.popleft()
+            if not ticket.done:
+                self.engine.enqueue(ticket)
+                open_ones += 1
 
     @property
     def cancelled(self) -> bool:
@@ -69,6 +92,7 @@ class Worker:
     def __init__(self) -> None:
         self.failure: BaseException | None = None
         self.step_began: float | None = None  # time.monotonic() of the step that runs now
+        self.mean_seconds = 0.0  # that the latest requests took
         self.on_end: list[Callable[[Follow], None]] = []  # told, in the thread, what is over
         self._changed = threading.Condition()
         self._follows: dict[Ticket, Follow] = {}
@@ -100,9 +124,8 @@ class Worker:
         found = Follow(self, engine, tickets)
         with self._changed:
             self._require_running()
-            for ticket in tickets:
-                self._follows[ticket] = found
-                engine.enqueue(ticket)
+            self._follows |= dict.fromkeys(tickets, found)
+            found.enqueue()
             self._changed.notify()
         return found
 
@@ -193,12 +216,16 @@ class Worker:
             for follow in over:
                 for ticket in follow.tickets:
                     del self._follows[ticket]
+            for follow in dict.fromkeys(self._follows.values()):
+                follow.enqueue()
         self._hand_over([*given.items(), *((follow, None) for follow in over)])
 
     def _hand_over(self, given: Sequence[tuple[Follow, list[Piece] | None]]) -> None:
         for follow, pieces in given:
             if pieces is None:
                 follow.ended = time.monotonic()
+                took = follow.ended - follow.asked
+                self.mean_seconds += (took - self.mean_seconds) / 8
                 for listener in self.on_end:
                     listener(follow)
         if given and self._loop is not None and not self._loop.is_closed():

@@ -13,17 +13,19 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from minillm.generation import Completion, Options, Piece
+from minillm.generation import Completion, Engine, Options, Piece
 from minillm.generation.completions import Collector
+from minillm.generation.memory import require_list
 from minillm.serve.catalogue import Served
 from minillm.serve.errors import ApiError, from_options
-from minillm.serve.events import DONE, ClientLeft, EventStream, event, unless_gone
+from minillm.serve.events import ALIVE, DONE, ClientLeft, EventStream, event, unless_gone
 from minillm.serve.fields import Choice, Flag, Kind, Number, Object, Several, Text, Whole
 from minillm.serve.worker import Follow, Stopped
 
 MOST_TOKENS = 1 << 31
 MOST_TEXTS = 128  # of one request
 MOST_LOGPROBS = 20
+SILENCE = 15.0  # seconds after which a stream says that it is alive
 FIELDS: dict[str, Kind] = {
     "model": Text(1),
     "max_tokens": Whole(0, MOST_TOKENS),
@@ -38,9 +40,9 @@ FIELDS: dict[str, Kind] = {
     "stop": Several(Text(1), 0, 64, alone=True),
     "seed": Whole(0, (1 << 63) - 1),
     "n": Whole(1, MOST_TEXTS),
-    "regex": Text(1),
+    "regex": Text(1, 4096),
     "choices": Several(Text(1)),
-    "grammar": Text(1),
+    "grammar": Text(1, 1 << 16),
     "overflow": Choice(("error", "truncate", "slide")),
     "stream": Flag(),
     "stream_options": Object({"include_usage": Flag()}),
@@ -99,6 +101,31 @@ def scope_of(request: Request, body: dict[str, Any], template: str = "") -> tupl
     return "" if shared else key.hex(), body.get("user", ""), template
 
 
+def drafted(served: Served, options: Options) -> Options:
+    """With the draft of the model, where it changes nothing that is asked for."""
+    told = options.logprobs is not None or options.best_of is not None
+    if served.draft is None or told or options.overflow == "slide":
+        return options
+    return dataclasses.replace(options, draft=served.draft)
+
+
+def require_room(request: Request, engine: Engine) -> None:
+    """ApiError where as many requests are let in as may be, or the server ends."""
+    state = request.app.state
+    if state.ending:
+        raise ApiError(503, "the server ends, another one is needed", headers={"Retry-After": "5"})
+    most = state.settings.max_concurrency + state.settings.max_queue
+    if state.admitted.get(engine, 0) >= most:
+        seconds = min(60, max(1, math.ceil(state.catalogue.worker.mean_seconds / 2)))
+        raise ApiError(
+            429,
+            f"{most} requests are running or waiting, as many as are let in; try again in "
+            f"{seconds} s",
+            code="queue_full",
+            headers={"Retry-After": str(seconds)},
+        )
+
+
 class Writing:
     """A request that is being written, from its admission to its end."""
 
@@ -129,24 +156,15 @@ class Writing:
         return self.follow
 
     def _tickets(self) -> list[Any]:
-        job = self.job
-        return [self.engine.ticket(prompt, job.options, scope=job.scope) for prompt in job.prompts]
+        job, options = self.job, drafted(self.job.served, self.job.options)
+        found = [self.engine.ticket(prompt, options, scope=job.scope) for prompt in job.prompts]
+        if not job.stream:
+            require_list(found)
+        return found
 
     def _enter(self) -> None:
-        state = self.request.app.state
-        if state.ending:
-            raise ApiError(
-                503, "the server ends, another one is needed", headers={"Retry-After": "5"}
-            )
-        admitted = state.admitted
-        most = self.settings.max_concurrency + self.settings.max_queue
-        if admitted.get(self.engine, 0) >= most:
-            raise ApiError(
-                429,
-                f"{most} requests are running or waiting, as many as are let in; try again later",
-                code="queue_full",
-                headers={"Retry-After": "1"},
-            )
+        require_room(self.request, self.engine)
+        admitted = self.request.app.state.admitted
         admitted[self.engine] = admitted.get(self.engine, 0) + 1
         self._entered = True
 
@@ -156,7 +174,10 @@ class Writing:
             self.follow.cancel()
         if self._entered:
             self._entered = False
-            self.request.app.state.admitted[self.engine] -= 1
+            admitted = self.request.app.state.admitted
+            admitted[self.engine] -= 1
+            if not admitted[self.engine]:
+                del admitted[self.engine]
 
     async def collected(self) -> list[list[Completion]]:
         """The texts of each prompt, once all are whole."""
@@ -201,10 +222,10 @@ class Writing:
         if first:
             yield b"".join(map(event, first))
         try:
-            async for pieces in self.follow.pieces(self.deadline):
+            async for pieces in self.follow.pieces(self.deadline, SILENCE):
                 body = b"".join(event(chunk) for piece in pieces for chunk in chunks(piece))
-                if body:
-                    yield body
+                if body or not pieces:
+                    yield body or ALIVE
         except (TimeoutError, ValueError, RuntimeError) as error:
             yield event(self.failed(error).content)
             return
@@ -221,6 +242,10 @@ class Writing:
             )
         if isinstance(error, Stopped):
             return ApiError(503, str(error), code="server_ending")
+        if isinstance(error, ValueError):
+            refused = from_options(error, self.job.names)
+            if refused.param is not None or str(error).startswith("constraint: "):
+                return refused  # what was asked for turns out to be impossible
         return ApiError(500, " ".join(str(error).split()), code="generation_failed")
 
     @property
