@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "cuda/bind_products.h"
 #include "cuda/launch.h"
 #include "precision.h"
 #ifdef MINILLM_CUDA_ON_HOST
@@ -26,6 +27,8 @@ void bind_runtime(pybind11::module_ runtime) {
         "has_bf16", [] { return kernels().bf16; }, "Whether matrix products may use bfloat16.");
     runtime.def("bf16", bf16_products, "Whether matrix products use bfloat16.");
     runtime.def("set_bf16", set_bf16_products, arg("wanted"));
+    runtime.def("has_products", has_products, "Whether cuBLASLt was found.");
+    runtime.attr("keeps_logits") = false;
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
                 "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");
@@ -40,11 +43,13 @@ PYBIND11_MODULE(MINILLM_MODULE, module) {
     module.doc() = "Kernels for the GPU; the operations of minillm.ops call them.";
     minillm::bind_activation(module);
     minillm::bind_attention(module);
+    minillm::bind_linear(module);
     minillm::bind_loss(module);
     minillm::bind_norm(module);
     minillm::bind_rotary(module);
     minillm::bind_softmax(module);
     minillm::bind_training(module);
     minillm::leave_out(module);
+    minillm::offer_products(module);
     minillm::bind_runtime(module.def_submodule("runtime", "Precision."));
 }

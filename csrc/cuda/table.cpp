@@ -10,7 +10,13 @@ namespace {
 Kernels device_kernels() {
     Kernels table{};
     table.isa = "cuda";
+    table.bf16 = true;
 #define MINILLM_HAVE(name) table.name = device::name;
+    MINILLM_HAVE(matmul_forward)
+    MINILLM_HAVE(linear_forward)
+    MINILLM_HAVE(linear_backward)
+    MINILLM_HAVE(feed_forward_forward)
+    MINILLM_HAVE(feed_forward_backward)
     MINILLM_HAVE(softmax_forward)
     MINILLM_HAVE(softmax_backward)
     MINILLM_HAVE(log_softmax_forward)
@@ -32,6 +38,8 @@ Kernels device_kernels() {
     MINILLM_HAVE(dropout_forward)
     MINILLM_HAVE(norm_forward)
     MINILLM_HAVE(adamw_forward)
+    MINILLM_HAVE(linear_cross_entropy_forward)
+    MINILLM_HAVE(linear_cross_entropy_backward)
 #undef MINILLM_HAVE
     return table;
 }

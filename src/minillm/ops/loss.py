@@ -232,7 +232,8 @@ def linear_cross_entropy_kernel_forward(
     if x.dtype != xp.float32 or weight.dtype != xp.float32 or not target.size:
         return NotImplemented
     losses, lse = xp.empty(target.size, xp.float32), xp.empty(target.size, xp.float32)
-    kept = xp.empty((kept_classes(target.size, weight.shape[0]), target.size), xp.float32)
+    classes = kept_classes(lib, target.size, weight.shape[0])
+    kept = xp.empty((classes, target.size), xp.float32)
     lib.linear_cross_entropy_forward(
         xp.ascontiguousarray(x).reshape(-1, x.shape[-1]),
         xp.ascontiguousarray(weight),
@@ -246,9 +247,11 @@ def linear_cross_entropy_kernel_forward(
     return finished(xp, losses, target, ignore_index, reduction), (x, weight, target, lse, kept)
 
 
-def kept_classes(rows, classes):
+def kept_classes(lib, rows, classes):
     """For how many classes the logits of `rows` are kept: in bfloat16 that would not pay."""
     if not grad_mode.enabled or kernels.active_precision != "f32":
+        return 0
+    if not getattr(lib.runtime, "keeps_logits", True):
         return 0
     if rows * classes <= KEPT_ELEMENTS:
         return classes

@@ -1,0 +1,52 @@
+#include "bind_products.h"
+
+#include <string>
+
+#include "products.h"
+
+namespace minillm {
+namespace {
+
+constexpr const char* of_products[] = {"matmul_forward",
+                                       "linear_forward",
+                                       "linear_backward",
+                                       "feed_forward_forward",
+                                       "feed_forward_backward",
+                                       "linear_cross_entropy_forward",
+                                       "linear_cross_entropy_backward"};
+
+// CuPy knows where its cuBLAS is and loads cuBLASLt with it; without one there are no products.
+void load_by_cupy() {
+#ifndef MINILLM_CUDA_ON_HOST
+    try {
+        pybind11::module_::import("cupy_backends.cuda.libs.cublas");
+    } catch (pybind11::error_already_set& error) {
+        if (!error.matches(PyExc_ImportError)) throw;
+    }
+#endif
+}
+
+}  // namespace
+
+bool has_products() {
+    load_by_cupy();
+    return device::lt::available();
+}
+
+void offer_products(pybind11::module_& module) {
+    pybind11::dict offers;
+    for (const char* name : of_products) {
+        offers[name] = module.attr(name);
+        pybind11::delattr(module, name);
+    }
+    module.def("__getattr__", [module, offers](const std::string& name) -> pybind11::object {
+        const pybind11::str key(name);
+        if (!offers.contains(key) || !has_products())
+            throw pybind11::attribute_error("minillm's library for the GPU has no " + name);
+        const pybind11::object function = offers[key];
+        pybind11::setattr(module, key, function);
+        return function;
+    });
+}
+
+}  // namespace minillm
