@@ -35,7 +35,7 @@ CUT_RUN = {  # every kind of state: dropout, accumulation, a best model, saves b
     "eval_every": 3,
     "save_every": 5,
 }
-CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb")
+CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb", "device_mb")
 
 
 def story(lines: int = 120, seed: int = 1) -> str:

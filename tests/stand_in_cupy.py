@@ -323,7 +323,10 @@ def _function(name: str, known: list[str]) -> Any:
         if name in ("take", "take_along_axis"):
             args = (args[0], args[1] % args[0].shape[args[2] if len(args) > 2 else params["axis"]])
             args += (params.pop("axis"),) if "axis" in params else ()
-        found = device(getattr(numpy, name)(*map(host, args), **params))
+        made = getattr(numpy, name)(*map(host, args), **params)
+        if name in ("asarray", "ascontiguousarray") and made is args[0]._array:
+            return args[0]
+        found = device(made)
         return found if given is None else given
 
     return call

@@ -11,7 +11,10 @@ import pytest
 import minillm
 
 FLOORS = (
-    ("arrays", "blocks", "devices", "kernels", "lazily", "machine", "quantities", "words"),
+    (
+        *("arrays", "blocks", "device_memory", "devices", "kernels", "lazily", "machine"),
+        *("quantities", "words"),
+    ),
     ("tensor",),
     ("op",),
     ("ops",),

@@ -22,7 +22,7 @@ def other_value(option):
     if limits["kind"] is bool:
         return not option.default
     if limits["kind"] is str:
-        return {"device": "cuda:1"}.get(option.name, "latin-1")
+        return {"device": "cuda:1", "max_memory": "1.5G"}.get(option.name, "latin-1")
     if limits["kind"] is float:
         return 0.4375
     return limits["low"] + 3
@@ -168,4 +168,12 @@ def test_saved_settings_leave_nothing_open(tmp_path):
     trainer(tmp_path, layers=None, heads=None, width=None, batch=None, context=None)
     saved = json.loads((tmp_path / "run/training/settings.json").read_text(encoding="utf-8"))
     open_still = {flag(name) for name in OPTIONS} - saved.keys()
-    assert open_still == {"vocab-size", "byte-fallback", "time", "prompt", "ema", "patience"}
+    assert open_still == {
+        "vocab-size",
+        "byte-fallback",
+        "time",
+        "prompt",
+        "ema",
+        "patience",
+        "max-memory",
+    }

@@ -206,19 +206,6 @@ def cards() -> list[Card]:
     return [_card(cupy, number) for number in range(count(cupy))]
 
 
-def free_memory(device: str) -> int | None:
-    """Bytes that can still be taken on a device; None where the system does not say."""
-    number = number_of(device)
-    if number is None:
-        from minillm.machine import available_memory
-
-        return available_memory()
-    cupy = use(number)
-    pool, free = cupy.get_default_memory_pool(), int(cupy.cuda.runtime.memGetInfo()[0])
-    free += pool.total_bytes() - pool.used_bytes()
-    return min(free, pool.get_limit() - pool.used_bytes()) if pool.get_limit() else free
-
-
 def synchronize(device: str) -> None:
     """Wait until a device has done what it was given."""
     number = number_of(device)

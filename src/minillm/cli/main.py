@@ -157,6 +157,15 @@ def one_line(error: BaseException, command: str = "") -> str:
         needed = NEEDED.get(error.errno or 0, "")
         return ": ".join([*filter(None, names), error.strerror.lower()]) + needed
     if isinstance(error, MemoryError):
+        from minillm.device_memory import shortage
+
+        short = shortage(error)
+        if short is not None:
+            subject = f"{command}: " if command else ""
+            return (
+                f"{subject}out of memory of the GPU, {short}; a smaller model, text or batch is "
+                "needed"
+            )
         return f"out of memory ({error})" if str(error) else "out of memory"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split()) or type(error).__name__

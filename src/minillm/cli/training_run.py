@@ -18,7 +18,11 @@ from minillm.training.run import Run
 from minillm.training.trackers import tracking
 from minillm.training.trainer import Trainer
 
-OF_THE_MACHINE = ("threads", "device")  # options that a run may change when it is taken up again
+OF_THE_MACHINE = (
+    "threads",
+    "device",
+    "max_memory",
+)  # options that a run may change when it is taken up again
 
 
 def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
@@ -158,6 +162,11 @@ def drive(trainer: Trainer, arguments: argparse.Namespace, next_command: str) ->
             f"{command}: {one_line(error)}, stopped after step {trainer.counters.step}; the save "
             f"of step {training.saved_step} is whole, make room and go on with: {go_on}"
         ) from error
+    if training.shortage:
+        raise RuntimeError(
+            f"{command}: {training.shortage}; the save of step {training.saved_step} is whole, "
+            f"it goes on where there is room: {go_on}"
+        )
     if outcome == "done":
         tell(f"done: {folder} holds the model and report.html; try it:")
         tell(f"  {next_command.format(run=folder)}")

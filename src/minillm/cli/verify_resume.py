@@ -14,7 +14,7 @@ from minillm.cli.main import FAILED, OK
 
 CONTEXT, BATCH, ACCUMULATE = 32, 3, 3
 COMPARED = ("model.safetensors", "config.json", "tokenizer.json")
-CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb")
+CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb", "device_mb")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minillm import devices, kernels
+from minillm import device_memory, devices, kernels
 from minillm.formats import hf, shards
 from minillm.formats.deferred import kind_of
 from minillm.models import FAMILIES, Family
@@ -241,7 +241,7 @@ def require_memory(
     It takes `needed` bytes, those of all parameters in float32 if None, as on a GPU.
     """
     held, on_gpu = config.parameter_count, devices.number_of(device) is not None
-    free = devices.free_memory(device)
+    free = device_memory.free(device)
     wide = BYTES * held
     needed = wide if needed is None or on_gpu else needed
     if free is not None and needed > free:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy
 
 from minillm import nn
-from minillm.machine import available_memory
 from minillm.models import adapter
 from minillm.models import folder as model_folder
 from minillm.quantities import count
@@ -76,7 +75,7 @@ def _prepare(files: Sequence[str], settings: TaskSettings, folder: Path, say: Sa
     for notice in goal.notices:
         say(f"rows: {notice}")
     needed = _memory(trainer)
-    plan.require_memory(needed, available_memory(), "finetune", "--batch or --max-length")
+    plan.require_room(needed, settings, "--batch or --max-length")
     settings = settle_machine(trainer, settings, say)
     trainer.settings, reason = _length(settings, trainer)
     _describe(trainer, files, parts)

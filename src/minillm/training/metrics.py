@@ -25,6 +25,7 @@ KEYS = (
     "tokens_per_s",  # training tokens per second of step time, smoothed over steps
     "elapsed_s",  # seconds trained
     "rss_mb",  # resident memory of the process, 10**6 bytes
+    "device_mb",  # memory taken of the GPU at most, 10**6 bytes
 )
 
 

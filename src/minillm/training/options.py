@@ -82,6 +82,15 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def bytes_of(text: str) -> int:
+    """800M, 1G or 1.5G in bytes; ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([MG])", text.strip().upper())
+    found = int(float(match[1]) * {"M": 1e6, "G": 1e9}[match[2]]) if match else 0
+    if not 0 < found < 1e15:
+        raise ValueError(f"max-memory: {text!r}, a size like 800M or 1.5G is needed")
+    return found
+
+
 def read_toml(
     path: str | os.PathLike[str], settings: Any, extra: tuple[str, ...] = ()
 ) -> dict[str, Any]:

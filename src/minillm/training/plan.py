@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from minillm import kernels, ops
+from minillm import device_memory, kernels, ops
 from minillm.data import Dataset, Facts
 from minillm.quantities import duration, size
 from minillm.tokenizers import Tokenizer
@@ -40,6 +40,7 @@ FLOATS_IN_REFERENCE = 16  # and by NumPy, which holds what kernels do not write
 FLOATS_PER_SCORE = 5  # held at once by the reference attention of one block
 PROCESS_BYTES = 30_000_000
 LOGITS_BYTES = 3 * 4 << 20
+SMALLER = "--batch, --width, --layers or --context"
 
 
 def choose_tokenizer(settings: Settings, facts: Facts) -> Settings:
@@ -214,7 +215,15 @@ def floats_kept(blocks: float, recompute: bool) -> float:
     return blocks * FLOATS_PER_FEATURE
 
 
-SMALLER = "--batch, --width, --layers or --context"
+def require_room(needed: int, settings: LoopSettings, smaller: str = SMALLER) -> None:
+    """ValueError if the run would not fit into its device, or not into --max-memory."""
+    require_memory(needed, device_memory.free(settings.device), settings.command, smaller)
+    most = settings.most_bytes
+    if most is not None and needed > most:
+        raise ValueError(
+            f"max-memory: about {size(needed)} needed, {size(most)} are allowed; choose a smaller "
+            f"{smaller}, or --recompute"
+        )
 
 
 def require_memory(

@@ -13,7 +13,7 @@ from minillm import data, devices, kernels, tokenizers
 from minillm.data import Dataset, Facts
 from minillm.quantities import count, counted, size
 from minillm.tokenizers import Tokenizer
-from minillm.training import plan, prepared_data, speed
+from minillm.training import plan, prepared_data, shortage, speed
 from minillm.training.interrupt import terminate_as_interrupt
 from minillm.training.pretraining import find
 from minillm.training.run_folder import INNER, Say, new_folder, require_free, write_description
@@ -54,7 +54,7 @@ def _prepare(files: Sequence[str], settings: Settings, folder: Path, say: Say) -
         f"{settings.width}, context {settings.context}), about {size(needed)} of memory"
     )
     say(f"optimizer: {settings.optimizer}, learning rate up to {settings.lr:g}")
-    plan.require_memory(needed, devices.free_memory(settings.device))
+    plan.require_room(needed, settings)
     model = plan.model_of(settings, config)
     rehearsal = replace(settings, steps=settings.steps or plan.LEAST_STEPS, time=None, warmup=0)
     objective = kind.objective(settings, tokenizer, dataset)
@@ -170,7 +170,10 @@ def settle_machine(trainer: Trainer, settings: AnySettings, say: Say) -> AnySett
         trainer.settings = replace(trainer.settings, threads=count, precision=precision)
         return trainer.rehearse()
 
-    seconds = speed.measure(step, threads, precisions)
+    try:
+        seconds = speed.measure(step, threads, precisions)
+    except MemoryError as error:
+        raise RuntimeError(f"{settings.command}: {shortage.told(error, trainer)}") from None
     chosen = speed.choose(seconds)
     kernels.set_threads(chosen[0])
     trainer.step_seconds = seconds[chosen]

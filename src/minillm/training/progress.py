@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
+from minillm import device_memory, devices
 from minillm.machine import memory
 from minillm.quantities import count, decimal, duration, size
 from minillm.training.console import Console, shorten, visible
@@ -31,7 +32,8 @@ class Progress:
 
     A terminal gets a bar that redraws itself; anything else a plain line at the first step, at
     each evaluation or event, and otherwise at most one every `every_seconds`. `budget_s` is the
-    time the run may take from now, `counted` what a step is called. `stream=None` is `sys.stderr`.
+    time the run may take from now, `counted` what a step is called; of a `device` that is a GPU the
+    memory is shown too. `stream=None` is `sys.stderr`.
     Nothing that is shown can raise an error: a console that went away is given up, and
     `console.lost` says why.
     """
@@ -44,9 +46,10 @@ class Progress:
         budget_s: float | None = None,
         *,
         counted: str = "step",
+        device: str = devices.CPU,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.counted = counted
+        self.counted, self.device = counted, device
         self.console = Console(sys.stderr if stream is None else stream)
         self.total_steps = total_steps
         self.budget_s = budget_s
@@ -150,6 +153,9 @@ class Progress:
         held = memory()
         if held.rss_mb is not None:
             parts.append(Part(size(held.rss_mb * 1e6), 5))
+        taken = device_memory.held(self.device)
+        if taken is not None:
+            parts.append(Part(f"{size(taken)} of {self.device}", 5))
         left = self._seconds_left(now)
         if left is not None:
             parts.append(Part(f"{duration(left)} left", 1))

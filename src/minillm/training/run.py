@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from minillm import device_memory
 from minillm.formats import hf
 from minillm.formats.files import remove_leftovers
 from minillm.formats.lock import Lock
 from minillm.machine import memory
 from minillm.quantities import counted
-from minillm.training import steplog
+from minillm.training import shortage, steplog
 from minillm.training.interrupt import Interrupt
 from minillm.training.metrics import MetricsLog
 from minillm.training.objective import phrase, plain
@@ -55,6 +56,7 @@ class Run:
         steps = trainer.settings.steps
         self.log_every = max(1, (steps or 0) // LOGGED_STEPS)
         self.begin = time.perf_counter()
+        self.shortage = ""  # what memory was short of
         self.reserve = 0.0  # seconds kept for the last evaluation of a run with a time budget
         self.step_seconds = trainer.step_seconds
         self.saved_step = step if step else 0
@@ -78,41 +80,55 @@ class Run:
         return self.trainer.counters.progress >= 1 or self.trainer.out_of_patience
 
     def train(self) -> str:
-        """Train to the end: "done", "stopped" (by a signal or stop_after) or "diverged"."""
+        """Train to the end: "done", "stopped" or "diverged".
+
+        It is stopped by a signal, `stop_after`, or where memory ends: `shortage` tells then, and
+        what was done is saved.
+        """
         outcome = CRASHED
         try:
             outcome = self._train()
         finally:
+            device_memory.release(self.trainer.settings.device)
             for notice in self.tracking.close(outcome):
                 self.say(notice)
         return outcome
 
     def _train(self) -> str:
         s = self.trainer.settings
+        measured: Measured | None
         budget = None if s.time is None else max(0.0, s.time - self.elapsed_before)
-        outcome = "done"
         with (
-            Progress(s.steps, budget_s=budget) as progress,
+            Progress(s.steps, budget_s=budget, device=s.device) as progress,
             Interrupt() as interrupt,
             self.lock,
             self.metrics,
             self.samples,
         ):
-            while not self.finished():
-                if interrupt.requested or self.trainer.counters.step == self.stop_after:
-                    outcome = "stopped"
-                    break
-                try:
-                    outcome = self._one_step(progress, lambda: interrupt.requested) or outcome
-                except Interrupted:
-                    continue
-                if outcome == "diverged":
-                    break
-            measured = self.trainer.evaluate() if outcome == "done" else None
-            if outcome == "done" and not self._is_sound(measured):
-                outcome = "diverged"
+            try:
+                outcome, measured = self._steps(progress, interrupt)
+            except MemoryError as error:
+                outcome, measured = "stopped", None
+                self.shortage = shortage.told(error, self.trainer)
+            if self.shortage:  # here the arrays of the step are gone
+                self.trainer.optimizer.zero_grad()
+                device_memory.release(s.device)
             self._finish(progress, outcome, measured)
         return outcome
+
+    def _steps(self, progress: Progress, interrupt: Interrupt) -> tuple[str, Measured | None]:
+        """All steps up to the end or a stop: how it went, and the last validation."""
+        while not self.finished():
+            if interrupt.requested or self.trainer.counters.step == self.stop_after:
+                return "stopped", None
+            try:
+                ended = self._one_step(progress, lambda: interrupt.requested)
+            except Interrupted:
+                continue
+            if ended == "diverged":
+                return ended, None
+        measured = self.trainer.evaluate()
+        return "done" if self._is_sound(measured) else "diverged", measured
 
     def _one_step(self, progress: Progress, stop: Callable[[], bool]) -> str | None:
         trainer, s, place = self.trainer, self.trainer.settings, self.trainer.counters
@@ -158,7 +174,7 @@ class Run:
         return measured
 
     def _record(self, outcome: Step, measured: Measured | None) -> None:
-        place = self.trainer.counters
+        place, taken = self.trainer.counters, device_memory.held(self.trainer.settings.device)
         row = {
             "tokens": place.tokens,
             "loss": outcome.loss,
@@ -168,6 +184,7 @@ class Run:
             "tokens_per_s": round(self.trainer.tokens_per_step / self.step_seconds, 1),
             "elapsed_s": round(self.elapsed, 3),
             "rss_mb": _rounded(memory().rss_mb),
+            "device_mb": None if taken is None else round(taken / 1e6, 1),
         }
         self.metrics.append(step=place.step, **row, skipped=outcome.skipped)
         self.tracking.log(place.step, row)
@@ -197,9 +214,10 @@ class Run:
 
     def _finish(self, progress: Progress, outcome: str, measured: Measured | None) -> None:
         trainer, place = self.trainer, self.trainer.counters
-        if outcome != "diverged" and self.saved_step != place.step:
+        sound = outcome != "diverged" and trainer.whole
+        if sound and self.saved_step != place.step:
             self._save()
-        if place.best_step is None and outcome != "diverged":
+        if place.best_step is None and sound:
             trainer.keep_if_best(None)
         if measured:
             self._note_result(measured)

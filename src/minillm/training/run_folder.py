@@ -179,6 +179,11 @@ def read_settings(
     except (TypeError, ValueError) as error:
         raise ValueError(f"resume: {path} is damaged ({error})") from error
     settings = replace(settings, **changes)
+    if "max_memory" in changes and settings.device == devices.CPU:
+        raise ValueError(
+            "resume: --max-memory bounds a GPU only where a run goes on, leave it out or name a "
+            "GPU with --device"
+        )
     try:
         devices.require(settings.device)
     except RuntimeError as error:

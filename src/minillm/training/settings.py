@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from minillm import devices
 from minillm.optim import SCHEDULES
 from minillm.tokenizers.training import KINDS, OTHER_KINDS
-from minillm.training.options import check, fields_of, flag, option, require_use
+from minillm.training.options import bytes_of, check, fields_of, flag, option, require_use
 from minillm.training.pretraining import OBJECTIVES, OF_PAIRS, find
 
 PRECISIONS = ("f32", "bf16")
@@ -72,6 +72,9 @@ class LoopSettings:
     recompute: bool = option(False, "keep less and compute each block twice: less memory", bool)
     threads: int | None = option(None, "threads of the extension (the fastest here)", low=1)
     device: str = option("cpu", "where it computes: cpu, cuda or cuda:N", str)
+    max_memory: str | None = option(
+        None, "most memory, like 800M or 1.5G: refuse what needs more, bound a GPU's", str
+    )
     on_nan: str = option("skip", "at a non-finite loss or gradient", str, choices=ON_NAN)
     max_skips: int = option(5, "skipped steps in a row that end the run", low=1)
 
@@ -80,6 +83,8 @@ class LoopSettings:
         for one in fields(self):
             check(one, getattr(self, one.name))
         devices.number_of(self.device)
+        if self.max_memory is not None:
+            bytes_of(self.max_memory)
         if self.steps is not None and self.time is not None:
             raise ValueError(f"{command}: both --steps and --time given, one of them is needed")
         if self.warmup is not None and self.time is not None:
@@ -97,7 +102,12 @@ class LoopSettings:
     def optional(self) -> set[str]:
         """What a run may leave open."""
         open_length = {"time"} if self.time is None else {"steps", "warmup"}
-        return open_length | {"ema", "patience"}
+        return open_length | {"ema", "patience", "max_memory"}
+
+    @property
+    def most_bytes(self) -> int | None:
+        """--max-memory in bytes."""
+        return None if self.max_memory is None else bytes_of(self.max_memory)
 
     @property
     def evaluated(self) -> int | None:

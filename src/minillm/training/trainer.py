@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy
 
-from minillm import devices, kernels
+from minillm import device_memory, devices, kernels
 from minillm.arrays import beside, manual_seed, numbers, to_numpy, xp_of
 from minillm.models import folder as model_folder
 from minillm.optim import (
@@ -72,6 +72,7 @@ class Trainer:
         folder: Path,
         write: Callable[[Path, Any], None] = model_folder.save_weights,
     ) -> None:
+        device_memory.limit(settings.device, settings.most_bytes)
         self.model, self.objective, self.write = model.to(settings.device), objective, write
         self.settings: Any = settings  # resolved: of its choices only steps or time is None
         self.folder = folder
@@ -90,6 +91,7 @@ class Trainer:
         self.arena = kernels.Arena()
         self._batches = Batches(cast(int, settings.batch), settings.accumulate)
         self.step_seconds = 0.0  # measured by `rehearse`
+        self.whole = True  # but in an update: weights and moments belong to one step
 
     @property
     def tokens_per_step(self) -> float:
@@ -123,9 +125,11 @@ class Trainer:
         lr, (losses, norm) = self.rate(progress), self._gradients(batches, stop, self._meanwhile)
         outcome = Step(sum(losses), norm, lr)
         if math.isfinite(outcome.loss) and math.isfinite(norm):
+            self.whole = False
             self._update(lr, norm)
             if self.average is not None:
                 self.average.update(self.optimizer.steps)
+            self.whole = True
             place.skipped_in_a_row = 0
         else:
             outcome.skipped = self._explain(losses, batches)

@@ -37,7 +37,7 @@ from minillm.training.run_folder import (
 )
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_data import read_parts
-from minillm.training.tuning_memory import limit_of, obey
+from minillm.training.tuning_memory import obey
 from minillm.training.tuning_model import (
     added,
     choose_trained,
@@ -64,8 +64,6 @@ def start(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) 
 
 def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Say) -> Trainer:
     assert settings.base is not None
-    if settings.max_memory is not None:
-        limit_of(settings.max_memory)  # before anything is read
     model, tokenizer = open_base(settings.base, settings.template)
     blocks = methods.blocks_held(model)
     settings = decided(settings, model)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from minillm import nn
+from minillm import devices, nn
 from minillm.machine import memory
 from minillm.nn.loss import ROWS_TIMES_CLASSES
 from minillm.quantities import size
@@ -40,19 +40,6 @@ class Choice(NamedTuple):
     peak: int
 
 
-def limit_of(text: str) -> int:
-    """`800M`, `1G` or `1.5G` in bytes."""
-    units = {"M": 1e6, "G": 1e9}
-    number, unit = text[:-1], text[-1:].upper()
-    try:
-        found = float(number) * units[unit]
-    except (ValueError, KeyError):
-        raise ValueError(f"max-memory: {text!r}, a size like 800M or 1.5G is needed") from None
-    if not 0 < found < 1e15:
-        raise ValueError(f"max-memory: {text!r}, a size above 0 is needed")
-    return int(found)
-
-
 def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recompute: bool) -> int:
     """Bytes at the peak of a step on `rows` examples of `tokens`, from what is held already.
 
@@ -71,6 +58,8 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
     if head.requires_grad and not accumulates:  # gradients take the place of what blocks kept
         growing = max(blocks + 4 * head.size, 4 * trained)
     held = int((memory().rss_mb or 0.0) * 1e6)
+    if devices.number_of(settings.device) is not None:
+        held = 4 * sum(p.size for p in model.parameters())
     moments = int(trained * MOMENT_BYTES[settings.optimizer])
     moments += 0 if settings.ema is None else 4 * trained  # the average
     return held + WORK_BYTES + moments + growing + logits
@@ -100,8 +89,8 @@ def choose(model: Any, settings: TuneSettings, lengths: Sequence[int]) -> Choice
 
     ValueError, with the figures, where not even one row computed twice does.
     """
-    assert settings.batch is not None and settings.max_memory is not None
-    limit, tokens = limit_of(settings.max_memory), max(lengths) - 1
+    limit, tokens = settings.most_bytes, max(lengths) - 1
+    assert settings.batch is not None and limit is not None
     rows = [n for n in range(settings.batch, 0, -1) if settings.batch % n == 0]
     choices = [(n, again) for again in sorted({settings.recompute, True}) for n in rows]
     for n, again in choices:

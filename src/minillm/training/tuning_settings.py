@@ -73,7 +73,6 @@ class TuneSettings(LoopSettings):
             "targets",
             "beta",
             "limit",
-            "max_memory",
             "instruction",
             "columns",
             "template",

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minillm import devices, tokenizers
+from minillm import tokenizers
 from minillm.models import folder as model_folder
 from minillm.quantities import count, counted
 from minillm.tasks.translation import examples as kept
@@ -112,7 +112,7 @@ def _trainer(
     config = family.config(settings, tokenizer)
     longest = max(len(side) for row in goal.rows for side in row)
     needed = plan.peak_memory(settings, config, longest, DEPTH)
-    plan.require_memory(needed, devices.free_memory(settings.device))
+    plan.require_room(needed, settings)
     model = family.model(config, seed=settings.seed)
     model.recompute = settings.recompute
     undrop(model)
