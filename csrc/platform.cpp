@@ -53,7 +53,8 @@ FlushDenormals::~FlushDenormals() {}
 #if defined(__x86_64__) && defined(__linux__)
 bool has_matrix_tiles() {
     unsigned a, b, c, d;
-    constexpr unsigned tiles = 1u << 24 | 1u << 22, conversion = 1u << 5;  // and bfloat16 itself
+    constexpr unsigned tiles = 1u << 24 | 1u << 22 | 1u << 25;  // of bfloat16 and of bytes
+    constexpr unsigned conversion = 1u << 5;                    // to bfloat16
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tiles) != tiles) return false;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & conversion)) return false;
     constexpr long request_permission = 0x1023, tile_data = 18;  // arch_prctl(2), Linux 5.16

@@ -14,11 +14,17 @@ constexpr int64_t tile_numbers = tile_lines * tile_depth;
 #if defined(__AMX_BF16__)
 #define MINILLM_AMX 1
 
+struct alignas(64) TileShapes {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+};
+
 // While it lives, this thread's tiles have their full size.
 class TileScope {
  public:
     TileScope() {
-        Shapes shapes;
+        TileShapes shapes;
         for (int tile = 0; tile < 8; tile++) {
             shapes.row_bytes[tile] = 64;
             shapes.rows[tile] = 16;
@@ -28,13 +34,6 @@ class TileScope {
     ~TileScope() { asm volatile("tilerelease"); }
     TileScope(const TileScope&) = delete;
     TileScope& operator=(const TileScope&) = delete;
-
- private:
-    struct alignas(64) Shapes {
-        uint8_t palette = 1, start_row = 0, reserved[14] = {};
-        uint16_t row_bytes[16] = {};
-        uint8_t rows[16] = {};
-    };
 };
 
 #define MINILLM_TILE_ZERO(t) asm volatile("tilezero %%tmm" #t : :)
@@ -56,6 +55,9 @@ class TileScope {
                  : "memory")
 #define MINILLM_TILE_PRODUCT(c, a, b) \
     asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+// The same of signed bytes and 32-bit integers; b holds them by fours of depth.
+#define MINILLM_TILE_PRODUCT_OF_BYTES(c, a, b) \
+    asm volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
 
 #else
 #define MINILLM_AMX 0

@@ -6,14 +6,14 @@
 
 #include "amx.h"
 #include "declare.h"
+#include "line_tiles.h"
 
 namespace minillm::MINILLM_ISA {
 namespace {
 
-constexpr int64_t chunk_bytes = 1 << 15;    // of the weight
-constexpr int M = 4;                        // lines of the weight at once
-constexpr int64_t fetched_ahead = 4096;     // bytes
-constexpr int most_rows = W == 16 ? 4 : 2;  // that share what is unpacked
+constexpr int64_t chunk_bytes = 1 << 15;  // of the weight
+constexpr int M = 4;                      // lines of the weight at once
+constexpr int64_t fetched_ahead = 4096;   // bytes
 
 // How far ahead the lines lie that are fetched while M are multiplied, some groups of M on: each
 // line is too short for the processor to foresee the next.
@@ -33,95 +33,76 @@ INLINE vf floats_of(const Unit& weight, const int16_t* x) {
     return __builtin_convertvector(products, vf);
 }
 
-INLINE f8 splat_pair(const float* pair) {
-#if defined(__AVX__)
-    double both;
-    memcpy(&both, pair, sizeof both);
-    return (f8)_mm256_broadcast_sd(&both);
-#else
-    return f8{pair[0], pair[1], pair[0], pair[1], pair[0], pair[1], pair[0], pair[1]};
-#endif
+// Calls f with W lines of the weight from `line` on; those beyond its end are 0.
+template <class Kind, class F>
+INLINE void with_lines(const BlockProduct& p, int64_t line, int64_t end, const F& f) {
+    const int64_t bytes = line_bytes<Kind>(p.k);
+    const uint8_t* first = p.blocks + line * bytes;
+    if (end - line >= W) return f(LineGroup(first, bytes));
+    const Scratch filled(ceil_div(W * bytes, sizeof(float)));
+    auto* copy = reinterpret_cast<uint8_t*>(static_cast<float*>(filled));
+    memset(copy, 0, W * bytes);
+    memcpy(copy, first, (end - line) * bytes);
+    f(LineGroup(copy, bytes));
 }
 
-// Kinds of four bits have their numbers unpacked for two lines at once where vectors are that wide.
-#if defined(__AVX512BW__)
-template <class Kind>
-constexpr bool by_two = std::is_same_v<Kind, Q4_0> || std::is_same_v<Kind, Q4_1>;
-
-template <class Kind, int R>
-ALWAYS void add_two(Kind, const uint8_t* one, const uint8_t* other, const RoundedRow (&rows)[R],
-                    int64_t b, const float (&factors)[R][2 * M], int line, vf (&sums)[R]) {
-    const UnitPair weight = Kind::numbers_of_two(one, other);
-    for (int r = 0; r < R; r++) {
-        const int16_t* x = rows[r].numbers + b * unit;
-        const vi products =
-            add_pairs(multiply_pairs(weight.first, twice(x)), weight.others, twice(x + S / 2));
-        sums[r] += __builtin_convertvector(products, vf) *
-                   two_splats(factors[r] + 2 * line, factors[r] + 2 * line + 2);
-    }
+// The results of a row and the lines [line, end), W at most.
+INLINE void put_results(const BlockProduct& p, int64_t row, int64_t line, int64_t end, vf sums) {
+    over_vectors(line, smaller(end, line + W), [&](int64_t j, auto lanes) {
+        const int64_t at = row * p.m + j;
+        vf result = sums;
+        if (p.bias) result += load(p.bias + j, lanes);
+        if (p.residual) result += load(p.residual + at, lanes);
+        store(p.out + at, result, lanes);
+    });
 }
-#else
-template <class Kind>
-constexpr bool by_two = false;
-#endif
 
 // Weights of small blocks: lines of k numbers, k a multiple of 32.
 template <class Kind>
 struct Small {
-    const int64_t blocks, ahead;
+    const BlockProduct& p;
     const RoundedRows& x;
 
-    Small(const BlockProduct& p, const RoundedRows& x)
-        : blocks(p.k / unit), ahead(bytes_ahead(line_bytes<Kind>(p.k))), x(x) {}
-
-    // Products of M lines of the weight with R rows.
+    // Up to W lines from `line` on with R rows.
     template <int R>
-    ALWAYS void multiply(const uint8_t* const (&lines)[M], int64_t row, float (&out)[R][M]) const {
-        RoundedRow rows[R];
-        for (int r = 0; r < R; r++) rows[r] = x[row + r];
-        vf sums[by_two<Kind> ? M / 2 : M][R] = {};
-        f8 offsets[R] = {};
-        for (int64_t b = 0; b < blocks; b++) {
-            const uint8_t* at[M];
-            for (int i = 0; i < M; i++) {
-                at[i] = lines[i] + b * Kind::bytes;
-                __builtin_prefetch(at[i] + ahead);
-            }
-            const f8 scales = Kind::offsets ? scales_with_offsets(at) : scales_alone(at);
-            float factors[R][2 * M];
-            for (int r = 0; r < R; r++) {
-                f8 products = scales;
-                if constexpr (Kind::offsets) {
-                    products *= splat_pair(rows[r].pairs + 2 * b);
-                    offsets[r] += products;
-                } else {
-                    products *= rows[r].scales[b];
-                }
-                memcpy(factors[r], &products, sizeof products);
-                keep_in_memory(factors[r]);
-            }
-            if constexpr (by_two<Kind>) {
-                for (int i = 0; i < M; i += 2)
-                    add_two(Kind{}, at[i], at[i + 1], rows, b, factors, i, sums[i / 2]);
-            } else {
-                for (int i = 0; i < M; i++) {
-                    const Unit weight = Kind::numbers(at[i]);
-                    for (int r = 0; r < R; r++)
-                        sums[i][r] += floats_of(weight, rows[r].numbers + b * unit) *
-                                      splat(factors[r][2 * i]);
-                }
-            }
-        }
-        for (int r = 0; r < R; r++) {
-            if constexpr (by_two<Kind>)
-                sum_halves(sums[0][r], sums[1][r], out[r]);
-            else
-                for (int i = 0; i < M; i++) out[r][i] = sum(sums[i][r]);
-            if constexpr (Kind::offsets)
-                for (int i = 0; i < M; i++) out[r][i] += offsets[r][2 * i + 1];
-        }
+    void multiply(int64_t line, int64_t end, int64_t row) const {
+        with_lines<Kind>(p, line, end, [&](const LineGroup& lines) {
+            RoundedRow rows[R];
+            for (int r = 0; r < R; r++) rows[r] = x[row + r];
+            vf sums[R];
+            multiply_lines<Kind, R>(lines, p.k / unit, rows, sums);
+            for (int r = 0; r < R; r++) put_results(p, row + r, line, end, sums[r]);
+        });
     }
 };
+
+#if MINILLM_AMX
+template <class Kind, int R>
+void run_batch(const BlockProduct& p, const Batches& batches, int64_t line, int64_t end,
+               int64_t row) {
+    const Batch<R> x = batches.at<R>(row);
+    const BatchScope<R> scope;
+    for (; line < end; line += W) {
+        with_lines<Kind>(p, line, end, [&](const LineGroup& lines) {
+            vf sums[R];
+            multiply_lines<Kind, R>(lines, p.k / unit, x, sums);
+            for (int r = 0; r < R && row + r < p.n; r++)
+                put_results(p, row + r, line, end, sums[r]);
+        });
+    }
+}
+
+// How many of the first rows are done.
+template <class Kind>
+int64_t run_batches(const BlockProduct& p, const Batches& batches, int64_t line, int64_t end) {
+    int64_t row = 0;
+    for (; rows_of_batch(p.n - row) == 16; row += 16)
+        run_batch<Kind, 16>(p, batches, line, end, row);
+    if (rows_of_batch(p.n - row) != 8) return row;
+    run_batch<Kind, 8>(p, batches, line, end, row);
+    return p.n;
+}
+#endif
 
 // Weights of large blocks: lines of k numbers, k a multiple of 256.
 template <class Kind>
@@ -205,22 +186,34 @@ template <class Kind>
 using Weight = std::conditional_t<Kind::units == 0, Plain<Kind>,
                                   std::conditional_t<Kind::units == 1, Small<Kind>, Large<Kind>>>;
 
-// Up to M lines of the weight with R rows.
+// Lines of the weight that are multiplied together, and the rows that share what is unpacked.
+template <class Kind>
+constexpr int lines_of = Kind::units == 1 ? W : M;
+template <class Kind>
+constexpr int most_rows = W == 4             ? 2
+                          : Kind::units == 1 ? W / 2
+                                             : W / 4;
+
+// Up to `lines_of` lines of the weight with R rows.
 template <class Kind, int R>
 void run(const BlockProduct& p, const Weight<Kind>& weight, int64_t line, int64_t end,
          int64_t row) {
-    const uint8_t* lines[M];
-    for (int i = 0; i < M; i++)
-        lines[i] = p.blocks + smaller(line + i, end - 1) * line_bytes<Kind>(p.k);
-    float products[R][M];
-    weight.template multiply<R>(lines, row, products);
-    for (int r = 0; r < R; r++) {
-        for (int i = 0; i < smaller(M, end - line); i++) {
-            float result = products[r][i];
-            const int64_t at = (row + r) * p.m + line + i;
-            if (p.bias) result += p.bias[line + i];
-            if (p.residual) result += p.residual[at];
-            p.out[at] = result;
+    if constexpr (Kind::units == 1) {
+        weight.template multiply<R>(line, end, row);
+    } else {
+        const uint8_t* lines[M];
+        for (int i = 0; i < M; i++)
+            lines[i] = p.blocks + smaller(line + i, end - 1) * line_bytes<Kind>(p.k);
+        float products[R][M];
+        weight.template multiply<R>(lines, row, products);
+        for (int r = 0; r < R; r++) {
+            for (int i = 0; i < smaller(M, end - line); i++) {
+                float result = products[r][i];
+                const int64_t at = (row + r) * p.m + line + i;
+                if (p.bias) result += p.bias[line + i];
+                if (p.residual) result += p.residual[at];
+                p.out[at] = result;
+            }
         }
     }
 }
@@ -234,26 +227,47 @@ INLINE void run_rows(const BlockProduct& p, const Weight<Kind>& weight, int64_t 
 
 // Lines of a portion.
 int64_t lines_together(const BlockProduct& p) {
-    int64_t bytes = 1;
+    int64_t lines = 1;
     with_kind(p.kind, [&](auto type) {
-        bytes = larger(1, line_bytes<typename decltype(type)::type>(p.k));
+        using Kind = typename decltype(type)::type;
+        constexpr int group = lines_of<Kind>;
+        lines = larger(1, chunk_bytes / larger(1, line_bytes<Kind>(p.k)) / group) * group;
     });
-    return larger(1, chunk_bytes / bytes / M) * M;
+    return lines;
 }
 
 void multiply_few_rows(const BlockProduct* products, int64_t count) {
-    bool rounds = false;
-    for (int64_t i = 0; i < count; i++)
-        with_kind(products[i].kind, [&](auto type) { rounds |= decltype(type)::type::units > 0; });
-    const RoundedRows rounded(products->x, rounds ? products->n : 0, products->k);
+    bool rounds = false, small = false;
+    for (int64_t i = 0; i < count; i++) {
+        with_kind(products[i].kind, [&](auto type) {
+            rounds |= decltype(type)::type::units > 0;
+            small |= decltype(type)::type::units == 1;
+        });
+    }
+    const int64_t n = products->n, k = products->k;
+    RoundedRows rounded(rounds ? n : 0, k);
+#if MINILLM_AMX
+    Batches batches(small ? n : 0, k / unit);
+#endif
+    parallel_for(rounds ? n : 0, [&](int64_t row) {
+        rounded.put(row, products->x + row * k);
+#if MINILLM_AMX
+        if (small) batches.put(row, rounded[row]);
+#endif
+    });
     const auto portions = [](const BlockProduct& p) { return ceil_div(p.m, lines_together(p)); };
     over_portions(products, count, portions, [&](const BlockProduct& p, int64_t portion) {
         const int64_t each = lines_together(p), end = smaller(p.m, (portion + 1) * each);
         with_kind(p.kind, [&](auto type) {
             using Kind = typename decltype(type)::type;
-            const Weight<Kind> weight(p, rounded);
-            for (int64_t line = portion * each; line < end; line += M)
-                run_rows<Kind, most_rows>(p, weight, line, end, 0);
+            int64_t first = portion * each, row = 0;
+#if MINILLM_AMX
+            if constexpr (Kind::units == 1) row = run_batches<Kind>(p, batches, first, end);
+#endif
+            if (row >= p.n) return;
+            const Weight<Kind> weight{p, rounded};
+            for (int64_t line = first; line < end; line += lines_of<Kind>)
+                run_rows<Kind, most_rows<Kind>>(p, weight, line, end, row);
         });
     });
     for (int64_t i = 0; i < count; i++) multiply_wild_rows(products[i], rounded);

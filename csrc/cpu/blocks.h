@@ -16,44 +16,9 @@ struct OfKind {
     static constexpr int bytes = size_of_kind(kind).bytes;
 };
 
-// Small blocks hold one unit. `scales` gives those of four at once: d and m in turn, or where there
-// are no offsets, d and nothing.
-INLINE f8 scales_with_offsets(const uint8_t* const (&blocks)[4]) {
-#if defined(__F16C__)
-    int pairs[4];
-    for (int i = 0; i < 4; i++) memcpy(pairs + i, blocks[i], 4);
-    return (f8)_mm256_cvtph_ps(_mm_setr_epi32(pairs[0], pairs[1], pairs[2], pairs[3]));
-#else
-    f8 found;
-    for (int i = 0; i < 8; i++) found[i] = half_at(blocks[i / 2] + i % 2 * 2);
-    return found;
-#endif
-}
-INLINE f8 scales_alone(const uint8_t* const (&blocks)[4]) {
-#if defined(__F16C__)
-    __m128i bits = _mm_setzero_si128();
-    uint16_t each[4];
-    for (int i = 0; i < 4; i++) memcpy(each + i, blocks[i], 2);
-    bits = _mm_insert_epi16(bits, each[0], 0);
-    bits = _mm_insert_epi16(bits, each[1], 2);
-    bits = _mm_insert_epi16(bits, each[2], 4);
-    bits = _mm_insert_epi16(bits, each[3], 6);
-    return (f8)_mm256_cvtph_ps(bits);
-#else
-    f8 found{};
-    for (int i = 0; i < 4; i++) found[2 * i] = half_at(blocks[i]);
-    return found;
-#endif
-}
-
+// Small blocks hold one unit.
 struct Q4_0 : OfKind<2> {
     static constexpr bool offsets = false, wide = false;
-#if defined(__AVX512BW__)
-    INLINE UnitPair numbers_of_two(const uint8_t* one, const uint8_t* other) {
-        const UnitPair u = nibbles_of_two(one + 2, other + 2);
-        return {u.first - 8, u.others - 8};
-    }
-#endif
     INLINE Unit numbers(const uint8_t* block) {
         Unit u = nibbles(block + 2);
         for (vs& v : u.v) v -= 8;
@@ -63,11 +28,6 @@ struct Q4_0 : OfKind<2> {
 
 struct Q4_1 : OfKind<3> {
     static constexpr bool offsets = true, wide = false;
-#if defined(__AVX512BW__)
-    INLINE UnitPair numbers_of_two(const uint8_t* one, const uint8_t* other) {
-        return nibbles_of_two(one + 4, other + 4);
-    }
-#endif
     INLINE Unit numbers(const uint8_t* block) { return nibbles(block + 4); }
 };
 

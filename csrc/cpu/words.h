@@ -115,42 +115,6 @@ INLINE Unit nibbles(const uint8_t* from) {
     return u;
 }
 
-#if defined(__AVX512BW__)
-// The same of two lines: the first 16 numbers of either in one vector, the others in another.
-struct UnitPair {
-    vs first, others;
-};
-INLINE UnitPair nibbles_of_two(const uint8_t* one, const uint8_t* other) {
-    const __m256i packed = _mm256_inserti128_si256(
-        _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(one))),
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(other)), 1);
-    const vs wide = (vs)_mm512_cvtepu8_epi16(packed);
-    return {wide & 15, (vs)_mm512_srli_epi16((__m512i)wide, 4)};
-}
-// 16 integers twice.
-INLINE vs twice(const int16_t* from) {
-    return (vs)_mm512_maskz_broadcast_i64x4(
-        0xff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-}
-// Eight times one, eight times the other.
-INLINE vf two_splats(const float* one, const float* other) {
-    return _mm512_mask_broadcastss_ps(splat(*one), 0xff00, _mm_load_ss(other));
-}
-// The sums of the halves of two vectors.
-INLINE void sum_halves(vf a, vf b, float (&sums)[4]) {
-    constexpr int across = 0xb1;  // exchanges the 128 bits of each half
-    a += (vf)_mm512_maskz_shuffle_f32x4(all_lanes, a, a, across);
-    b += (vf)_mm512_maskz_shuffle_f32x4(all_lanes, b, b, across);
-    vf both = _mm512_mask_blend_ps(0xf0f0, a, b);
-    both += (vf)_mm512_maskz_permute_ps(all_lanes, both, 0x4e);
-    both += (vf)_mm512_maskz_permute_ps(all_lanes, both, 0xb1);
-    sums[0] = both[0];
-    sums[1] = both[8];
-    sums[2] = both[4];
-    sums[3] = both[12];
-}
-#endif
-
 // The low or the high halves of 32 bytes.
 INLINE Unit halves(const uint8_t* from, int shift) {
     Unit u;

@@ -22,7 +22,7 @@ def block_linear_forward(xp, x, blocks, bias=None, residual=None, *, kind):
     (out), residual (..., out) as the result. Never more than a few rows of the weight are decoded
     at once.
 
-    Kernels may round x to 16 bits: within each 32 of a row the largest becomes 32767. That moves
+    Kernels may round x to 16 bits: within each 32 of a row the largest becomes 32639. That moves
     what they read by at most 2^-16 of the largest; the sums of a block are then exact. With
     fewer than 32 rows, none of them changes the bits of another.
     """
