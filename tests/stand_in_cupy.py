@@ -11,11 +11,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy
 
+from minillm import devices
 from minillm.ops.activation import normal_cdf
 
 # Parameters of functions as CuPy 14 has them; of a ufunc its inputs.
@@ -442,18 +444,25 @@ def ndtr(x: ndarray) -> ndarray:
     return ndarray(normal_cdf(numpy, x._array))
 
 
+def modules() -> dict[str, ModuleType]:
+    """By their names, those that are imported of CuPy."""
+    made = {"cupy": module()}
+    for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.special"):
+        made[name] = ModuleType(name)
+    made["cupyx"].scatter_add = scatter_add  # type: ignore[attr-defined]
+    made["cupyx.scipy.special"].ndtr = ndtr  # type: ignore[attr-defined]
+    return made
+
+
 @contextmanager
 def installed() -> Iterator[Count]:
     """Inside the block CuPy can be imported; gives what is counted."""
     global count, machine
     count, machine, _thread.current = Count(), Machine(), 0
-    modules = {"cupy": module()}
-    for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.special"):
-        modules[name] = ModuleType(name)
-    modules["cupyx"].scatter_add = scatter_add  # type: ignore[attr-defined]
-    modules["cupyx.scipy.special"].ndtr = ndtr  # type: ignore[attr-defined]
-    before = {name: sys.modules.get(name) for name in modules}
-    sys.modules.update(modules)
+    devices._probed.clear()
+    made = modules()
+    before = {name: sys.modules.get(name) for name in made}
+    sys.modules.update(made)
     try:
         yield count
     finally:
@@ -462,3 +471,19 @@ def installed() -> Iterator[Count]:
                 del sys.modules[name]
             else:
                 sys.modules[name] = found
+
+
+def folder(place: Path) -> str:
+    """A folder for the path of another process, in which CuPy can be imported then."""
+    here = str(Path(__file__).parent)
+    (place / "cupy.py").write_text(
+        f"import sys\nsys.path.append({here!r})\nimport stand_in_cupy\n"
+        "sys.modules.update(stand_in_cupy.modules())\n",
+        encoding="utf-8",
+    )
+    known = place / "cupy_cuda13x-14.2.0.dist-info"
+    known.mkdir()
+    facts = "Metadata-Version: 2.1\nName: cupy-cuda13x\nVersion: 14.2.0\n"
+    (known / "METADATA").write_text(facts, encoding="utf-8")
+    (known / "top_level.txt").write_text("cupy\n", encoding="utf-8")
+    return str(place)

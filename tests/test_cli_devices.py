@@ -1,6 +1,7 @@
 """--device on the command line, on a stand-in for CuPy: the same output, and runs that move."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import stand_in_cupy
 from minillm import kernels
 from minillm.training import metrics
-from small_runs import CLOCKED, flags, minillm, result, story
+from small_runs import CLOCKED, environment, flags, minillm, process, result, story
 from small_tasks import folder as encoder
 from small_translation import written as pairs
 from small_tuning import base, preferences, talks
@@ -202,3 +203,23 @@ def test_a_device_that_is_not_there_ends_a_command_before_it_begins(data, capsys
         assert minillm(*words.split(), "--device", device) == 2
         assert capsys.readouterr() == ("", f"minillm: {line}\n")
     assert sorted(data.rglob("*")) == before
+
+
+def test_a_process_of_its_own_computes_there(data, tmp_path_factory):
+    place = stand_in_cupy.folder(tmp_path_factory.mktemp("cupy"))
+    path = os.pathsep.join([environment()["PYTHONPATH"], place])
+    words = ["train", "s.txt", *flags(**STEPS), "--out", "run"]
+    done = process(*words, "--device", "cuda", PYTHONPATH=path, MINILLM_KERNELS="off")
+    assert done.returncode == 0, done.stderr
+    assert "engine: CuPy alone (no CUDA extension) on cuda (Stand-in, 80.0 GB" in done.stderr
+    assert "step 4/4  loss " in done.stderr and " of cuda" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = process(*words, "--device", "cuda:9", PYTHONPATH=path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "minillm: device: 'cuda:9' is not there, this machine has 2 GPUs, cuda:0, cuda:1 can be "
+        "used\n"
+    )
+    done = process("doctor", "--cases", 1, PYTHONPATH=path, MINILLM_KERNELS="off")
+    assert done.returncode == 0
+    assert "cuda:1       Stand-in, 80.0 GB of 80.0 GB free, compute 9.0" in done.stdout

@@ -3,6 +3,7 @@
 import importlib.metadata
 import sys
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -93,8 +94,8 @@ class TestDefault:
         assert minillm.get_default_device() == "cpu"
 
     def test_a_model_that_does_not_fit_there_is_refused(self, gpus, model):
-        gpus.bytes = 1000
-        with pytest.raises(ValueError, match=r"of memory of cuda:1 for .* 1.0 kB are free"):
+        gpus.bytes = 2000
+        with pytest.raises(ValueError, match=r"of memory of cuda:1 for .* 2.0 kB are free"):
             load_model(model, device="cuda:1")
 
     def test_one_that_cannot_be_used_is_refused(self, gpus):
@@ -247,10 +248,26 @@ def test_a_kernel_is_compiled_and_run(gpus):
     gpus.compiler = "Failure finding libnvrtc.so.13:\n no such file"
     with pytest.raises(RuntimeError) as caught:
         devices.probe(0)
-    assert str(caught.value).startswith(
+    assert str(caught.value) == (
         "device: no kernel can be compiled and run on 'cuda:0' (Failure finding libnvrtc.so.13: no "
-        "such file), CUDA's compiler NVRTC, its headers and libraries are needed; install the extra"
+        "such file), compiler and libraries of CUDA 13 are needed; install its toolkit, or: "
+        "pip install 'cupy-cuda13x[ctk]'"
     )
+    with pytest.raises(RuntimeError, match="no kernel can be compiled"):
+        minillm.set_default_device("cuda")
     gpus.compiler, gpus.wrong = "", True
     with pytest.raises(RuntimeError, match="'cuda:0' computes wrong numbers, a sound GPU is"):
         devices.probe(0)
+
+
+def test_cupy_itself_without_a_gpu_is_told_in_one_line():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    with suppress(cupy.cuda.runtime.CUDARuntimeError):
+        pytest.skip(f"{cupy.cuda.runtime.getDeviceCount()} GPUs are here")
+    told = (
+        r"CuPy is installed for CUDA [\d.]+, but no driver of NVIDIA; a GPU and its driver .*",
+        r"the driver is for CUDA [\d.]+, CuPy for .*",
+        r"the driver for CUDA [\d.]+ finds no GPU .*",
+    )
+    with pytest.raises(RuntimeError, match=f"^device: ({'|'.join(told)})$"):
+        to_device(np.ones(3), "cuda")

@@ -24,6 +24,7 @@ extern "C" __global__ void minillm_probe(const float* x, float* y) {
 }
 """
 PROBED = 64  # numbers
+_probed: set[int] = set()  # GPUs on which a kernel has run in this process
 
 
 class Card(NamedTuple):
@@ -50,10 +51,17 @@ def number_of(device: str) -> int | None:
 
 
 def require(device: str) -> int | None:
-    """`number_of`, for a device that can be used; RuntimeError in one line with the cure if not."""
+    """`number_of`, for a device on which kernels run; else RuntimeError in one line with the cure.
+
+    The kernel that is tried takes some hundredths of a second, and the first time that CuPy
+    compiles it, longer.
+    """
     number = number_of(device)
     if number is not None:
         use(number)
+        if number not in _probed:
+            probe(number)
+            _probed.add(number)
     return number
 
 
@@ -92,10 +100,14 @@ def probe(number: int) -> float:
         y = cupy.zeros(PROBED, cupy.float32)
         cupy.RawKernel(PROBE, "minillm_probe")((1,), (PROBED,), (x, y))
         right = bool((y == 2 * x + 1).all())
+    except MemoryError:  # of a GPU that is full, not broken
+        raise
     except Exception as error:  # of CUDA, its compiler, its libraries, or the finder of these
+        major = int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
         raise RuntimeError(
             f"device: no kernel can be compiled and run on 'cuda:{number}' ({_words(error)}), "
-            f"CUDA's compiler NVRTC, its headers and libraries are needed; install {_extra()}"
+            f"compiler and libraries of CUDA {major} are needed; install its toolkit, or: pip "
+            f"install 'cupy-cuda{major}x[ctk]'"
         ) from error
     if not right:
         raise RuntimeError(
