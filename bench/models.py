@@ -91,11 +91,13 @@ def serving(provider: str, precision: Any, threads: int) -> Iterator[None]:
 class Ours(Contender):
     """A minillm model in a process of its own, which one provider serves to its end."""
 
-    def __init__(self, size: Size, provider: str, precision: str, threads: int) -> None:
+    def __init__(
+        self, size: Size, provider: str, precision: str, threads: int, device: str = "cpu"
+    ) -> None:
         self._serving = serving(provider, precision, threads)
         self._serving.__enter__()
         self.size = size
-        self.model = build(size)
+        self.model = build(size).to(device)
 
     def precision(self) -> str:
         """The precision it runs in, which is f32 where there are no bf16 products."""
@@ -110,8 +112,10 @@ class Ours(Contender):
 class Training(Ours):
     """A step: forward, backward, clipping, AdamW."""
 
-    def __init__(self, size: Size, provider: str, precision: str, threads: int) -> None:
-        super().__init__(size, provider, precision, threads)
+    def __init__(
+        self, size: Size, provider: str, precision: str, threads: int, device: str = "cpu"
+    ) -> None:
+        super().__init__(size, provider, precision, threads, device)
         self.optimizer = AdamW(decay_groups(self.model.parameters(), WEIGHT_DECAY), **OPTIONS)
         self.batches = batches(size)
         self.arena = kernels.Arena()

@@ -20,10 +20,10 @@ SAME_CALL = {
 }
 
 
-def set_up(precision: str, threads: int) -> Any:
+def set_up(precision: str, threads: int, device: str = "cpu") -> Any:
     """Size PyTorch's thread pool; the context in which its products have `precision`."""
     torch.set_num_threads(threads)
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
 def attention(q, k, v, mask=None, *, causal=False, offset=0, scale=None):  # type: ignore[no-untyped-def]
@@ -155,15 +155,24 @@ def loss(p: dict[str, Any], size: Size, ids: Any, targets: Any, reduction: str) 
 class Torch(Contender):
     """Our model's weights in PyTorch."""
 
-    def __init__(self, size: Size, precision: str, threads: int, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        size: Size,
+        precision: str,
+        threads: int,
+        compiled: bool = False,
+        device: str = "cpu",
+    ) -> None:
         self.size, self.name = size, precision
-        self.context = set_up(precision, threads)
+        self.context = set_up(precision, threads, device)
         self.loss: Callable[..., Any] = torch.compile(loss) if compiled else loss
         self.weights = {
-            name: torch.nn.Parameter(torch.tensor(array))
+            name: torch.nn.Parameter(torch.tensor(array, device=device))
             for name, array in build(size).state_dict().items()
         }
-        self.batches: list[Any] = [[torch.tensor(ids) for ids in pair] for pair in batches(size)]
+        self.batches: list[Any] = [
+            [torch.tensor(ids, device=device) for ids in pair] for pair in batches(size)
+        ]
 
     def precision(self) -> str:
         return self.name
@@ -171,14 +180,21 @@ class Torch(Contender):
     def losses(self) -> Any:
         with torch.no_grad(), self.context:
             inputs, targets = self.batches[0]
-            return loss(self.weights, self.size, inputs, targets, "none").numpy()
+            return loss(self.weights, self.size, inputs, targets, "none").cpu().numpy()
 
 
 class TorchTraining(Torch):
     """Forward, backward, clipping, fused AdamW; dropout 0."""
 
-    def __init__(self, size: Size, precision: str, threads: int, compiled: bool = False) -> None:
-        super().__init__(size, precision, threads, compiled)
+    def __init__(
+        self,
+        size: Size,
+        precision: str,
+        threads: int,
+        compiled: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(size, precision, threads, compiled, device)
         parameters = list(self.weights.values())
         groups = [
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},

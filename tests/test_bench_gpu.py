@@ -1,0 +1,81 @@
+"""The benchmark of the GPU, as far as it can be seen to work without one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench is not installed
+from bench import gpu
+from bench.gpu_place import Row
+
+ROOT = gpu.ROOT
+
+
+def run(folder, *arguments):
+    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), *arguments]
+    return subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
+
+
+def test_without_a_gpu_it_is_one_line(tmp_path):
+    done = run(tmp_path)
+    if done.returncode != 2:
+        pytest.skip("this machine has a GPU")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("gpu: device: ") and "--rehearse" in line
+    assert not done.stdout and not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_measures_and_writes(tmp_path):
+    done = run(tmp_path, "--rehearse", "--only", "bound", "curve")
+    assert "Traceback" not in done.stdout + done.stderr
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    rows = {row["what"]: row for row in content["rows"]}
+    assert rows["softmax both"]["ours"] > 0 and rows["adamw forward"]["ours"] > 0
+    assert rows["loss curve"]["passed"] and rows["same bits twice"]["passed"]
+    assert "error" not in {key for row in content["rows"] for key in row}
+    assert done.returncode == int(any(row["passed"] is False for row in content["rows"]))
+    table = (tmp_path / "gpu.md").read_text()
+    assert table.count("\n| ") == 2 + len(content["rows"])
+
+
+@pytest.mark.parametrize(
+    ("got", "needed", "at_most", "passed"),
+    [
+        (1.0, 1.0, False, True),
+        (0.9, 1.0, False, False),
+        (1.3, 1.3, True, True),
+        (1.4, 1.3, True, False),
+        (None, 1.0, False, False),
+        (2.0, None, False, None),
+    ],
+)
+def test_what_is_reached(got, needed, at_most, passed):
+    row = Row("step", "ms", 1, {}, "x", got, needed, at_most)
+    assert row.passed is passed
+
+
+def test_the_table():
+    rows = [
+        Row("step", "ms", 12.34567, {"torch": 13.0}, "x torch", 1.0530, 1.0).content(),
+        {"part": "suite", "what": "suite", "error": "3 failed", "passed": False},
+    ]
+    assert gpu.table(rows).splitlines()[2:] == [
+        "| step | 12.35 ms | torch 13 | 1.053 x torch | ≥ 1 | yes |",
+        "| suite | 3 failed |  |  |  | NO |",
+    ]
+
+
+def test_a_part_that_fails_or_takes_too_long_costs_itself(monkeypatch, tmp_path):
+    attempt = gpu.Run(tmp_path, True)
+    assert not attempt.part("train", [sys.executable, "-c", "print('row {}' * 0); 1 / 0"])
+    assert attempt.rows[-1]["error"] == "ZeroDivisionError: division by zero"
+    monkeypatch.setitem(gpu.SECONDS, "train", 0.3)
+    endless = "import sys; print('on', flush=True); sys.stdin.read(); [0 for _ in iter(int, 1)]"
+    assert not attempt.part("train", [sys.executable, "-c", endless])
+    assert attempt.rows[-1]["error"].startswith("stopped after ")
+    attempt.end = gpu.time.monotonic()
+    assert not attempt.part("train", [sys.executable, "-c", ""])
+    assert attempt.rows[-1]["error"] == "no time was left"
