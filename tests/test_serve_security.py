@@ -65,6 +65,34 @@ def test_only_known_keys_are_let_in():
         assert client.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_prompts_are_shared_within_a_key_a_user_and_a_template_only(shared):
+    settings = {"keys": tuple(map(digest_of, KEYS)), "share_prefixes": shared}
+    said = [{"role": "user", "content": "a long prompt " * 50}]
+
+    def cached(key, model="hello", **more):
+        answer = client.post(
+            "/v1/chat/completions",
+            json=body(model=model, messages=said) | more,
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        return answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    models = [("hello", bigram(f"\nab{TURN}"), tokenizer())]
+    models.append(("other", models[0][1], models[0][2]))
+    with serving(*models, **settings) as client:
+        assert [cached(KEYS[0]), cached(KEYS[0])] == [0, 512]
+        assert cached(KEYS[1]) == (512 if shared else 0)
+        assert cached(KEYS[1]) == 512
+        assert [cached(KEYS[0], user="me"), cached(KEYS[0], user="me")] == [0, 512]
+        assert cached(KEYS[0], model="other") == 0
+        prompt = {"model": "hello", "prompt": "a long prompt " * 50, "max_tokens": 1}
+        headers = {"Authorization": f"Bearer {KEYS[0]}"}
+        for right in (0, 512):
+            usage = client.post("/v1/completions", json=prompt, headers=headers).json()["usage"]
+            assert usage["prompt_tokens_details"]["cached_tokens"] == right
+
+
 @pytest.mark.parametrize("host, status", [
     ("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("LocalHost", 200),
     ("me.org", 200),    ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421),

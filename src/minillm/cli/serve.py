@@ -6,6 +6,7 @@ import argparse
 from importlib.util import find_spec
 from typing import Any
 
+from minillm.cli.machine_flags import add_machine, settle
 from minillm.cli.main import OK, tell
 from minillm.quantities import counted
 
@@ -64,12 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, (kind, word, text) in FLAGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=word, help=text)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    parser.add_argument(
+        "--share-prefixes",
+        action="store_true",
+        help="what was read of prompts serves requests with other keys, too",
+    )
+    add_machine(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from minillm import kernels
-
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise RuntimeError(
@@ -80,8 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm.serve import app, running
     from minillm.serve.catalogue import Catalogue
 
-    if arguments.threads is not None:
-        kernels.set_threads(arguments.threads)
+    settle(arguments)
     settings = _settings(arguments)
     with running.bind(settings) as listener:
         catalogue = Catalogue(Budget(1))
@@ -103,6 +106,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
     given = {
         name: getattr(arguments, name) for name in FLAGS if getattr(arguments, name) is not None
     }
+    given["share_prefixes"] = arguments.share_prefixes
     given["allowed_hosts"] = tuple(name.lower() for name in arguments.allow_host)
     if arguments.api_key_file is not None:
         given["keys"] = read_keys(arguments.api_key_file)

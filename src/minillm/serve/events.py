@@ -51,19 +51,16 @@ async def _ended(*tasks: asyncio.Future[Any]) -> None:
 
 
 class EventStream(Response):
-    """Sends events as they come, as long as the client takes them.
+    """Sends events as they come, as long as the client is there.
 
-    `leave` is called when it is over, however it ended. A client that takes nothing for
-    `write_seconds` is given up.
+    `leave` is called when it is over, however it ended.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, events: AsyncIterator[bytes], leave: Callable[[], None], write_seconds: float
-    ) -> None:
+    def __init__(self, events: AsyncIterator[bytes], leave: Callable[[], None]) -> None:
         self.status_code, self.background, self.body = 200, None, b""
-        self._events, self._leave, self._write_seconds = events, leave, write_seconds
+        self._events, self._leave = events, leave
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
 
@@ -75,10 +72,8 @@ class EventStream(Response):
             if task.done():
                 task.result()
         finally:
-            try:
-                await _ended(task, gone)
-            finally:
-                self._leave()
+            self._leave()
+            await _ended(task, gone)
 
     async def _send_all(self, send: Send) -> None:
         try:
@@ -90,13 +85,7 @@ class EventStream(Response):
                 }
             )
             async for body in self._events:
-                await self._sent(send, body, True)
-            await self._sent(send, b"", False)
-        except TimeoutError:
-            return  # the client takes nothing
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await self._events.aclose()  # type: ignore[attr-defined]
-
-    async def _sent(self, send: Send, body: bytes, more: bool) -> None:
-        message = {"type": "http.response.body", "body": body, "more_body": more}
-        await asyncio.wait_for(send(message), self._write_seconds)

@@ -17,16 +17,20 @@ AFTER = 5  # seconds that answers to requests that were given up have to get out
 
 
 def bind(settings: Settings) -> socket.socket:
-    """The socket to listen on; OSError where the address is taken or is none."""
+    """The socket to listen on; ValueError where the address is taken or is none."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((settings.host, settings.port))
         found.listen(512)
-    except BaseException:
+    except OSError as error:
         found.close()
-        raise
+        told = (error.strerror or str(error)).lower()
+        raise ValueError(
+            f"serve: {settings.host}:{settings.port}: {told}, a free address is needed; --host, "
+            "--port"
+        ) from None
     return found
 
 

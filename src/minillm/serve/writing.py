@@ -210,7 +210,7 @@ class Writing:
         """The answer as events: `first`, then `chunks` of each piece; `usage` gives the last."""
         await self.begin()
         events = self._events(chunks, first, usage)
-        return EventStream(events, self.leave, self.settings.write_seconds)
+        return EventStream(events, self.leave)
 
     async def _events(
         self,
