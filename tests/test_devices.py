@@ -4,6 +4,7 @@ import importlib.metadata
 import sys
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ import stand_in_cupy
 from minillm import Tensor, devices, kernels, machine
 from minillm.arrays import device_of, to_device, to_numpy, xp_of
 from minillm.formats import hf
+from minillm.generation.memory import SMALL, side_by_side, text_bytes
+from minillm.generation.options import Options
 from minillm.generation.prefixes import load_reading, save_reading
 from minillm.generation.reading import Reader
+from minillm.models import adapter
 from minillm.models.folder import load_model, save_weights
 from minillm.nn import Linear
 from small_gpt2 import small
@@ -71,6 +75,32 @@ class TestWhereArraysLie:
         array = to_device(np.ones(2), "cuda:1")
         devices.use(0)
         assert xp_of(array).cuda.runtime.getDevice() == 1
+
+    def test_what_lies_where_is_told_as_in_pytorch(self, gpus):
+        layer = Linear(2, 2)
+        assert layer.device == layer.weight.device == "cpu"
+        assert layer.to("cuda:1").device == Tensor(layer.weight).device == "cuda:1"
+
+    def test_adapters_lie_beside_their_layers(self, gpus, tmp_path):
+        model = small().to("cuda:1")
+        lora = adapter.Lora(2)
+        adapter.attach(model, lora)
+        assert {parameter.device for parameter in model.parameters()} == {"cuda:1"}
+        adapter.save(tmp_path, model, lora, "base", None)
+        for device in ("cuda:1", "cpu"):
+            again = small().to(device)
+            adapter.load(again, tmp_path)
+            assert {parameter.device for parameter in again.parameters()} == {device}
+
+    def test_a_request_is_measured_by_the_memory_of_the_models_gpu(self, gpus):
+        config = small().config
+        prompt = SimpleNamespace(ids=[1], limit=7)
+        each = text_bytes(config, 7, "float32")
+        rows = SMALL // each + 1
+        options = Options.of(n=rows, temperature=1.0)
+        gpus.bytes = 5 * each
+        assert side_by_side(config, prompt, options, "cuda") == 5
+        assert side_by_side(config, prompt, options) > 5
 
 
 class TestDefault:

@@ -14,6 +14,7 @@ from minillm.arrays import (
     Array,
     beside,
     default_generator,
+    device_of,
     is_array,
     is_gpu_array,
     to_device,
@@ -172,6 +173,11 @@ class Tensor:
     @property
     def dtype(self) -> numpy.dtype:
         return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """Where the values lie: "cpu" or "cuda:N"."""
+        return device_of(self.data)
 
     def __len__(self) -> int:
         if not self.data.ndim:

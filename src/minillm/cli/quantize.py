@@ -114,13 +114,13 @@ def _scored(
 
 def _speeds(opened: Any, written: Any, model: Any, text: str | None) -> list[Any]:
     """Those of both models, None for each without a text; `model` is the one that was written."""
-    from minillm import machine
+    from minillm import device_memory, kernels
     from minillm.models.folder import load_model, load_tokenizer
     from minillm.quant import speeds
 
     if text is None:
         return [None, None]
-    free = machine.available_memory()
+    free = device_memory.free(kernels.get_default_device())
     if free is not None and opened.running_bytes > free:
         tell(
             f"minillm: note: no speeds, as {opened.path} takes {size(opened.running_bytes)} of "

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from minillm import machine
+from minillm import device_memory, devices, machine
 from minillm.generation.options import MAX_TOKENS, Options
 from minillm.generation.prompts import Prompt
 from minillm.generation.tickets import Ticket
@@ -38,8 +38,8 @@ def longest(config: Any, prompt: Prompt) -> int:
     return length if config.context is None else min(length, config.context)
 
 
-def side_by_side(config: Any, prompt: Prompt, o: Options) -> int:
-    """How many texts of a request memory holds at once, 1 or more.
+def side_by_side(config: Any, prompt: Prompt, o: Options, device: str = devices.CPU) -> int:
+    """How many texts of a request the memory of the model's device holds at once, 1 or more.
 
     ValueError where it does not hold what has to be there at once: one text, all beams of a search,
     or all candidates of a contrastive one.
@@ -56,7 +56,7 @@ def side_by_side(config: Any, prompt: Prompt, o: Options) -> int:
         name, many = "top-k", min(o.top_k, classes)
     if many * each < SMALL and o.rows * each < SMALL:
         return sys.maxsize
-    free = machine.available_memory()
+    free = device_memory.free(device)
     if free is None or not each:
         return sys.maxsize
     if many * each > free:

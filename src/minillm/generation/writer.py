@@ -69,7 +69,7 @@ class Writer:
         """ValueError, TypeError or IndexError for all that can be known to be wrong."""
         prepared = prepare(self.reader(options), self.tokenizer, prompt, options)
         ticket = Ticket(prepared, prompt, options, on_notice, scope)
-        ticket.side_by_side = side_by_side(self.model.config, prepared, options)
+        ticket.side_by_side = side_by_side(self.model.config, prepared, options, self.model.device)
         if self._budget is not None:
             ticket.room = room_of(self.model.config, prepared, options, self.prefixes.chunk)
             texts = self._budget.texts(ticket.room, prepared)

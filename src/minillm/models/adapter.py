@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 
 from minillm import nn
+from minillm.arrays import to_device
 from minillm.formats import hf, safetensors
 from minillm.models.adapter_writing import CONFIG, PREFIX, WEIGHTS, save
 from minillm.models.lora import (
@@ -196,4 +197,6 @@ def _layer(base: nn.Linear, found: Any, lora: Lora, folder: Path) -> nn.LoRALine
             b[spot.rows, place * lora.rank : (place + 1) * lora.rank] = pair["lora_B"]
     layer.lora_A = Parameter(numpy.array(a, numpy.float32))
     layer.lora_B = Parameter(numpy.array(b, numpy.float32))
+    for part in (layer.lora_A, layer.lora_B):
+        part.data = to_device(part.data, base.weight.device)
     return layer

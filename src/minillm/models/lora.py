@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from minillm import nn
-from minillm.arrays import Array, new_generator
+from minillm.arrays import Array, new_generator, to_device
 from minillm.models import FAMILIES
 
 
@@ -105,6 +105,8 @@ def attach(model: Any, lora: Lora, seed: int = 0) -> list[str]:
             )
         base = at(model, name)
         layer = nn.LoRALinear(base, lora.rank, lora.alpha, lora.dropout, lora.rslora, generator)
+        for part in (layer.lora_A, layer.lora_B):
+            part.data = to_device(part.data, base.weight.device)
         put(model, name, layer)
         modules += [spot.module for spot in chosen]
     return modules

@@ -116,6 +116,11 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
+    @property
+    def device(self) -> str:
+        """Where the first of its parameters lies; "cpu" without any."""
+        return next((parameter.device for parameter in self.parameters()), devices.CPU)
+
     def to(self, device: str) -> Module:
         """Move every parameter, and its gradient, to "cpu", "cuda" or "cuda:N"."""
         on_host = devices.number_of(device) is None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy
 
-from minillm import kernels
+from minillm import devices, kernels
 from minillm.arrays import Array, is_gpu_array
 from minillm.blocks import KINDS
 from minillm.tensor import Tensor, grad_mode
@@ -120,6 +120,10 @@ class DeferredParameter(Parameter):
         """Bytes of the values where they lie now."""
         pending = _slot.__get__(self)
         return getattr(pending.source if isinstance(pending, _Pending) else pending, "nbytes", 0)
+
+    @property
+    def device(self) -> str:
+        return devices.CPU  # where its values will be decoded
 
     @property
     def shape(self) -> tuple[int, ...]:

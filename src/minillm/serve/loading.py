@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from minillm import machine, tokenizers
+from minillm import device_memory, kernels, tokenizers
 from minillm.generation.budget import Budget
 from minillm.generation.drafting import require_same_vocabulary
 from minillm.models import adapter as adapters
@@ -25,11 +25,11 @@ def name_of(path: str) -> str:
 
 
 def cache_bytes(settings: Settings) -> int:
-    """What is asked for, else half of the memory that is free now, or of a GB where the system
-    does not tell."""
+    """What is asked for, else half of the memory of the models' device that is free now, or of a
+    GB where the system does not tell."""
     if settings.cache_bytes is not None:
         return settings.cache_bytes
-    return max(1, (machine.available_memory() or 1 << 30) // 2)
+    return max(1, (device_memory.free(kernels.get_default_device()) or 1 << 30) // 2)
 
 
 def open_served(name: str, path: str, settings: Settings, budget: Budget | None = None) -> Served:
