@@ -7,6 +7,7 @@
 #include "cuda/launch.h"
 #include "precision.h"
 #ifdef MINILLM_CUDA_ON_HOST
+#include "check/static_shared.h"
 #include "check/wrong_kernels.h"
 #endif
 
@@ -32,6 +33,7 @@ void bind_runtime(pybind11::module_ runtime) {
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
                 "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");
+    runtime.attr("fills_static_shared") = on_host::fills_static_shared;
     runtime.def("run_wrong_kernel", on_host::run_wrong_kernel, arg("name"));
 #endif
 }

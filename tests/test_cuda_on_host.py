@@ -45,6 +45,13 @@ def test_memory_that_nobody_wrote_is_garbage():
     assert set(library.runtime.run_wrong_kernel("reads what nobody wrote")) == {-1}
 
 
+def test_static_memory_that_nobody_wrote_is_garbage_too():
+    if not library.runtime.fills_static_shared:
+        pytest.skip("the library is built with a sanitizer, which guards that memory instead")
+    for _ in range(2):
+        assert set(library.runtime.run_wrong_kernel("reads static memory")) == {-1}
+
+
 def test_the_next_kernel_runs_after_one_that_failed():
     with pytest.raises(RuntimeError):
         library.runtime.run_wrong_kernel("barrier for some")

@@ -88,7 +88,7 @@ inline cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* data, int byte, size_t bytes, cudaStream_t) {
-    memset(data, byte, bytes);
+    if (bytes) memset(data, byte, bytes);
     return cudaSuccess;
 }
 

@@ -13,7 +13,7 @@ constexpr int threads = 64;
 // Each thread takes what its opposite has put down.
 template <bool with_barrier>
 __global__ void reverse(const int* from, int* to) {
-    __shared__ int shared[threads];
+    int* shared = dynamic_shared<int>();
     shared[threadIdx.x] = from[threadIdx.x];
     if (with_barrier) __syncthreads();
     to[threadIdx.x] = shared[threads - 1 - threadIdx.x];
@@ -49,6 +49,12 @@ __global__ void reads_what_nobody_wrote(const int*, int* to) {
     to[threadIdx.x] = dynamic_shared<int>()[threadIdx.x];
 }
 
+__global__ void reads_static_memory(const int*, int* to) {
+    __shared__ int shared[threads];
+    to[threadIdx.x] = shared[threadIdx.x];
+    shared[threadIdx.x] = 7;
+}
+
 }  // namespace
 
 std::vector<int> run_wrong_kernel(const std::string& name) {
@@ -66,6 +72,7 @@ std::vector<int> run_wrong_kernel(const std::string& name) {
     if (name == "lanes in two operations") return run(lanes_in_two_operations);
     if (name == "lane outside its mask") return run(lane_outside_its_mask);
     if (name == "reads what nobody wrote") return run(reads_what_nobody_wrote);
+    if (name == "reads static memory") return run(reads_static_memory);
     throw std::invalid_argument("run_wrong_kernel: there is none called '" + name + "'");
 }
 
