@@ -30,7 +30,6 @@ export function showDetail(token, at, count, { possible, branch, leave }) {
   for (const [text, p] of token.top) {
     const mine = text === (token.name ?? token.text);
     const row = [bar(p / best), el("span", { className: "piece" }, shown(text)), el("span", {}, percent(p))];
-    const name = `${shown(text)}, ${percent(p)}`;
     rows.append(
       el(
         "li",
@@ -42,10 +41,10 @@ export function showDetail(token, at, count, { possible, branch, leave }) {
               {
                 type: "button",
                 className: "alternative",
-                "aria-label": `Write on with ${name}`,
                 title: "Write on with this one instead",
                 onclick: () => branch(text, p),
               },
+              el("span", { className: "hidden" }, "Write on with "),
               ...row,
             ),
       ),

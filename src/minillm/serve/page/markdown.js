@@ -107,7 +107,7 @@ function code(lines) {
     "figure",
     { className: "code" },
     el("figcaption", {}, title, copyButton(() => text, "Copy the code")),
-    el("pre", { tabIndex: 0, "aria-label": title }, el("code", {}, text)),
+    el("pre", { tabIndex: 0, role: "group", "aria-label": title }, el("code", {}, text)),
   );
 }
 
