@@ -3,7 +3,7 @@
 import { byId, el, iconButton, number, percent } from "./dom.js";
 import { shown } from "./tokens.js";
 
-const PLACES = ["the most probable", "the second", "the third", "the fourth", "the fifth"];
+const PLACES = ["first", "second", "third", "fourth", "fifth"];
 
 /**
  * Shows a token; `branch(text, p)` writes on with another in its place where that is `possible`,
@@ -59,8 +59,10 @@ export function showDetail(token, at, count, { possible, branch, leave }) {
 function sentence(token) {
   if (token.p === null) return "The first token of a text has nothing before it, so no probability.";
   const rank = token.top.findIndex(([text]) => text === (token.name ?? token.text));
-  const place = PLACES[rank] ?? `not among the first ${PLACES.length}`;
-  return `${percent(token.p)} probable, ${place}. The probabilities are the model's own, before temperature.`;
+  const place = PLACES[rank]
+    ? `the model's ${PLACES[rank]} choice`
+    : `not among the model's first ${PLACES.length} choices`;
+  return `${percent(token.p)} probable, ${place}. The probability is the one before temperature and other settings.`;
 }
 
 function bar(share) {
