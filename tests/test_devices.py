@@ -218,8 +218,8 @@ MISSING = ModuleNotFoundError("No module named 'cupy'", name="cupy")
 @pytest.mark.parametrize(
     ("driver", "cure"),
     [
-        (None, "the extra cuda12 or cuda13 that matches your driver"),
-        (11080, "the extra cuda12 or cuda13 that matches your driver"),
+        (None, "the extra cuda12 or cuda13 that matches your driver (none of NVIDIA was found)"),
+        (11080, "the extra cuda12 and a driver for it (that here is for CUDA 11.8)"),
         (12040, "the extra cuda12 (the driver is for CUDA 12.4)"),
         (13000, "the extra cuda13 (the driver is for CUDA 13.0)"),
     ],

@@ -193,8 +193,10 @@ def _extra() -> str:
 
     driver = cuda_driver()
     extra = None if driver is None else extra_for(driver)
-    if driver is None or extra is None:
-        return "the extra cuda12 or cuda13 that matches your driver"
+    if driver is None:
+        return "the extra cuda12 or cuda13 that matches your driver (none of NVIDIA was found)"
+    if extra is None:
+        return f"the extra cuda12 and a driver for it (that here is for CUDA {cuda(driver)})"
     return f"the extra {extra} (the driver is for CUDA {cuda(driver)})"
 
 
