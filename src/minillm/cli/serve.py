@@ -63,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--open-to-all", action="store_true", help="listen on a network address without a key"
     )
+    parser.add_argument("--metrics", action="store_true", help="answer Prometheus at /metrics")
+    parser.add_argument(
+        "--log", choices=("text", "json"), default="text", help="form of the lines for requests"
+    )
+    parser.add_argument(
+        "--log-texts", action="store_true", help="log what is asked, too: prompts of people"
+    )
     for name, (kind, word, text) in FLAGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=word, help=text)
     parser.add_argument(
@@ -74,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    needed = ("starlette", "uvicorn", *(("prometheus_client",) if arguments.metrics else ()))
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise RuntimeError(
             f"serve: {missing[0]} is not installed, it is needed; install the extra serve, in the "
@@ -83,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minillm.generation.budget import Budget
     from minillm.serve import app, running
     from minillm.serve.catalogue import Catalogue
+    from minillm.serve.logs import write_logs
 
     settle(arguments)
     settings = _settings(arguments)
@@ -96,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         shown = f"[{host}]" if ":" in host else host
         names = ", ".join(served.name for served in catalogue.all())
         tell(f"minillm: {names} on http://{shown}:{port}, Ctrl-C ends")
+        write_logs(arguments.log)
         server.run(sockets=[listener])
     return OK
 
@@ -107,6 +117,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
         name: getattr(arguments, name) for name in FLAGS if getattr(arguments, name) is not None
     }
     given["share_prefixes"] = arguments.share_prefixes
+    given |= {"metrics": arguments.metrics, "log_texts": arguments.log_texts}
     given["allowed_hosts"] = tuple(name.lower() for name in arguments.allow_host)
     if arguments.api_key_file is not None:
         given["keys"] = read_keys(arguments.api_key_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from minillm.serve import page
 from minillm.serve.catalogue import Catalogue
 from minillm.serve.errors import ApiError, on_api_error, on_failure, on_http_error
+from minillm.serve.logs import Observed
 from minillm.serve.openapi import OPERATIONS, openapi
 from minillm.serve.security import Guard
 from minillm.serve.settings import Settings
@@ -28,8 +30,17 @@ def build(settings: Settings, catalogue: Catalogue) -> Starlette:
     """The ASGI application of a catalogue; its engines run as long as the application does.
 
     Handlers find in `request.app.state`: `settings`, `catalogue`, `admitted` (requests of each
-    engine that were let in) and `ending` (whether the server was asked to end).
+    engine that were let in), `ending` (whether the server was asked to end) and, where they are
+    asked for, `metrics`.
     """
+    paths, metrics = routes(), None
+    observed: dict[str, Any] = {"texts": settings.log_texts}
+    if settings.metrics:
+        from minillm.serve import metrics as module
+
+        metrics = module.Metrics(catalogue)
+        observed["answered"] = metrics.answered
+        paths.append(Route("/metrics", module.metrics))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -38,8 +49,8 @@ def build(settings: Settings, catalogue: Catalogue) -> Starlette:
         await asyncio.to_thread(catalogue.worker.stop)
 
     app = Starlette(
-        routes=routes(),
-        middleware=[Middleware(Guard, settings=settings)],
+        routes=paths,
+        middleware=[Middleware(Observed, **observed), Middleware(Guard, settings=settings)],
         exception_handlers={
             ApiError: on_api_error,
             HTTPException: on_http_error,
@@ -48,5 +59,5 @@ def build(settings: Settings, catalogue: Catalogue) -> Starlette:
         lifespan=lifespan,
     )
     app.state.settings, app.state.catalogue = settings, catalogue
-    app.state.admitted, app.state.ending = {}, False
+    app.state.admitted, app.state.ending, app.state.metrics = {}, False, metrics
     return app

@@ -30,6 +30,8 @@ class Settings:
                       keep a connection on which it asks nothing
     max_body, max_headers
                       bytes of a request
+    metrics           whether GET /metrics answers, for Prometheus
+    log_texts         whether what is asked is logged
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +54,8 @@ class Settings:
     idle_seconds: float = 30.0
     max_connections: int = 1024
     max_headers: int = 16 << 10
+    metrics: bool = False
+    log_texts: bool = False
 
     def __post_init__(self) -> None:
         least = {"port": 0, "max_concurrency": 1, "max_queue": 0, "max_tokens": 1, "max_body": 1,

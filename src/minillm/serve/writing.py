@@ -145,6 +145,7 @@ class Writing:
         try:
             tickets = await asyncio.to_thread(self._tickets)
             self.follow = self.worker.follow(self.engine, tickets)
+            self.request.state.follow = self.follow  # for the log
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             self.leave()
             if isinstance(error, Stopped):
