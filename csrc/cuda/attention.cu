@@ -14,6 +14,7 @@ struct Shape {
     static constexpr int M = half ? 2 : 1, warp_rows = 16 * M, rows = warps * warp_rows;
     static constexpr int keys = D < 128 ? 64 : 32;
     static constexpr bool keep = half && D <= 64;  // queries in registers
+    static constexpr int steps = keep ? D / P::depth : D / 32;
     using T = Tile<typename P::Element, D>;
     static constexpr size_t shared = sizeof(typename P::Element) * (rows + 4 * keys) * T::stride;
 };
@@ -93,10 +94,9 @@ __device__ __forceinline__ void hide(float (&c)[M][N][4], const View& view, int 
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int r = row + 16 * m + g + i / 2 * 8, k = key + 8 * n + 2 * t + i % 2;
-                if (!view.sees(r, k))
-                    c[m][n][i] = -INFINITY;
-                else if (view.additive)
+                if (view.a.mask.additive)
                     c[m][n][i] = fmaf(c[m][n][i], factor, view.bias(r, k) * log2_e);
+                c[m][n][i] = view.sees(r, k) ? c[m][n][i] : -INFINITY;
             }
         }
     }
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(threads)
     using T = typename S::T;
     using Element = typename P::Element;
     const Place place(a.heads, a.q_rows, S::rows);
-    const int64_t pair = place.batch * a.kv_heads + place.head / (a.heads / a.kv_heads);
+    const int64_t pair = pair_of(a, place);
     if (staged.wild[pair]) return;
     const View view(a, place.batch, place.head);
     const T queries{dynamic_shared<Element>()};
@@ -152,19 +152,19 @@ __global__ void __launch_bounds__(threads)
         const int key = tile * S::keys;
         if (row >= a.q_rows || !view.sees_any(last_row, key)) return;
         float c[S::M][S::keys / 8][4] = {};
-        multiply_transposed<P>(c, operand, keys_of(tile));
+        multiply_transposed<P, S::steps>(c, operand, keys_of(tile));
         if (!view.sees_all(row, key + S::keys - 1)) hide(c, view, row, key, factor);
-        running.weigh(c, view.additive ? 1.f : factor);
+        running.weigh(c, a.mask.additive ? 1.f : factor);
         multiply_sums<P>(running.result, c, values_of(tile));
     });
-    const float in_nats = view.additive ? ln_2 : factor * ln_2;
+    const float in_nats = a.mask.additive ? ln_2 : factor * ln_2;
     for (int m = 0; m < S::M; m++) {
         for (int half = 0; half < 2; half++) {
             float& total = running.total[m][half];
             total = sum_of_row(total);
             const int r = row + 16 * m + lane_index() / 4 + 8 * half;
             if (r < a.q_rows && lane_index() % 4 == 0)
-                lse[place.index * a.q_rows + r] =
+                lse[(place.batch * a.heads + place.head) * a.q_rows + r] =
                     total == 0 ? -INFINITY : fmaf(running.greatest[m][half], in_nats, logf(total));
         }
     }
@@ -178,6 +178,8 @@ __global__ void __launch_bounds__(threads)
 }  // namespace
 
 void attention_forward(const Attention& a, const Heads<float>& out, float* lse) {
+    require_countable(a);
+    if (few_queries(a)) return forward_of_few(a, out, lse);
     const int64_t widest = std::max(a.d, a.value_d);
     if (widest > widest_head) return plain_forward(a, out, lse, nullptr);
     with_kernels_for(widest, bf16_products(), [&](auto precision, auto size) {

@@ -14,44 +14,51 @@ constexpr int warps = 4, threads = warps * warp_size;  // of a block
 constexpr int64_t widest_head = 128;                   // that tensor cores take
 constexpr float log2_e = 1.44269504088896340736f, ln_2 = 0.693147180559945309417f;
 
-// What the queries of one head may see.
+// What the queries of one head may see. It has little to keep in registers: what a mask needs is
+// found again where there is one.
 struct View {
-    const float* additive;
-    const uint8_t* allowed;
-    int64_t row_stride, col_stride;
-    int q_rows, k_rows;
-    int ahead;  // row i sees keys up to i + ahead
+    const Attention& a;
+    int batch, head;
 
     __device__ View(const Attention& a, int64_t batch, int64_t head)
-        : row_stride(a.mask.row_stride),
-          col_stride(a.mask.col_stride),
-          q_rows(static_cast<int>(a.q_rows)),
-          k_rows(static_cast<int>(a.k_rows)),
-          ahead(static_cast<int>(a.causal && a.offset < a.k_rows ? a.offset : a.k_rows)) {
-        const int64_t start = batch * a.mask.batch_stride + head * a.mask.head_stride;
-        additive = a.mask.additive ? a.mask.additive + start : nullptr;
-        allowed = a.mask.allowed ? a.mask.allowed + start : nullptr;
+        : a(a), batch(static_cast<int>(batch)), head(static_cast<int>(head)) {}
+
+    __device__ bool masked() const { return a.mask.additive || a.mask.allowed; }
+    __device__ int k_rows() const { return static_cast<int>(a.k_rows); }
+    // Row i sees keys up to i + ahead().
+    __device__ int ahead() const {
+        return static_cast<int>(a.causal && a.offset < a.k_rows ? a.offset : a.k_rows);
+    }
+    // Of the nearest query and key there are: lanes that are past them need not go another way.
+    template <class T>
+    __device__ T of_mask(const T* mask, int row, int key) const {
+        row = min(row, static_cast<int>(a.q_rows) - 1);
+        key = min(key, k_rows() - 1);
+        mask += batch * a.mask.batch_stride + head * a.mask.head_stride;
+        return mask[row * static_cast<int>(a.mask.row_stride) +
+                    key * static_cast<int>(a.mask.col_stride)];
     }
 
     // Whether the queries from first_row on see all keys up to last_key.
     __device__ bool sees_all(int first_row, int last_key) const {
-        return !additive && !allowed && last_key < k_rows && last_key <= first_row + ahead;
+        return !masked() && last_key < k_rows() && last_key <= first_row + ahead();
     }
     // Whether one of the queries up to last_row might see a key from first_key on.
     __device__ bool sees_any(int last_row, int first_key) const {
-        return first_key < k_rows && first_key <= last_row + ahead;
+        return first_key < k_rows() && first_key <= last_row + ahead();
     }
     __device__ bool sees(int row, int key) const {
-        if (row >= q_rows || key >= k_rows || key > row + ahead) return false;
-        const int64_t place = row * row_stride + key * col_stride;
-        return allowed ? allowed[place] != 0 : !additive || additive[place] != -INFINITY;
+        bool seen = (row < a.q_rows) & (key < k_rows()) & (key <= row + ahead());
+        if (a.mask.allowed) seen &= of_mask(a.mask.allowed, row, key) != 0;
+        if (a.mask.additive) seen &= of_mask(a.mask.additive, row, key) != -INFINITY;
+        return seen;
     }
     __device__ float bias(int row, int key) const {  // of a key that is seen
-        return additive ? additive[row * row_stride + key * col_stride] : 0;
+        return a.mask.additive ? of_mask(a.mask.additive, row, key) : 0;
     }
     // Queries up to last_row see no key from here on.
-    __device__ int end_of_keys(int last_row) const { return min(k_rows, last_row + ahead + 1); }
-    __device__ int first_seeing(int key) const { return max(0, key - ahead); }
+    __device__ int end_of_keys(int last_row) const { return min(k_rows(), last_row + ahead() + 1); }
+    __device__ int first_seeing(int key) const { return max(0, key - ahead()); }
 };
 
 template <class T>
@@ -64,17 +71,23 @@ __device__ __forceinline__ T* row_of(const Heads<T>& heads, int64_t batch, int64
 // The rows of one head that a block of threads works on, the last ones first: of queries they are
 // the ones that see most under causality.
 struct Place {
-    int64_t batch, head, index;  // of the head among all
+    int batch, head, index;  // of the head among all
     int first;
 
     __device__ Place(int64_t heads, int64_t rows, int unit) {
         const unsigned blocks = static_cast<unsigned>((rows + unit - 1) / unit);
-        index = blockIdx.x / blocks;
-        batch = index / heads;
-        head = index % heads;
+        index = static_cast<int>(blockIdx.x / blocks);
+        batch = index / static_cast<int>(heads);
+        head = index % static_cast<int>(heads);
         first = static_cast<int>(blocks - 1 - blockIdx.x % blocks) * unit;
     }
 };
+
+// The pair of batch and key head that a query head belongs to.
+__device__ __forceinline__ int64_t pair_of(const Attention& a, const Place& place) {
+    const int group = static_cast<int>(a.heads / a.kv_heads);
+    return place.batch * a.kv_heads + place.head / group;
+}
 
 inline dim3 grid_of(const Attention& a, int64_t heads, int64_t rows, int unit) {
     return dim3(static_cast<unsigned>(a.batch * heads * divide_up(rows, unit)));
@@ -159,6 +172,24 @@ void plain_forward(const Attention& a, const Heads<float>& out, float* lse, cons
 void plain_backward(const Attention& a, const Heads<const float>& grad, const float* lse,
                     const float* delta, int64_t delta_rows, const Heads<float>& dq,
                     const Heads<float>& dk, const Heads<float>& dv, const int* wild);
+
+// Attention of few queries, of those that few_queries() says, in float32.
+bool few_queries(const Attention& a);
+void forward_of_few(const Attention& a, const Heads<float>& out, float* lse);
+
+// Rows and elements of a head's mask are counted by int.
+inline void require_countable(const Attention& a) {
+    const auto size = [](int64_t rows, int64_t stride) {
+        return rows * (stride < 0 ? -stride : stride);
+    };
+    const int64_t mask = size(a.q_rows, a.mask.row_stride) + size(a.k_rows, a.mask.col_stride);
+    constexpr int64_t most = (int64_t{1} << 31) - (1 << 16);
+    if (std::max(std::max(a.q_rows, a.k_rows), mask) > most)
+        throw std::invalid_argument("scaled_dot_product_attention: " + std::to_string(a.q_rows) +
+                                    " queries and " + std::to_string(a.k_rows) +
+                                    " keys, fewer than 2^31 - 2^16 of each, and of elements of " +
+                                    "a head's mask, are needed on a GPU");
+}
 
 // f(precision, head size) of the kernels for heads of d features.
 template <class F>

@@ -17,7 +17,9 @@ struct Shape {
     static constexpr int M = half && of_queries ? 2 : 1, warp_rows = 16 * M;
     static constexpr int rows = warps * warp_rows;
     static constexpr int passing = half && !of_queries ? 64 : 32, N = passing / 8;
-    static constexpr bool keep = half && D <= 64;  // operands in registers
+    // How many of the two arrays of operands stay in registers.
+    static constexpr int kept = !half || D > 64 ? 0 : of_queries && D == 64 ? 1 : 2;
+    static constexpr int steps = kept ? D / P::depth : 1;
     using T = Tile<typename P::Element, D>;
     static constexpr size_t tiles =
         sizeof(typename P::Element) * (2 * rows + 4 * passing) * T::stride;
@@ -30,7 +32,8 @@ struct Kept {
     using T = typename S::T;
     T first, second;
     int start;
-    typename P::A held[2][S::keep ? S::M : 1][S::keep ? D / P::depth : 1];
+    typename P::A held[S::kept > 0 ? S::kept : 1][S::M]
+                      [D / P::depth];  // of the first, then of both
 
     __device__ __forceinline__ Kept(typename P::Element* shared, const typename P::Element* from,
                                     const typename P::Element* other)
@@ -40,27 +43,44 @@ struct Kept {
         copy_rows<threads>(first, from, S::rows);
         copy_rows<threads>(second, other, S::rows);
         commit_copies();
-        if constexpr (S::keep) {
+        if constexpr (S::kept > 0) {
             wait_for_copies<0>();
             __syncthreads();
 #pragma unroll
-            for (int m = 0; m < S::M; m++) {
+            for (int which = 0; which < S::kept; which++) {
 #pragma unroll
-                for (int k = 0; k < D; k += P::depth) {
-                    held[0][m][k / P::depth] = P::rows(first, start + 16 * m, k);
-                    held[1][m][k / P::depth] = P::rows(second, start + 16 * m, k);
+                for (int m = 0; m < S::M; m++) {
+#pragma unroll
+                    for (int k = 0; k < D; k += P::depth)
+                        held[which][m][k / P::depth] =
+                            P::rows(which ? second : first, start + 16 * m, k);
                 }
             }
         }
     }
     template <int which>
     __device__ __forceinline__ typename P::A operand(int m, int k) const {
-        if constexpr (S::keep)
+        if constexpr (which < S::kept)
             return held[which][m][k / P::depth];
         else
             return P::rows(which ? second : first, start + 16 * m, k);
     }
 };
+
+// What sees(row, column) denies becomes 0.
+template <int M, int N, class Sees>
+__device__ __forceinline__ void clear(float (&c)[M][N][4], const Sees& sees) {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                c[m][n][i] = sees(16 * m + g + i / 2 * 8, 8 * n + 2 * t + i % 2) ? c[m][n][i] : 0;
+        }
+    }
+}
 
 // Rows of queries: lse in units of log(2), infinite where nothing is seen or there is no query, so
 // that weights are 0; and delta.
@@ -75,7 +95,7 @@ __global__ void __launch_bounds__(threads)
     using S = Shape<P, D, true>;
     using T = typename S::T;
     const Place place(a.heads, a.q_rows, S::rows);
-    const int64_t pair = place.batch * a.kv_heads + place.head / (a.heads / a.kv_heads);
+    const int64_t pair = pair_of(a, place);
     if (staged.wild[pair]) return;
     const View view(a, place.batch, place.head);
     auto* shared = dynamic_shared<typename P::Element>();
@@ -92,40 +112,32 @@ __global__ void __launch_bounds__(threads)
         copy_rows<threads>(keys_of(tile), staged.k + from, S::passing);
         copy_rows<threads>(values_of(tile), staged.v + from, S::passing);
     };
-    const int g = lane_index() / 4, t = lane_index() % 4;
-    float lse[S::M][2], delta[S::M][2], sums[S::M][D / 8][4] = {};
-#pragma unroll
-    for (int m = 0; m < S::M; m++) {
-        for (int half = 0; half < 2; half++) {
-            const int64_t at = first_row + kept.start + 16 * m + g + 8 * half;
-            lse[m][half] = of_rows.lse[at];
-            delta[m][half] = of_rows.delta[at];
-        }
-    }
+    float sums[S::M][D / 8][4] = {};
+    const int64_t own_row = first_row + kept.start + lane_index() / 4;
     const int row = place.first + kept.start, last_row = row + S::warp_rows - 1;
     const int end = view.end_of_keys(place.first + S::rows - 1);
     stream(0, (end + S::passing - 1) / S::passing, fetch, [&](int tile) {
         const int key = tile * S::passing;
         if (row >= a.q_rows || !view.sees_any(last_row, key)) return;
-        const bool hides = !view.sees_all(row, key + S::passing - 1);
         float p[S::M][S::N][4] = {}, ds[S::M][S::N][4] = {};
-        multiply_transposed<P>(
+        multiply_transposed<P, S::steps>(
             p, [&](int m, int k) { return kept.template operand<0>(m, k); }, keys_of(tile));
-        multiply_transposed<P>(
+        multiply_transposed<P, S::steps>(
             ds, [&](int m, int k) { return kept.template operand<1>(m, k); }, values_of(tile));
 #pragma unroll
-        for (int m = 0; m < S::M; m++) {
+        for (int i = 0; i < 2 * S::M; i++) {
+            // Read anew for each tile: there are no registers left to keep them in.
+            const float lse = of_rows.lse[own_row + 8 * i], delta = of_rows.delta[own_row + 8 * i];
 #pragma unroll
             for (int n = 0; n < S::N; n++) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const float weight = exp2_of(fmaf(p[m][n][i], factor, -lse[m][i / 2]));
-                    const bool seen = !hides || view.sees(row + 16 * m + g + i / 2 * 8,
-                                                          key + 8 * n + 2 * t + i % 2);
-                    ds[m][n][i] = seen ? weight * (ds[m][n][i] - delta[m][i / 2]) : 0;
+                for (int j = i % 2 * 2; j < i % 2 * 2 + 2; j++) {
+                    const float weight = exp2_of(fmaf(p[i / 2][n][j], factor, -lse));
+                    ds[i / 2][n][j] = weight * (ds[i / 2][n][j] - delta);
                 }
             }
         }
+        if (!view.sees_all(row, key + S::passing - 1))
+            clear(ds, [&](int r, int c) { return view.sees(row + r, key + c); });
         multiply_sums<P>(sums, ds, keys_of(tile));
     });
     write_rows(sums, dq, place.batch, place.head, row, a.q_rows, a.d,
@@ -167,17 +179,16 @@ __global__ void __launch_bounds__(threads)
         if (i < S::passing / 4)
             copy_async(lse_of(turn) + S::passing + 4 * i, of_rows.delta + from + 4 * i);
     };
-    const int g = lane_index() / 4, t = lane_index() % 4;
+    const int t = lane_index() % 4;
     const int key = place.first + kept.start, last_key = key + S::warp_rows - 1;
     float key_sums[S::M][D / 8][4] = {}, value_sums[S::M][D / 8][4] = {};
     stream(0, group * tiles, fetch, [&](int turn) {
         const int row = row_of_turn(turn), last_row = row + S::passing - 1;
         const View view(a, place.batch, place.head * group + turn / tiles);
         if (key >= a.k_rows || !view.sees_any(last_row, key)) return;
-        const bool hides = !view.sees_all(row, last_key);
         const float *lse = lse_of(turn), *delta = lse + S::passing;
         float p[S::M][S::N][4] = {}, ds[S::M][S::N][4] = {};
-        multiply_transposed<P>(
+        multiply_transposed<P, S::steps>(
             p, [&](int m, int k) { return kept.template operand<0>(m, k); }, queries_of(turn));
 #pragma unroll
         for (int m = 0; m < S::M; m++) {
@@ -187,13 +198,13 @@ __global__ void __launch_bounds__(threads)
                 for (int i = 0; i < 4; i++) {
                     const int col = 8 * n + 2 * t + i % 2;
                     p[m][n][i] = exp2_of(fmaf(p[m][n][i], factor, -lse[col]));
-                    if (hides && !view.sees(row + col, key + 16 * m + g + i / 2 * 8))
-                        p[m][n][i] = 0;
                 }
             }
         }
+        if (!view.sees_all(row, last_key))
+            clear(p, [&](int r, int c) { return view.sees(row + c, key + r); });
         multiply_sums<P>(value_sums, p, grads_of(turn));
-        multiply_transposed<P>(
+        multiply_transposed<P, S::steps>(
             ds, [&](int m, int k) { return kept.template operand<1>(m, k); }, grads_of(turn));
 #pragma unroll
         for (int m = 0; m < S::M; m++) {
@@ -238,6 +249,7 @@ __global__ void __launch_bounds__(threads)
 void attention_backward(const Attention& a, const Heads<const float>& grad,
                         const Heads<const float>& out, const float* lse, const Heads<float>& dq,
                         const Heads<float>& dk, const Heads<float>& dv) {
+    require_countable(a);
     const int64_t rows = padded(a.q_rows), all = a.batch * a.heads * rows;
     const Scratch<float> row_lse(static_cast<size_t>(all)), delta(static_cast<size_t>(all));
     launch(delta_kernel, dim3(static_cast<unsigned>(divide_up(all, warps))), dim3(threads), 0, a,

@@ -155,11 +155,11 @@ struct Tf32x3 {
 };
 
 // c (16 M, 8 N) += a times the first 8 N rows of the tile, transposed; a(m, k) gives the operand of
-// rows 16 m and columns k.
-template <class P, int M, int N, int width, class Rows>
+// rows 16 m and columns k. `steps` of them at a time are in registers.
+template <class P, int steps, int M, int N, int width, class Rows>
 __device__ __forceinline__ void multiply_transposed(float (&c)[M][N][4], const Rows& a,
                                                     const Tile<typename P::Element, width>& tile) {
-#pragma unroll
+#pragma unroll steps
     for (int k = 0; k < width; k += P::depth) {
         typename P::A rows[M];
 #pragma unroll
