@@ -79,6 +79,17 @@ def test_settings_go_with_the_request_and_empty_ones_do_not(page):
     assert answer(page).locator(".body").text_content().strip() == "Hello, dear"
 
 
+def test_a_full_context_is_refused_or_told_as_chosen(chromium, url):
+    with opened(chromium, url, expected=REFUSED) as page:
+        say(page, "long " * 900)
+        expect(answer(page).get_by_role("alert")).to_contain_text("context")
+        page.locator("#open-settings").click()
+        page.get_by_label("When the context is full").select_option("truncate")
+        page.get_by_label("Answer again").click()
+        expect(answer(page).locator(".body")).to_contain_text("Hello")
+        expect(answer(page).locator(".meta")).to_contain_text("is too long, its last")
+
+
 def test_what_is_no_number_is_told_and_not_sent(page):
     page.locator("#open-settings").click()
     page.get_by_label("Top k").fill("many")

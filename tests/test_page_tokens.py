@@ -36,7 +36,8 @@ def write(page):
 
 def whole(page):
     expect(page.get_by_label("Write on", exact=True)).to_be_visible()
-    expect(page.locator("#completion-count")).to_contain_text("seed")
+    expect(page.locator("#tokens")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#completion-count")).to_contain_text("token")
 
 
 def tokens(page):

@@ -40,14 +40,13 @@ class Answer:
 
     def _content(self, found: list[list[Completion]]) -> dict[str, Any]:
         choices = [self._choice(index, one) for index, one in enumerate(found[0])]
-        notices = self._writing.notices
         return {
             **self._head,
             "object": "chat.completion",
             "choices": choices,
             "usage": self._writing.usage,
             "seed": self._writing.job.options.seed,
-            **({"notices": notices} if notices else {}),
+            **self._writing.notices,
         }
 
     def _choice(self, index: int, one: Completion) -> dict[str, Any]:
@@ -96,8 +95,10 @@ class Answer:
         self, index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None
     ) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": None} if self._writing.job.include_usage else {}
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage}
+        more: dict[str, Any] = {"usage": None} if self._writing.job.include_usage else {}
+        if reason is not None:
+            more |= self._writing.notices
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **more}
 
     def _usage(self) -> dict[str, Any]:
         usage = self._writing.usage

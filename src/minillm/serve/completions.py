@@ -120,13 +120,12 @@ class Answer:
 
     def _content(self, found: list[list[Completion]]) -> dict[str, Any]:
         texts = [one for of_prompt in found for one in of_prompt]
-        notices = self._writing.notices
         return {
             **self._head,
             "choices": [self._choice(index, one) for index, one in enumerate(texts)],
             "usage": self._writing.usage,
             "seed": self._writing.job.options.seed,
-            **({"notices": notices} if notices else {}),
+            **self._writing.notices,
         }
 
     def _choice(self, index: int, one: Completion) -> dict[str, Any]:
@@ -158,8 +157,10 @@ class Answer:
             "logprobs": logprobs,
             "finish_reason": piece.finish_reason,
         }
-        usage = {"usage": None} if self._writing.job.include_usage else {}
-        return [{**self._head, "choices": [choice], **usage}]
+        more: dict[str, Any] = {"usage": None} if self._writing.job.include_usage else {}
+        if piece.finish_reason is not None:
+            more |= self._writing.notices
+        return [{**self._head, "choices": [choice], **more}]
 
     def _usage(self) -> dict[str, Any]:
         return {**self._head, "choices": [], "usage": self._writing.usage}

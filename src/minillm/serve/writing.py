@@ -260,9 +260,12 @@ class Writing:
         )
 
     @property
-    def notices(self) -> list[str]:
+    def notices(self) -> dict[str, list[str]]:
+        """What was left out of prompts, and options that change nothing: a field of the answer, or
+        of the last chunk of each of its texts. Empty where there is nothing to tell."""
         assert self.follow is not None
-        return [*dict.fromkeys(note for one in self.follow.tickets for note in one.notices)]
+        told = [*dict.fromkeys(note for one in self.follow.tickets for note in one.notices)]
+        return {"notices": told} if told else {}
 
 
 def usage_of(prompt: int, written: int, reused: int) -> dict[str, Any]:

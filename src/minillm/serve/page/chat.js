@@ -115,6 +115,7 @@ export class Chat {
     let saved = performance.now();
     for await (const event of stream("v1/chat/completions", body, abort.signal)) {
       if (event.usage) pace.settle(event.usage);
+      if (event.notices) message.notices = event.notices;
       for (const { delta, finish_reason: finish } of event.choices) {
         message.content += delta.content ?? "";
         if (delta.content) pace.add(1);

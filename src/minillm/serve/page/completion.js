@@ -12,12 +12,13 @@ import { drawLegend, TokenList } from "./tokens.js";
 
 const TOP = 5; // alternatives of a token, the most that the API's format promises
 const EMPTY = { prompt: "", given: "", text: "", tokens: [], facts: null, finish: null };
+const ENDED = { seed: null, notices: [], error: null };
 const LENGTH = "120"; // tokens, to begin with; the API's own choice is 16
 
 export class Completion {
   constructor({ failed }) {
     this.failed = failed;
-    this.state = { ...EMPTY, echo: false, error: null, ...store.read("completion") };
+    this.state = { ...EMPTY, ...ENDED, echo: false, ...store.read("completion") };
     this.state.choice = { ...fresh(), values: { max_tokens: LENGTH }, ...this.state.choice };
     this.before = []; // what stood there before a branch, for going back
     this.abort = null;
@@ -107,17 +108,18 @@ export class Completion {
     const pace = new Pace();
     const joiner = new Joiner();
     this.abort = abort;
-    Object.assign(state, { facts: null, finish: null, error: null });
+    Object.assign(state, { facts: null, finish: null }, ENDED);
     this.draw();
     say("The model is writing");
     const tokens = state.tokens;
     try {
       const fields = requestFields(state.choice);
-      state.seed = fields.seed;
+      state.seed = fields.seed ?? null;
       const body = { ...fields, prompt, logprobs: TOP, stream_options: { include_usage: true } };
       if (echo) body.echo = true;
       for await (const event of stream("v1/completions", body, abort.signal)) {
         if (event.usage) pace.settle(event.usage);
+        if (event.notices) state.notices = event.notices;
         for (const { text, logprobs, finish_reason: finish } of event.choices) {
           const added = tokensOf(logprobs).map((token) => joiner.join(token));
           state.text += text;
@@ -159,8 +161,9 @@ export class Completion {
     const { tokens, facts, finish, error } = this.state;
     const busy = this.abort !== null;
     byId("completion-error").replaceChildren(...(error ? errorNodes(error) : []));
-    const seed = !busy && tokens.length && this.state.seed !== undefined && `seed ${this.state.seed}`;
-    const parts = [facts && paceText(facts), !busy && endText(finish), seed];
+    const seed = !busy && tokens.length && this.state.seed !== null && `seed ${this.state.seed}`;
+    const told = this.state.notices;
+    const parts = [facts && paceText(facts), !busy && endText(finish), seed, ...told];
     byId("completion-count").textContent = parts.filter(Boolean).join(" · ");
     setIcon(byId("go"), busy ? "stop" : "send", busy ? "Stop" : "Write on");
     byId("tokens").setAttribute("aria-busy", busy);

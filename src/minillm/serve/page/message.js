@@ -36,7 +36,8 @@ export function refreshMessage(article, message, busy) {
   const facts = message.facts ? paceText(message.facts) : "";
   const seed = !busy && message.seed !== undefined ? `seed ${message.seed}` : "";
   const end = busy ? "" : endText(message.finish);
-  foot.firstChild.textContent = [facts, end, seed].filter(Boolean).join(" · ");
+  const parts = [facts, end, seed, ...(message.notices ?? [])];
+  foot.firstChild.textContent = parts.filter(Boolean).join(" · ");
 }
 
 /** The server's sentence, and when it may be asked again. */

@@ -14,13 +14,18 @@ const SAMPLING = [
   ["presence_penalty", "Presence", "Counts whether a token stands there"],
   ["seed", "Seed", "The same seed gives the same text; empty draws one"],
 ];
+const FULL = [
+  ["", "Refuse (as the server)"],
+  ["truncate", "Leave out the beginning"],
+  ["slide", "Leave out, and go on so"],
+];
 const THEMES = [
   ["", "As the system"],
   ["light", "Light"],
   ["dark", "Dark"],
 ];
 
-export const fresh = () => ({ model: null, system: "", stop: "", values: {} });
+export const fresh = () => ({ model: null, system: "", stop: "", overflow: "", values: {} });
 
 /** A choice of settings as fields of a request; ApiError-like sentences go to the caller. */
 export function requestFields(choice) {
@@ -32,7 +37,8 @@ export function requestFields(choice) {
     if (!Number.isFinite(value)) throw new Error(`${label}: “${typed}” is not a number.`);
     fields[name] = value;
   }
-  fields.seed ??= Math.floor(Math.random() * 2 ** 31);
+  if (fields.temperature !== 0) fields.seed ??= Math.floor(Math.random() * 2 ** 31);
+  if (choice.overflow) fields.overflow = choice.overflow;
   const stop = choice.stop.split("\n").filter((line) => line !== "");
   if (stop.length) fields.stop = stop.map(unescaped);
   return fields;
@@ -71,8 +77,12 @@ export function showSettings(choice, { system, forget }, changed) {
     el("p", { className: "quiet" }, "An empty field leaves the choice to the server."),
     el("div", { className: "grid" }, ...SAMPLING.map((row) => sampling(choice, row, changed))),
     area("stop", "Stop before", "One text a line; \\n is a line break"),
+    select("overflow", "When the context is full", FULL, choice.overflow, (value) => {
+      choice.overflow = value;
+      changed();
+    }),
     el("h3", {}, "This browser"),
-    theme(),
+    select("theme", "Colours", THEMES, store.read("theme", ""), useTheme),
     forget,
   );
   growFields();
@@ -110,25 +120,22 @@ function sampling(choice, [name, label, hint], changed) {
   );
 }
 
-function theme() {
-  const now = store.read("theme", "");
-  const select = el(
-    "select",
-    {
-      id: "set-theme",
-      onchange: () => {
-        if (select.value) document.documentElement.dataset.theme = select.value;
-        else delete document.documentElement.dataset.theme;
-        store.write("theme", select.value);
-      },
-    },
-    ...THEMES.map(([value, label]) => el("option", { value, selected: value === now }, label)),
+function useTheme(value) {
+  if (value) document.documentElement.dataset.theme = value;
+  else delete document.documentElement.dataset.theme;
+  store.write("theme", value);
+}
+
+function select(name, label, rows, now, chosen) {
+  const options = rows.map(([value, text]) =>
+    el("option", { value, selected: value === now }, text),
   );
+  const onchange = (event) => chosen(event.target.value);
   return el(
     "div",
     { className: "setting wide" },
-    el("label", { htmlFor: "set-theme" }, "Colours"),
-    select,
+    el("label", { htmlFor: `set-${name}` }, label),
+    el("select", { id: `set-${name}`, onchange }, ...options),
   );
 }
 
