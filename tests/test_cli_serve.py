@@ -1,5 +1,6 @@
 """`minillm serve` as a process: its address, its keys, its end."""
 
+import json
 import os
 import re
 import signal
@@ -69,6 +70,24 @@ def test_a_signal_ends_it_once_what_runs_is_finished(tmp_path, sign):
             "minillm: ending: 1 request to finish, 30 s for it",
             "minillm: ended: 1 of 1 request finished, 0 given up",
         ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_second_signal_gives_up_what_runs(tmp_path):
+    saved(tmp_path / "endless", "\nab" + "ba")
+    with process(tmp_path / "endless") as (made, url):
+        body = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 4000, "stream": True}
+        many = body | {"n": 64}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=many, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            made.send_signal(signal.SIGTERM)
+            assert "ending: 1 request to finish" in made.stderr.readline()
+            made.send_signal(signal.SIGTERM)
+            *_, last = [line for line in lines if line]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_ending"
+        assert made.wait(60) == 0
+        assert made.stderr.read() == "minillm: ended: 0 of 1 request finished, 1 given up\n"
 
 
 def test_an_address_that_is_taken_is_one_line(tmp_path):

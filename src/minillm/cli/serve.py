@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from importlib.util import find_spec
 from typing import Any
 
 from minillm.cli.machine_flags import add_machine, settle
-from minillm.cli.main import OK, tell
+from minillm.cli.main import FAILED, OK, tell
 from minillm.quantities import counted
 
 FLAGS: dict[str, tuple[type, str, str]] = {  # fields of serve.settings.Settings
@@ -107,6 +108,9 @@ def run(arguments: argparse.Namespace) -> int:
         tell(f"minillm: {names} on http://{shown}:{port}, Ctrl-C ends")
         write_logs(arguments.log)
         server.run(sockets=[listener])
+        if catalogue.worker.alive:  # a step hangs, and with it the end of the interpreter would
+            tell("minillm: the engine hangs, leaving it")
+            os._exit(FAILED)
     return OK
 
 

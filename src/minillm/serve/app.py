@@ -44,6 +44,8 @@ def build(settings: Settings, catalogue: Catalogue) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        for served in catalogue.all():
+            await asyncio.to_thread(served.prepare)
         catalogue.worker.start(asyncio.get_running_loop())
         yield
         await asyncio.to_thread(catalogue.worker.stop)

@@ -47,6 +47,10 @@ class Served:
         """For which weights a seed gives the same text."""
         return f"fp_{fingerprint(self.model)[:16]}"
 
+    def prepare(self) -> None:
+        """Find out what takes a while, so that no request waits for it."""
+        assert self.fingerprint
+
     @cached_property
     def template_hash(self) -> str:
         return hashlib.sha256((self.tokenizer.chat_template or "").encode("utf-8")).hexdigest()

@@ -36,7 +36,7 @@ def bind(settings: Settings) -> socket.socket:
 
 class Server(uvicorn.Server):
     """Ends at SIGINT or SIGTERM, or when `end` is called: takes nothing new, finishes what runs as
-    far as time allows, and tells `on_notice` how that went. A second SIGINT ends it at once."""
+    far as time allows, and tells `on_notice` how that went. A second signal gives up what runs."""
 
     def __init__(
         self, app: Any, settings: Settings, on_notice: Callable[[str], None] = lambda text: None
@@ -58,10 +58,12 @@ class Server(uvicorn.Server):
         )
         self._state, self._settings, self._on_notice = app.state, settings, on_notice
         self._left = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # once it ends
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        super().handle_exit(sig, frame)
-        self._captured_signals.clear()  # which would be raised again at the end
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._give_up)
+        self.should_exit = True
 
     def end(self) -> None:
         """As a signal does; from any thread."""
@@ -75,7 +77,8 @@ class Server(uvicorn.Server):
             seconds = self._settings.shutdown_seconds
             told = counted(len(running), "request")
             self._on_notice(f"ending: {told} to finish, {seconds:g} s for it")
-            asyncio.get_running_loop().call_later(seconds, self._give_up)
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_later(seconds, self._give_up)
         await super().shutdown(sockets)
         done = len(running) - self._left
         if running:
@@ -83,5 +86,13 @@ class Server(uvicorn.Server):
 
     def _give_up(self) -> None:
         worker = self._state.catalogue.worker
+        if self._left or not worker.follows:
+            return
         self._left = len(worker.follows)
         worker.give_up("the server ends, and its time for running requests is over")
+        asyncio.get_running_loop().call_later(AFTER - 1, self._abort)
+
+    def _abort(self) -> None:
+        """Leave clients that do not take what they are told."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]

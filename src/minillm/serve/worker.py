@@ -106,12 +106,17 @@ class Worker:
         self._loop = loop
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread; what still runs ends with an error."""
+    def stop(self, seconds: float = 10.0) -> None:
+        """End the thread; what still runs ends with an error. A step that hangs is not waited for
+        any longer than that: the thread is `alive` then."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(seconds)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     @property
     def follows(self) -> list[Follow]:
