@@ -31,9 +31,15 @@ def serving(*models, **settings):
             catalogue.add(serve_model(name, name, model, tokenizer, chosen, budget))
         else:
             catalogue.add(made(chosen))
-    app = build(chosen, catalogue)
-    with bind(chosen) as listener:
-        server = Server(app, chosen)
+    with listening(build(chosen, catalogue), chosen) as client:
+        yield client
+
+
+@contextmanager
+def listening(app, settings):
+    """A client of an application that answers until the end."""
+    with bind(settings) as listener:
+        server = Server(app, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

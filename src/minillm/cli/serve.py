@@ -64,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--open-to-all", action="store_true", help="listen on a network address without a key"
     )
+    parser.add_argument(
+        "--reload", action="store_true", help="watch the files, and open the models anew beside"
+    )
+    parser.add_argument(
+        "--admin-key-file", metavar="FILE", help="keys that POST /admin/reload is let in with"
+    )
     parser.add_argument("--metrics", action="store_true", help="answer Prometheus at /metrics")
     parser.add_argument(
         "--log", choices=("text", "json"), default="text", help="form of the lines for requests"
@@ -98,9 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     with running.bind(settings) as listener:
         catalogue = Catalogue(Budget(1))
-        _fill(catalogue, arguments, settings)
+        reloader = _fill(catalogue, arguments, settings)
         server = running.Server(
-            app.build(settings, catalogue), settings, lambda text: tell(f"minillm: {text}")
+            app.build(settings, catalogue, reloader),
+            settings,
+            lambda text: tell(f"minillm: {text}"),
         )
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -121,10 +129,12 @@ def _settings(arguments: argparse.Namespace) -> Any:
         name: getattr(arguments, name) for name in FLAGS if getattr(arguments, name) is not None
     }
     given["share_prefixes"] = arguments.share_prefixes
-    given |= {"metrics": arguments.metrics, "log_texts": arguments.log_texts}
+    given |= {name: getattr(arguments, name) for name in ("metrics", "log_texts", "reload")}
     given["allowed_hosts"] = tuple(name.lower() for name in arguments.allow_host)
     if arguments.api_key_file is not None:
         given["keys"] = read_keys(arguments.api_key_file)
+    if arguments.admin_key_file is not None:
+        given["admin_keys"] = read_keys(arguments.admin_key_file, "admin-key-file")
     settings = Settings(**given)
     if not settings.is_loopback and not settings.keys and not arguments.open_to_all:
         raise ValueError(
@@ -134,9 +144,9 @@ def _settings(arguments: argparse.Namespace) -> Any:
     return settings
 
 
-def _fill(catalogue: Any, arguments: argparse.Namespace, settings: Any) -> None:
-    """Open every model and adapter."""
-    from minillm.serve.loading import add_draft, cache_bytes, name_of, open_adapter, open_served
+def _names(arguments: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """What the models are called, and the paths of adapters by name. ValueError for wrong ones."""
+    from minillm.serve.loading import name_of
 
     names = arguments.name or [name_of(path) for path in arguments.models]
     if len(names) != len(arguments.models):
@@ -148,12 +158,39 @@ def _fill(catalogue: Any, arguments: argparse.Namespace, settings: Any) -> None:
     for adapter, name, _, path in pairs:
         if not name or not path:
             raise ValueError(f"adapter: {adapter!r}, NAME=DIR is needed")
-    catalogue.require_free([*names, *(name for _, name, _, _ in pairs)])
-    budget = catalogue.budget
-    for name, path in zip(names, arguments.models):
-        catalogue.add(open_served(name, path, settings, budget))
+    return names, {name: path for _, name, _, path in pairs}
+
+
+def _opened(arguments: argparse.Namespace, settings: Any, budget: Any) -> list[Any]:
+    """Every model, then every adapter."""
+    from minillm.serve.loading import add_draft, open_adapter, open_served
+
+    names, adapters = _names(arguments)
+    found = [open_served(*one, settings, budget) for one in zip(names, arguments.models)]
     if arguments.draft is not None:
-        add_draft(catalogue.find(names[0]), arguments.draft)
-    for _, name, _, path in pairs:
-        catalogue.add(open_adapter(name, catalogue.find(names[0]), path, settings, budget))
+        add_draft(found[0], arguments.draft)
+    for name, path in adapters.items():
+        found.append(open_adapter(name, found[0], path, settings, budget))
+    return found
+
+
+def _fill(catalogue: Any, arguments: argparse.Namespace, settings: Any) -> Any:
+    """Open and serve all; what reloads them."""
+    from minillm.models.opening import find
+    from minillm.serve.loading import cache_bytes
+    from minillm.serve.reload import Reloader
+
+    names, adapters = _names(arguments)
+    catalogue.require_free([*names, *(name.partition("=")[0] for name in arguments.adapter)])
+    budget = catalogue.budget
+
+    def open_all() -> list[Any]:
+        return _opened(arguments, settings, budget)
+
+    for served in open_all():
+        catalogue.add(served)
     budget.most = cache_bytes(settings)  # once the models have theirs
+    paths = [*arguments.models, *adapters.values()]
+    if arguments.draft is not None:
+        paths.append(arguments.draft)
+    return Reloader(catalogue, open_all, [find(path) for path in paths])

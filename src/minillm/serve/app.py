@@ -17,6 +17,7 @@ from minillm.serve.catalogue import Catalogue
 from minillm.serve.errors import ApiError, on_api_error, on_failure, on_http_error
 from minillm.serve.logs import Observed
 from minillm.serve.openapi import OPERATIONS, openapi
+from minillm.serve.reload import Reloader, reload
 from minillm.serve.security import Guard
 from minillm.serve.settings import Settings
 
@@ -26,12 +27,12 @@ def routes() -> list[BaseRoute]:
     return [*published, Route("/openapi.json", openapi), *page.routes()]
 
 
-def build(settings: Settings, catalogue: Catalogue) -> Starlette:
+def build(settings: Settings, catalogue: Catalogue, reloader: Reloader | None = None) -> Starlette:
     """The ASGI application of a catalogue; its engines run as long as the application does.
 
     Handlers find in `request.app.state`: `settings`, `catalogue`, `admitted` (requests of each
     engine that were let in), `ending` (whether the server was asked to end) and, where they are
-    asked for, `metrics`.
+    asked for, `metrics` and `reloader`.
     """
     paths, metrics = routes(), None
     observed: dict[str, Any] = {"texts": settings.log_texts}
@@ -42,12 +43,20 @@ def build(settings: Settings, catalogue: Catalogue) -> Starlette:
         observed["answered"] = metrics.answered
         paths.append(Route("/metrics", module.metrics))
 
+    if reloader is not None and settings.admin_keys:
+        paths.append(Route("/admin/reload", reload, methods=["POST"]))
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         for served in catalogue.all():
             await asyncio.to_thread(served.prepare)
         catalogue.worker.start(asyncio.get_running_loop())
+        task = None
+        if reloader is not None and settings.reload:
+            task = asyncio.ensure_future(reloader.watch())
         yield
+        if task is not None:
+            task.cancel()
         await asyncio.to_thread(catalogue.worker.stop)
 
     app = Starlette(
@@ -62,4 +71,5 @@ def build(settings: Settings, catalogue: Catalogue) -> Starlette:
     )
     app.state.settings, app.state.catalogue = settings, catalogue
     app.state.admitted, app.state.ending, app.state.metrics = {}, False, metrics
+    app.state.reloader = reloader
     return app

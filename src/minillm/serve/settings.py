@@ -30,6 +30,8 @@ class Settings:
                       keep a connection on which it asks nothing
     max_body, max_headers
                       bytes of a request
+    admin_keys        digests of the keys that POST /admin/reload is let in with; none: nobody
+    reload            whether models are opened anew when their files change
     metrics           whether GET /metrics answers, for Prometheus
     log_texts         whether what is asked is logged
     """
@@ -54,6 +56,8 @@ class Settings:
     idle_seconds: float = 30.0
     max_connections: int = 1024
     max_headers: int = 16 << 10
+    admin_keys: tuple[bytes, ...] = ()
+    reload: bool = False
     metrics: bool = False
     log_texts: bool = False
 
@@ -82,10 +86,10 @@ class Settings:
         """Whether only this machine reaches the server."""
         return self.host in LOOPBACK
 
-    def admits(self, key: str) -> bytes | None:
+    def admits(self, key: str, admin: bool = False) -> bytes | None:
         """The digest of a key that is let in, else None; as slow for a wrong one as for a right."""
         digest, found = digest_of(key), None
-        for known in self.keys:
+        for known in self.admin_keys if admin else self.keys:
             if hmac.compare_digest(known, digest):
                 found = known
         return found
@@ -95,7 +99,7 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def read_keys(path: str) -> tuple[bytes, ...]:
+def read_keys(path: str, flag: str = "api-key-file") -> tuple[bytes, ...]:
     """The digests of the keys in a file, one a line; ValueError for none or short ones.
 
     Empty lines and those that begin with # are left out.
@@ -104,15 +108,13 @@ def read_keys(path: str) -> tuple[bytes, ...]:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"api-key-file: {path} is no UTF-8 ({error.reason}), it is needed"
-        ) from None
+        raise ValueError(f"{flag}: {path} is no UTF-8 ({error.reason}), it is needed") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
-        raise ValueError(f"api-key-file: {path} holds no key, at least 1 line is needed")
+        raise ValueError(f"{flag}: {path} holds no key, at least 1 line is needed")
     short = min(keys, key=len)
     if len(short) < 16:
         raise ValueError(
-            f"api-key-file: a key in {path} has {len(short)} characters, 16 or more are needed"
+            f"{flag}: a key in {path} has {len(short)} characters, 16 or more are needed"
         )
     return tuple(digest_of(key) for key in keys)

@@ -1,0 +1,134 @@
+"""A model takes the place of another while requests run; a bad one does not."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from minillm import no_grad
+from minillm.generation.budget import Budget
+from minillm.models.folder import save_model
+from small_bigram import TURN, bigram, saved, tokenizer
+from small_server import listening  # the extra `serve`, or skipped
+
+from minillm.serve.app import build  # isort: skip
+from minillm.serve.catalogue import Catalogue  # isort: skip
+from minillm.serve.loading import open_served  # isort: skip
+from minillm.serve.reload import Reloader  # isort: skip
+from minillm.serve.settings import Settings, digest_of  # isort: skip
+
+ADMIN = {"Authorization": "Bearer the-key-of-the-operator"}
+OLD, NEW = "\naa", f"\nb{TURN}"
+
+
+def ask(**more):
+    return {"messages": [{"role": "user", "content": "?"}], "temperature": 0, **more}
+
+
+@pytest.fixture
+def place(tmp_path):
+    return saved(tmp_path / "model", OLD)
+
+
+@pytest.fixture
+def client(place):
+    settings = Settings(port=0, admin_keys=(digest_of("the-key-of-the-operator"),))
+    catalogue = Catalogue(Budget(1 << 30))
+
+    def open_all():
+        return [open_served("m", str(place), settings, catalogue.budget)]
+
+    for served in open_all():
+        catalogue.add(served)
+    reloader = Reloader(catalogue, open_all, [place])
+    with listening(build(settings, catalogue, reloader), settings) as found:
+        yield found
+
+
+def text_of(client, **more):
+    answer = client.post("/v1/chat/completions", json=ask(max_tokens=5, **more))
+    return answer.json()["choices"][0]["message"]["content"]
+
+
+def test_requests_that_run_are_finished_by_the_old_model(client, place):
+    begun, found, body = threading.Barrier(9), [], ask(max_tokens=2000, stream=True)
+
+    def one():
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()
+            first = next(lines)
+            begun.wait(60)
+            found.append(first + "".join(lines))
+
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    begun.wait(60)
+    saved(place, NEW)
+    answer = client.post("/admin/reload", headers=ADMIN)
+    assert answer.status_code == 200 and answer.json()["models"][0]["id"] == "m"
+    assert text_of(client) == "b"
+    for thread in threads:
+        thread.join(60)
+    assert [text.count('"content":"a"') for text in found] == [2000] * 8
+
+
+def test_a_model_that_is_bad_leaves_the_old_one(client, place):
+    model = bigram(NEW)
+    with no_grad():
+        model.norm.weight.copy_(np.full(model.norm.weight.shape, np.nan))
+    save_model(place, model, tokenizer())
+    answer = client.post("/admin/reload", headers=ADMIN)
+    assert answer.status_code == 409 and "logits" in answer.json()["error"]["message"]
+    assert text_of(client) == "aaaaa"
+    (place / "model.safetensors").write_bytes(b"nothing")
+    answer = client.post("/admin/reload", headers=ADMIN)
+    assert answer.status_code == 409 and "the old models go on" in answer.json()["error"]["message"]
+    assert text_of(client) == "aaaaa"
+
+
+def test_weights_that_do_not_give_the_logits_stored_with_them_are_refused(client, place):
+    from minillm.formats import safetensors
+
+    saved(place, NEW)
+    arrays, notes = safetensors.verify(place / "model.safetensors")
+    arrays = {name: np.array(array) for name, array in arrays.items()}
+    name = next(name for name in arrays if "lm_head" in name)
+    arrays[name] *= 1.5
+    safetensors.write(place / "model.safetensors", arrays, notes)
+    answer = client.post("/admin/reload", headers=ADMIN)
+    assert answer.status_code == 409 and "logits" in answer.json()["error"]["message"]
+    assert text_of(client) == "aaaaa"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer another"}])
+def test_only_the_operator_reloads(client, headers):
+    assert client.post("/admin/reload", headers=headers).status_code == 401
+    assert client.post("/v1/chat/completions", json=ask(max_tokens=1)).status_code == 200
+
+
+def test_files_that_change_are_opened_once_they_rest(place):
+    opened = []
+
+    async def watched():
+        catalogue, done = Catalogue(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def open_all():
+            opened.append((place / "config.json").read_text())
+            loop.call_soon_threadsafe(done.set)
+            return []
+
+        task = asyncio.ensure_future(Reloader(catalogue, open_all, [place]).watch(0.01))
+        while not done.is_set():
+            (place / "config.json").write_text("{}" + " " * len(opened))
+            try:
+                async with asyncio.timeout(1):
+                    await done.wait()
+            except TimeoutError:
+                continue
+        task.cancel()
+
+    asyncio.run(watched())
+    assert opened and opened[0].strip() == "{}"
