@@ -2,6 +2,9 @@
 
 import pytest
 
+pytest.importorskip("starlette", reason="starlette, of the extra `serve`, is not installed")
+
+from minillm.serve.settings import digest_of
 from small_page import CANARY, answer, browser, expect, opened, say, served
 
 REFUSED = ("status of 400",)  # the browser's own line about an answer that the test asks for
@@ -116,7 +119,8 @@ def test_a_refusal_is_shown_in_the_servers_words_and_can_be_retried(chromium, ur
 
 
 def test_editing_a_message_takes_back_what_followed(page):
-    say(page, "first")
+    page.get_by_label("Message", exact=True).fill("first")
+    page.get_by_label("Send", exact=True).click()
     answer(page)
     say(page, "second")
     answer(page, 2)
@@ -190,6 +194,29 @@ def test_a_server_that_is_gone_is_told(chromium, url):
         page.get_by_role("button", name="Try again").click()
         expect(page.locator("#notice")).to_be_hidden()
         expect(page.locator("#model")).to_have_value("hello")
+
+
+def test_a_key_is_asked_for_where_the_server_wants_one(chromium):
+    key = "only for this test"
+    with served(keys=(digest_of(key),)) as url, opened(chromium, url, expected=("of 401",)) as page:
+        page.get_by_label("API key").fill("another key of some length")
+        page.get_by_label("API key").press("Enter")
+        expect(page.locator("#key-why")).to_contain_text("no valid key")
+        page.get_by_label("API key").fill(key)
+        page.get_by_label("API key").press("Enter")
+        expect(page.locator("#key-form")).to_be_hidden()
+        page.reload()
+        say(page, "hi")
+        expect(answer(page).locator(".body")).to_contain_text("Hello")
+        assert key not in page.evaluate("JSON.stringify(localStorage)")
+        page.locator("#open-settings").click()
+        page.get_by_role("button", name="Forget the API key").click()
+        expect(page.get_by_label("API key", exact=True)).to_be_focused()
+        page.get_by_label("API key", exact=True).fill(key)
+        page.get_by_label("Keep it in this browser").check()
+        page.get_by_role("button", name="Use the key").click()
+        expect(page.locator("#key-form")).to_be_hidden()
+        assert key in page.evaluate("JSON.stringify(localStorage)")
 
 
 def test_a_model_without_a_template_says_where_to_go(page):

@@ -134,13 +134,17 @@ def test_up_and_down_go_by_lines(page):
     assert page.locator("[aria-selected=true].token").bounding_box() == box
 
 
-def test_escape_stops_the_writing(page):
+@pytest.mark.parametrize("stop", ["Escape", "button"])
+def test_the_writing_can_be_stopped(page, stop):
     page.locator("#model").select_option("endless")
     page.get_by_label("Text to continue").fill("a")
     page.get_by_label("Most tokens").fill("200000")
     page.get_by_label("Text to continue").press("Control+Enter")
     expect(page.locator(".token").nth(20)).to_be_attached()
-    page.get_by_label("Text to continue").press("Escape")
+    if stop == "Escape":
+        page.get_by_label("Text to continue").press("Escape")
+    else:
+        page.get_by_label("Stop", exact=True).click()
     whole(page)
     expect(page.locator("#completion-count")).to_contain_text("stopped by you")
 

@@ -34,7 +34,7 @@ export function refreshMessage(article, message, busy) {
   article.setAttribute("aria-busy", Boolean(busy));
   error.replaceChildren(...(message.error ? errorNodes(message.error) : []));
   const facts = message.facts ? paceText(message.facts) : "";
-  const seed = !busy && message.seed !== undefined ? `seed ${message.seed}` : "";
+  const seed = !busy && message.content && message.seed !== undefined ? `seed ${message.seed}` : "";
   const end = busy ? "" : endText(message.finish);
   const parts = [facts, end, seed, ...(message.notices ?? [])];
   foot.firstChild.textContent = parts.filter(Boolean).join(" · ");

@@ -20,9 +20,15 @@ export function drawLegend(list) {
   );
 }
 
-/** White space made visible, where a token stands alone. */
+const VISIBLE = { "\n": "↵", "\t": "⇥", " ": "␣", "": "(nothing)" };
+
+/** White space and control characters made visible, where a token stands alone. */
 export const shown = (text) =>
-  text === "" ? "(nothing)" : text.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/ /g, "␣");
+  VISIBLE[text] ??
+  text.replace(
+    /[\x00-\x20\x7f]/g,
+    (c) => VISIBLE[c] ?? `\\x${c.charCodeAt().toString(16).padStart(2, "0")}`,
+  );
 
 const spoken = (text) => text.replace(/\n/g, " line break ").trim() || "space";
 
