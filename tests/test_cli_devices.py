@@ -220,6 +220,9 @@ def test_a_process_of_its_own_computes_there(data, tmp_path_factory):
         "minillm: device: 'cuda:9' is not there, this machine has 2 GPUs, cuda:0, cuda:1 can be "
         "used\n"
     )
+    on = ("--device", "cuda:1")
+    done = process("verify-resume", "--steps", 4, *on, PYTHONPATH=path, MINILLM_KERNELS="off")
+    assert done.stdout.startswith("equal: 4 steps on cuda:1, and 2 + 2 steps in two processes on c")
     done = process("doctor", "--cases", 1, PYTHONPATH=path, MINILLM_KERNELS="off")
     assert done.returncode == 0
     assert "cuda:1       Stand-in, 80.0 GB of 80.0 GB free, compute 9.0" in done.stdout

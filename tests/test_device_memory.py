@@ -43,7 +43,7 @@ def test_what_is_free_held_and_given_back(gpus):
     assert device_memory.free("cuda") == 2 * size
     device_memory.release("cuda")
     assert device_memory.held("cuda") == size
-    device_memory.limit("cuda", None)
+    device_memory.limit("cuda", 0)
     assert device_memory.free("cuda") == 10_000 - size
     device_memory.limit("cpu", 1)
     device_memory.release("cpu")

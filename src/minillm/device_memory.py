@@ -44,10 +44,10 @@ def free(device: str) -> int | None:
     return min(left, pool.get_limit() - used) if pool.get_limit() else left
 
 
-def limit(device: str, most: int | None) -> None:
-    """Take at most so many bytes of a GPU from now on, or what there is."""
+def limit(device: str, most: int) -> None:
+    """Take at most so many bytes of a GPU from now on; 0: what there is."""
     if devices.number_of(device) is not None:
-        _pool(device)[0].get_default_memory_pool().set_limit(size=most or 0)
+        _pool(device)[0].get_default_memory_pool().set_limit(size=most)
 
 
 def held(device: str) -> int | None:

@@ -6,9 +6,12 @@ import argparse
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--threads", type=int, metavar="N", help="threads of the extension")
-    add("--device", metavar="cpu|cuda|cuda:N", help="where it computes (cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the extension")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="cpu|cuda|cuda:N", help="where it computes (cpu)")
 
 
 def settle(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from minillm.cli.machine_flags import add_device
 from minillm.cli.main import FAILED, OK
+from minillm.quantities import counted
 
 CONTEXT, BATCH, ACCUMULATE = 32, 3, 3
 COMPARED = ("model.safetensors", "config.json", "tokenizer.json")
@@ -20,6 +22,7 @@ CLOCKED = ("tokens_per_s", "elapsed_s", "rss_mb", "device_mb")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="text to train on (a built-in one)")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps of the run (20)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
@@ -30,13 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="minillm-") as name:
         folder = Path(name)
         text = Path(arguments.file) if arguments.file else _text(folder)
-        straight = _train(folder / "straight", text, steps, threads=1)
-        halves = _train(folder / "halves", text, steps, threads=2, stop_after=steps // 2)
+        on = ["--device", arguments.device or "cpu"]
+        straight = _train(folder / "straight", text, steps, *on, "--threads", "1")
+        cut = ["--stop-after", str(steps // 2)]
+        halves = _train(folder / "halves", text, steps, *on, "--threads", "2", *cut)
         _minillm("train", "--resume", str(halves), "--threads", "2")
         problems = differences(straight, halves, steps)
         epochs = _epochs(straight, steps // 2)
     if arguments.json:
         found = {"equal": not problems, "different": problems, "steps": steps, "epochs": epochs}
+        found["device"] = arguments.device or "cpu"
         print(json.dumps(found, ensure_ascii=False))
         return FAILED if problems else OK
     for problem in problems:
@@ -44,11 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
     if problems:
         return FAILED
     print(
-        f"equal: {steps} steps on 1 thread, and {steps // 2} + {steps - steps // 2} steps in two "
-        "processes on 2 threads, give the same weights, moments, counters and metrics, bit for bit "
+        f"equal: {steps} steps {_on(arguments.device, 1)}, and {steps // 2} + "
+        f"{steps - steps // 2} steps in two processes {_on(arguments.device, 2)}, give the same "
+        "weights, moments, counters and metrics, bit for bit "
         f"(dropout 0.1, {ACCUMULATE} accumulated batches, cut after {epochs:.2f} epochs)"
     )
     return OK
+
+
+def _on(device: str | None, threads: int) -> str:
+    """Where a run computed, in words."""
+    return f"on {counted(threads, 'thread')}" if device in (None, "cpu") else f"on {device}"
 
 
 def _epochs(run: Path, steps: int) -> float:
@@ -70,15 +82,14 @@ def _text(folder: Path) -> Path:
     return path
 
 
-def _train(out: Path, text: Path, steps: int, threads: int, stop_after: int | None = None) -> Path:
+def _train(out: Path, text: Path, steps: int, *words: str) -> Path:
     options = (
         f"--layers 2 --heads 2 --width 32 --context {CONTEXT} --batch {BATCH} "
         f"--accumulate {ACCUMULATE} --dropout 0.1 --tokenizer char --eval-every 5 --save-every 5 "
         "--precision f32"
     ).split()
-    options += ["--out", str(out), "--steps", str(steps), "--threads", str(threads)]
-    stop = ["--stop-after", str(stop_after)] if stop_after else []
-    _minillm("train", str(text), *options, *stop)
+    options += ["--out", str(out), "--steps", str(steps)]
+    _minillm("train", str(text), *options, *words)
     return out
 
 

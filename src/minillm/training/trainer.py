@@ -72,7 +72,8 @@ class Trainer:
         folder: Path,
         write: Callable[[Path, Any], None] = model_folder.save_weights,
     ) -> None:
-        device_memory.limit(settings.device, settings.most_bytes)
+        if settings.most_bytes is not None:  # else the process's own limit stands
+            device_memory.limit(settings.device, settings.most_bytes)
         self.model, self.objective, self.write = model.to(settings.device), objective, write
         self.settings: Any = settings  # resolved: of its choices only steps or time is None
         self.folder = folder
