@@ -46,6 +46,7 @@ PYBIND11_MODULE(MINILLM_MODULE, module) {
     minillm::bind_activation(module);
     minillm::bind_attention(module);
     minillm::bind_linear(module);
+    minillm::bind_blocks(module);
     minillm::bind_loss(module);
     minillm::bind_norm(module);
     minillm::bind_rotary(module);

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import stand_in_cupy
 from cuda_device import device
 from minillm import testing
 
@@ -27,6 +28,9 @@ def shared_data() -> Path:
 def under_test(monkeypatch):
     """The GPU, or what plays one, as one of the providers while the test runs."""
     monkeypatch.setattr(testing, "devices", [device])
-    yield device
-    if device.name == "cuda on host":
-        device.lib.runtime.set_order(0)
+    if device.name != "cuda on host":
+        yield device
+        return
+    with stand_in_cupy.installed():
+        yield device
+    device.lib.runtime.set_order(0)

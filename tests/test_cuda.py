@@ -11,7 +11,9 @@ from cuda_device import device, library, needs_device
 from layouts import LAYOUTS
 from minillm import testing
 from minillm.arrays import new_generator
+from minillm.blocks import KINDS
 from minillm.ops import registry
+from minillm.ops.block_linear import random_blocks
 from test_ops import HypothesisDraw, Small, cases_of_each_length, few
 
 pytestmark = needs_device
@@ -110,6 +112,12 @@ def adamw_case(sizes):
     return "adamw", arrays, {**rates, "step": 3, "grad_scale": 0.5}
 
 
+def block_case(kind, rows):
+    width = 300 if KINDS[kind].elements == 1 else 512
+    blocks = random_blocks(testing.Draw(rows), kind, 9, width)
+    return "block_linear", [normal(rows, width), blocks, normal(9), normal(rows, 9)], {"kind": kind}
+
+
 LARGE = {
     **{f"softmax {n}": ("softmax", [normal(3, n)], {}) for n in LENGTHS},
     **{f"log_softmax {n}": ("log_softmax", [normal(3, n)], {}) for n in LENGTHS},
@@ -121,6 +129,7 @@ LARGE = {
     "one id": embedding_case(7, [3] * 133, 12),
     "two ids": embedding_case(9, [8] * 40 + [2] * 57 + [8] * 37, 5),
     "ids of two digits": embedding_case(700, new_generator(1).integers(0, 700, 2100), 4),
+    **{f"{rows} rows of {kind}": block_case(kind, rows) for kind in KINDS for rows in (1, 7, 33)},
     "many arrays": adamw_case([1 + i % 3 for i in range(70)] + [9000, 5]),
     "norm of many arrays": ("norm", [normal(1 + i % 3) for i in range(70)] + [normal(9001)], {}),
 }
@@ -138,6 +147,18 @@ def test_large_cases(case, under_test):
         order(seed)
         testing.check_case(truth, provider, provider)
     assert provider.served
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_rows_have_the_bits_that_each_has_alone(kind, under_test):
+    name, arrays, params = block_case(kind, 7)
+    provider = testing.providers(registry[name])[-1]
+    (together,), _ = testing.outputs(registry[name], provider, arrays, params)
+    x, blocks, bias, residual = arrays
+    for row in range(7):
+        one = [x[row : row + 1], blocks, bias, residual[row : row + 1]]
+        (alone,), _ = testing.outputs(registry[name], provider, one, params)
+        assert alone.tobytes() == together[row].tobytes()
 
 
 def test_ids_that_no_check_has_seen_harm_nothing(under_test):

@@ -52,6 +52,18 @@ inline float2 __bfloat1622float2(__nv_bfloat162 value) {
 inline uint16_t __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
 inline __nv_bfloat16 __ushort_as_bfloat16(uint16_t bits) { return {bits}; }
 
+struct alignas(2) __half {
+    uint16_t bits;
+};
+inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
+inline float __half2float(__half half) {
+    const int exponent = half.bits >> 10 & 31, fraction = half.bits & 1023;
+    float value = ldexpf(static_cast<float>(fraction | (exponent ? 1024 : 0)),
+                         (exponent ? exponent : 1) - 25);
+    if (exponent == 31) value = fraction ? NAN : INFINITY;
+    return half.bits >> 15 ? -value : value;
+}
+
 inline unsigned __float_as_uint(float value) { return bits_on_host<unsigned>(value); }
 inline int __float_as_int(float value) { return bits_on_host<int>(value); }
 inline float __uint_as_float(unsigned bits) { return bits_on_host<float>(bits); }

@@ -17,6 +17,7 @@ Kernels device_kernels() {
     MINILLM_HAVE(linear_backward)
     MINILLM_HAVE(feed_forward_forward)
     MINILLM_HAVE(feed_forward_backward)
+    MINILLM_HAVE(block_linear_forward)
     MINILLM_HAVE(softmax_forward)
     MINILLM_HAVE(softmax_backward)
     MINILLM_HAVE(log_softmax_forward)
