@@ -219,6 +219,23 @@ def test_a_key_is_asked_for_where_the_server_wants_one(chromium):
         assert key in page.evaluate("JSON.stringify(localStorage)")
 
 
+def test_a_model_that_is_served_no_more_stays_what_it_is(chromium, url):
+    gone = {"id": "pirate", "kind": "decoder", "chat": True, "context": 64, "adapter": "a/folder"}
+    with opened(chromium, url, expected=("of 404",)) as page:
+        page.route("**/v1/models", lambda route: route.fulfill(json={"data": [gone]}))
+        page.reload()
+        expect(page.locator("#model option")).to_have_text(["pirate (adapter)"])
+        say(page, "ahoy")
+        expect(answer(page).get_by_role("alert")).to_contain_text("'pirate' is not served here")
+        page.unroute("**/v1/models")
+        page.reload()
+        expect(page.locator("#model option").first).to_have_text("pirate (not served)")
+        expect(page.locator("#model")).to_have_value("pirate")
+        page.locator("#model").select_option("hello")
+        page.get_by_label("Answer again").click()
+        expect(answer(page).locator(".body")).to_contain_text("Hello")
+
+
 def test_a_model_without_a_template_says_where_to_go(page):
     page.locator("#model").select_option("base")
     expect(page.locator("#messages")).to_contain_text("no chat template")

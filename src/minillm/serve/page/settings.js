@@ -143,7 +143,7 @@ function select(name, label, rows, now, chosen) {
 export function showModels(models, chosen) {
   const option = ({ id, context, adapter }) => {
     const room = context ? `, ${number(context)} tokens of context` : "";
-    const name = adapter && adapter !== id ? `${id} (${adapter})` : id;
+    const name = adapter ? `${id} (adapter)` : id;
     return el("option", { value: id, selected: id === chosen, title: name + room }, name);
   };
   const gone = chosen && !models.some((model) => model.id === chosen);
