@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minillm.arrays import new_generator
+from minillm.devices import CPU
 from minillm.generation.budget import Budget, room_of
 from minillm.generation.completions import Piece, likelihood
 from minillm.generation.memory import side_by_side
@@ -69,7 +70,8 @@ class Writer:
         """ValueError, TypeError or IndexError for all that can be known to be wrong."""
         prepared = prepare(self.reader(options), self.tokenizer, prompt, options)
         ticket = Ticket(prepared, prompt, options, on_notice, scope)
-        ticket.side_by_side = side_by_side(self.model.config, prepared, options, self.model.device)
+        place = getattr(self.model, "device", CPU)  # what only plays a model has none
+        ticket.side_by_side = side_by_side(self.model.config, prepared, options, place)
         if self._budget is not None:
             ticket.room = room_of(self.model.config, prepared, options, self.prefixes.chunk)
             texts = self._budget.texts(ticket.room, prepared)
