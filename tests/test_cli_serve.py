@@ -38,6 +38,14 @@ def process(*words):
         made.stderr.close()
 
 
+def notices(made):
+    """What a process that ended said, beside its log; every line is one or the other."""
+    lines = made.stderr.read().splitlines()
+    told = [line.removeprefix("minillm: ") for line in lines if line.startswith("minillm: ")]
+    assert len(told) + sum(" info request " in line for line in lines) == len(lines), lines
+    return told
+
+
 def test_a_model_is_served_under_its_name_behind_a_key(tmp_path):
     saved(tmp_path / "hello", f"\na🙂b{TURN}")
     keys = tmp_path / "keys"
@@ -66,9 +74,9 @@ def test_a_signal_ends_it_once_what_runs_is_finished(tmp_path, sign):
         assert events[-1] == "data: [DONE]"
         assert len(events) == 1 + 4000 + 2  # the role, the tokens, the reason, the end
         assert made.wait(60) == 0
-        assert made.stderr.read().splitlines() == [
-            "minillm: ending: 1 request to finish, 30 s for it",
-            "minillm: ended: 1 of 1 request finished, 0 given up",
+        assert notices(made) == [
+            "ending: 1 request to finish, 30 s for it",
+            "ended: 1 of 1 request finished, 0 given up",
         ]
 
 
@@ -87,7 +95,7 @@ def test_a_second_signal_gives_up_what_runs(tmp_path):
             *_, last = [line for line in lines if line]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_ending"
         assert made.wait(60) == 0
-        assert made.stderr.read() == "minillm: ended: 0 of 1 request finished, 1 given up\n"
+        assert notices(made) == ["ended: 0 of 1 request finished, 1 given up"]
 
 
 def test_an_address_that_is_taken_is_one_line(tmp_path):

@@ -87,11 +87,12 @@ def test_a_seed_that_is_drawn_is_told_and_gives_the_text_again(client):
 
 def test_usage_counts_every_token_once(client):
     body = {"model": "noise", "prompt": ["ab", "cde"], "max_tokens": 5, "n": 3, "best_of": 4}
-    usage = client.post("/v1/completions", json=body | {"stop": "zzz"}).json()["usage"]
+    usage = client.post("/v1/completions", json=body | {"regex": "[a-z]{5}"}).json()["usage"]
     assert usage["prompt_tokens"] == 2 + 3
     assert usage["completion_tokens"] == 2 * 4 * 5  # those that best_of leaves out, too
     assert usage["total_tokens"] == 45
     body = {"model": "noise", "prompt": "a" * 60, "max_tokens": 2, "echo": True, "logprobs": 0}
+    body["regex"] = "[a-z]{2}"
     usage = client.post("/v1/completions", json=body).json()["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (60, 2)
 
