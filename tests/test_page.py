@@ -118,6 +118,28 @@ def test_a_refusal_is_shown_in_the_servers_words_and_can_be_retried(chromium, ur
         expect(page.get_by_role("article")).to_have_count(2)
 
 
+def test_a_new_answer_stands_beside_the_one_before(page):
+    page.locator("#model").select_option("endless")
+    page.locator("#open-settings").click()
+    page.get_by_label("Most tokens").fill("3")
+    say(page, "hi")
+    expect(answer(page).locator(".body")).to_have_text("abc")
+    page.get_by_label("Most tokens").fill("5")
+    page.get_by_label("Answer again").click()
+    expect(answer(page).locator(".body")).to_have_text("abcab")
+    expect(page.locator(".take")).to_have_text("2 of 2")
+    page.reload()
+    page.get_by_label("The answer before").click()
+    expect(answer(page).locator(".body")).to_have_text("abc")
+    expect(page.get_by_label("The answer before")).to_be_focused()
+    with page.expect_request("**/v1/chat/completions") as request:
+        say(page, "and now?")
+    assert [one["content"] for one in request.value.post_data_json["messages"]] == [
+        "hi", "abc", "and now?",
+    ]  # fmt: skip
+    answer(page, 2)
+
+
 def test_editing_a_message_takes_back_what_followed(page):
     page.get_by_label("Message", exact=True).fill("first")
     page.get_by_label("Send", exact=True).click()

@@ -44,6 +44,7 @@ class _File:
         self._headers = {
             "Content-Type": f"{kind}; charset=utf-8",
             "Content-Security-Policy": POLICY,
+            "Cross-Origin-Opener-Policy": "same-origin",
             "Cache-Control": "no-cache",
             "ETag": f'"{hashlib.sha256(content).hexdigest()[:20]}"',
         }

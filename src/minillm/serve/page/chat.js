@@ -5,6 +5,7 @@ import { byId, el, grow, number, say, setIcon } from "./dom.js";
 import { drawMessage, editMessage, errorFacts, isSend, refreshMessage } from "./message.js";
 import { endText, Pace, throttled } from "./runs.js";
 import { requestFields } from "./settings.js";
+import { again, turn } from "./takes.js";
 import { keep } from "./talks.js";
 
 const SAVE_EVERY = 1000; // ms, while an answer grows
@@ -55,11 +56,20 @@ export class Chat {
     this.answer(talk);
   }
 
-  /** Asks again for the answer at a place; what followed is gone. */
-  retry(at) {
+  /** Asks again for the last answer, or for one that is missing. */
+  retry() {
     const { messages } = this.talk;
-    messages.length = messages[at].role === "user" ? at + 1 : at;
-    this.answer(this.talk);
+    const others = messages.at(-1).role === "assistant" ? again(messages.pop()) : {};
+    this.answer(this.talk, others);
+  }
+
+  /** Shows the last answer's neighbour among those to the same message. */
+  turn(step) {
+    const { messages } = this.talk;
+    messages.push(turn(messages.pop(), step));
+    keep(this.talk);
+    this.draw();
+    this.list.lastChild.querySelector(step < 0 ? ".back" : ".forward").focus();
   }
 
   edit(at) {
@@ -82,8 +92,9 @@ export class Chat {
     this.running?.abort.abort();
   }
 
-  async answer(talk) {
-    const message = { role: "assistant", content: "", model: talk.choice.model };
+  /** `others` are answers there are already, as `again` gives them. */
+  async answer(talk, others = {}) {
+    const message = { ...others, role: "assistant", content: "", model: talk.choice.model };
     const run = { message, abort: new AbortController(), pace: new Pace() };
     const said = talk.messages.filter(({ content }) => content !== "");
     talk.messages.push(message);
@@ -181,7 +192,8 @@ export class Chat {
         const last = at === messages.length - 1;
         drawMessage(article, message, {
           busy: message === busy,
-          retry: idle && (message.role === "assistant" || last) && (() => this.retry(at)),
+          retry: idle && last && (() => this.retry()),
+          turn: idle && last && ((step) => this.turn(step)),
           edit: idle && message.role === "user" && (() => this.edit(at)),
         });
         return article;

@@ -2,10 +2,11 @@
 
 import { copyButton, el, grow, iconButton } from "./dom.js";
 import { show } from "./markdown.js";
+import { takeText } from "./takes.js";
 import { endText, paceText } from "./runs.js";
 
-/** Draws a message anew in its article. `acts` may hold retry and edit; `busy` while it is made. */
-export function drawMessage(article, message, { busy, retry, edit }) {
+/** Draws a message anew in its article, with what can be done now; `busy` while it is made. */
+export function drawMessage(article, message, { busy, retry, edit, turn }) {
   const mine = message.role === "user";
   article.className = `message ${message.role}`;
   article.setAttribute("aria-label", mine ? "You" : (message.model ?? "Model"));
@@ -17,12 +18,23 @@ export function drawMessage(article, message, { busy, retry, edit }) {
   );
   article.querySelector(".acts").append(
     ...[
+      ...(turn && takeText(message) ? takeNodes(message, turn) : []),
       edit && iconButton("edit", "Edit and send again", edit),
       retry && iconButton("retry", mine ? "Answer this" : "Answer again", retry),
       copyButton(() => message.content, "Copy the text"),
     ].filter(Boolean),
   );
   refreshMessage(article, message, busy);
+}
+
+function takeNodes(message, turn) {
+  const [back, forward] = [
+    iconButton("back", "The answer before", () => turn(-1), "icon back"),
+    iconButton("forward", "The answer after", () => turn(1), "icon forward"),
+  ];
+  back.setAttribute("aria-disabled", message.place === 0);
+  forward.setAttribute("aria-disabled", message.place === message.takes.length);
+  return [back, el("span", { className: "take" }, takeText(message)), forward];
 }
 
 /** Brings the text and the figures up to date while they grow. */

@@ -2,6 +2,8 @@
 
 import { number } from "./dom.js";
 
+const SHORTEST = 0.02; // seconds that a pace can be told of: less is one packet of the network
+
 /** Measures tokens as they come. The server's own count, where it gives one, is the truth. */
 export class Pace {
   constructor() {
@@ -32,7 +34,7 @@ export class Pace {
       tokens: this.tokens,
       exact: this.exact,
       prompt: this.prompt,
-      rate: this.tokens > 1 && seconds > 0 ? (this.tokens - 1) / seconds : null,
+      rate: this.tokens > 1 && seconds > SHORTEST ? (this.tokens - 1) / seconds : null,
       wait: this.first === null ? null : (this.first - this.start) / 1000,
     };
   }
