@@ -31,7 +31,7 @@ class Prefixes:
 
     @property
     def nbytes(self) -> int:
-        return sum(reading.nbytes for reading in self._kept.values())
+        return sum(reading.nbytes for reading in list(self._kept.values()))
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -39,9 +39,11 @@ class Schedule:
     @property
     def held(self) -> int:
         """Bytes that the requests which were begun may come to hold."""
-        begun = {entry[0] for entry in self._ready} | {line.ticket for line in self.running}
-        if self._filling is not None:
-            begun.add(self._filling.ticket)
+        filling = self._filling  # lists are taken at once: others ask while a step runs
+        begun = {entry[0] for entry in list(self._ready)}
+        begun |= {line.ticket for line in list(self.running)}
+        if filling is not None:
+            begun.add(filling.ticket)
         return sum(self._needed(ticket) for ticket in begun)
 
     def _needed(self, ticket: Ticket) -> int:

@@ -31,6 +31,10 @@ from minillm.tokenizers import Tokenizer
 TORCH_DTYPES = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
+class LogitsDiffer(UserWarning):
+    """A model does not give the logits that are stored with its weights."""
+
+
 def logits_of(model: Any) -> Callable[[numpy.ndarray], numpy.ndarray]:
     """ids (B, T) to what the model gives, as an array, in evaluation mode, off the tape.
 
@@ -184,6 +188,7 @@ def _build(opened: Model, device: str) -> Any:
     if difference is not None and difference > hf.TOLERANCE:
         warnings.warn(
             f"{source}: logits differ by up to {difference:.3g} from those stored with the weights",
+            LogitsDiffer,
             stacklevel=3,
         )
     return model

@@ -42,7 +42,8 @@ def build(settings: Settings, catalogue: Catalogue, reloader: Reloader | None = 
         metrics = module.Metrics(catalogue)
         observed["answered"] = metrics.answered
         paths.append(Route("/metrics", module.metrics))
-
+        if reloader is not None:
+            reloader.listeners.append(metrics.reloaded)
     if reloader is not None and settings.admin_keys:
         paths.append(Route("/admin/reload", reload, methods=["POST"]))
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from starlette.requests import Request
+
 from minillm.generation import Engine
 from minillm.generation.budget import Budget
 from minillm.generation.conversation import turn_ends
@@ -153,3 +155,10 @@ class Catalogue:
                 code="model_not_found",
             )
         return self._served[name]
+
+
+def served_of(request: Request, name: str | None) -> Served:
+    """The model that a request is about, noted for the log; ApiError 404 or 400."""
+    served: Served = request.app.state.catalogue.find(name)
+    request.state.model = served.name
+    return served

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from minillm.serve.bodies import read_body
-from minillm.serve.catalogue import Served
+from minillm.serve.catalogue import Served, served_of
 from minillm.serve.chat_answer import Answer
 from minillm.serve.errors import ApiError, refusing
 from minillm.serve.fields import Anything, Choice, Flag, Object, Several, Text, Whole
@@ -53,7 +53,7 @@ OWN = ("messages", "tools", "add_generation_prompt", "tokenizer", "self")
 
 async def chat(request: Request) -> Response:
     body = await read_body(request, FORM)
-    served = request.app.state.catalogue.find(body.get("model"))
+    served = served_of(request, body.get("model"))
     require_room(request, served.writing())
     ids, ends = await asyncio.to_thread(_prompt, served, body)
     stream, include_usage = streaming(body)

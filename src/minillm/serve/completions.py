@@ -12,6 +12,7 @@ from starlette.responses import Response
 from minillm.generation import Completion, Piece
 from minillm.generation.completions import Logprob
 from minillm.serve.bodies import read_body
+from minillm.serve.catalogue import served_of
 from minillm.serve.errors import ApiError
 from minillm.serve.fields import Flag, Kind, Object, Several, Text, Whole, wrong
 from minillm.serve.writing import (
@@ -69,7 +70,7 @@ NAMES = names_of(FORM)
 
 async def completions(request: Request) -> Response:
     body = await read_body(request, FORM)
-    served = request.app.state.catalogue.find(body.get("model"))
+    served = served_of(request, body.get("model"))
     require_room(request, served.writing())
     stream, include_usage = streaming(body)
     more = {name: body[name] for name in ("echo", "logprobs", "best_of") if name in body}

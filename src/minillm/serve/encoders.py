@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from minillm.serve.bodies import read_body
-from minillm.serve.catalogue import Served
+from minillm.serve.catalogue import Served, served_of
 from minillm.serve.completions import Prompts
 from minillm.serve.errors import ApiError, refusing
 from minillm.serve.events import ClientLeft, unless_gone
@@ -58,6 +58,7 @@ async def embeddings(request: Request) -> Response:
     rows = _Rows(served, body.get("truncate", False))
     named = {f"input[{place}]": one for place, one in enumerate(body["input"])}
     await asyncio.to_thread(rows.add, named)
+    request.state.read = rows.read
     vectors = await _computed(request, served, rows.rows)
     as_base64 = body.get("encoding_format") == "base64"
     data = [
@@ -76,6 +77,7 @@ async def rerank(request: Request) -> Response:
     rows = _Rows(served, body.get("truncate", False))
     documents = {f"documents[{place}]": one for place, one in enumerate(body["documents"])}
     await asyncio.to_thread(rows.add, {"query": body["query"], **documents})
+    request.state.read = rows.read
     vectors = (await _computed(request, served, rows.rows)).astype(numpy.float64)
     vectors /= numpy.maximum(numpy.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     scores = vectors[1:] @ vectors[0]
@@ -110,7 +112,7 @@ async def classify(request: Request) -> Response:
     for start in range(0, len(texts), TOGETHER):
         some = texts[start : start + TOGETHER]
         found += await _between_steps(request, lambda some=some: served.classifier.predict(some)[0])
-    read = sum(min(length, encoding.length) for length in lengths)
+    request.state.read = read = sum(min(length, encoding.length) for length in lengths)
     data = [
         {
             "index": index,
@@ -168,9 +170,13 @@ class _Rows:
         self.rows.append(ids)
 
     @property
+    def read(self) -> int:
+        """Tokens of all."""
+        return sum(map(len, self.rows))
+
+    @property
     def usage(self) -> dict[str, int]:
-        read = sum(map(len, self.rows))
-        return {"prompt_tokens": read, "total_tokens": read}
+        return {"prompt_tokens": self.read, "total_tokens": self.read}
 
     @property
     def notices(self) -> dict[str, Any]:
@@ -201,7 +207,7 @@ def _lengths(served: Served, texts: Sequence[str]) -> list[int]:
 
 def _served(request: Request, body: dict[str, Any], part: str) -> Served:
     """The model, which needs to be an embedder or a classifier."""
-    served: Served = request.app.state.catalogue.find(body.get("model"))
+    served = served_of(request, body.get("model"))
     if getattr(served, part) is None:
         raise ApiError(
             400,

@@ -76,6 +76,7 @@ def refusing(name: str) -> Iterator[None]:
 
 async def on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
+    request.state.code = error.code
     return JSONResponse(error.content, error.status, error.headers)
 
 
@@ -97,4 +98,4 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 async def on_failure(request: Request, error: Exception) -> Response:
     """What should not happen; the text of the error stays in the log."""
     found = ApiError(500, "the server failed on this request, its log says how")
-    return JSONResponse(found.content, 500)
+    return JSONResponse(found.content, 500, {"X-Request-ID": request.state.id})

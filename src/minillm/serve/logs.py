@@ -41,6 +41,7 @@ class Observed:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else secrets.token_hex(8)
+        scope.setdefault("state", {})["id"] = request_id
         began, status, whole = time.monotonic(), 500, False
         body: list[bytes] = []
 
@@ -65,19 +66,28 @@ class Observed:
             status = status if whole else CLIENT_LEFT if status < 500 else status
             if self._answered is not None:
                 self._answered(scope, status)
-            self._log(scope, request_id, status, time.monotonic() - began, b"".join(body))
+            self._log(scope, status, began, b"".join(body))
 
-    def _log(self, scope: Scope, request_id: str, status: int, seconds: float, body: bytes) -> None:
+    def _log(self, scope: Scope, status: int, began: float, body: bytes) -> None:
+        state = scope["state"]
         facts: dict[str, Any] = {
-            "id": request_id,
+            "id": state["id"],
             "method": scope["method"],
             "path": scope["path"][:200],
             "status": status,
-            "ms": round(1000 * seconds, 1),
+            "ms": _since(began, time.monotonic()),
         }
-        follow = scope.get("state", {}).get("follow")
+        facts |= {name: state[name] for name in ("model", "code") if state.get(name) is not None}
+        if "key" in state:
+            facts["key"] = state["key"].hex()[:8]  # of its digest
+        if "read" in state:
+            facts["prompt_tokens"] = state["read"]
+        follow = state.get("follow")
         if follow is not None:
             facts["prompt_tokens"] = sum(ticket.prompt_tokens for ticket in follow.tickets)
+            facts["cached_tokens"] = sum(ticket.reused for ticket in follow.tickets)
+            if follow.first is not None:
+                facts["first_token_ms"] = _since(began, follow.first)
             facts["completion_tokens"] = sum(ticket.written for ticket in follow.tickets)
         if self._texts:
             facts["body"] = body.decode("utf-8", "replace")
@@ -104,7 +114,12 @@ class Json(logging.Formatter):
         found |= {"message": record.getMessage()} | getattr(record, "facts", {})
         if record.exc_info is not None:
             found["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(found, ensure_ascii=False)
+        return json.dumps(found)
+
+
+def _since(began: float, ended: float) -> float:
+    """Milliseconds between two times of time.monotonic()."""
+    return round(1000 * (ended - began), 1)
 
 
 def _when(record: logging.LogRecord) -> str:
@@ -119,8 +134,10 @@ def _shown(value: Any) -> str:
 
 
 def write_logs(form: str) -> None:
-    """Lines of the server go to standard error from now on, as "text" or "json"."""
+    """Lines of the server, and of uvicorn, which tells of failures, go to standard error from now
+    on, as "text" or "json"."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json() if form == "json" else Text())
-    log.handlers, log.propagate = [handler], False
+    for one in (log, logging.getLogger("uvicorn")):
+        one.handlers, one.propagate = [handler], False
     log.setLevel(logging.INFO)

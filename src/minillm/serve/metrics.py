@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import weakref
+import asyncio
+import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from minillm.generation import Engine
+from minillm import __version__
 from minillm.serve.catalogue import Catalogue
 from minillm.serve.worker import Follow
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+LENGTHS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 PER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
@@ -25,12 +28,14 @@ class Metrics:
     """Counts what ends, and looks at queues and memory when it is asked.
 
     Requests are counted when their answer is out, by the path's pattern and the status (499 for a
-    client that left); texts when the engine is done with them, by model.
+    client that left); tokens while they are written, texts when the engine is done with them, by
+    model. A model that finishes its requests after a reload counts under its name.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._names: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._seen: dict[Follow, tuple[int, int, int]] = {}  # tokens that were counted already
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "minillm_requests", "Answers", ("path", "status"), registry=self.registry
@@ -42,7 +47,15 @@ class Metrics:
         self.first = self._histogram("time_to_first_token_seconds", "From queue to token", SECONDS)
         self.each = self._histogram("time_per_output_token_seconds", "After the first", PER_TOKEN)
         self.whole = self._histogram("e2e_request_latency_seconds", "From queue to end", SECONDS)
+        self.read = self._histogram("request_prompt_tokens", "Of each request", LENGTHS)
+        self.texts = self._histogram("request_generation_tokens", "Of each request", LENGTHS)
+        self.reloads = Counter(
+            "minillm_reloads", "By outcome: switched, refused", ("outcome",), registry=self.registry
+        )
+        for outcome in ("switched", "refused"):
+            self.reloads.labels(outcome)
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
         catalogue.worker.on_end.append(self.ended)
 
     def _counter(self, name: str, text: str) -> Counter:
@@ -53,62 +66,109 @@ class Metrics:
             f"minillm_{name}", text, ("model",), registry=self.registry, buckets=buckets
         )
 
-    def name_of(self, engine: Engine) -> str:
-        """Of the model that an engine runs, also once another has taken its place."""
-        for served in self._catalogue.all():
-            if served.engine is not None:
-                self._names.setdefault(served.engine, served.name)
-        return self._names.get(engine, "")
-
     def answered(self, scope: Scope, status: int) -> None:
         """Count an answer; paths that are none are counted together."""
         route = scope.get("route")
         path = getattr(route, "path", "other") if status != 404 else "other"
         self.requests.labels(path, str(status)).inc()
+        read = scope.get("state", {}).get("read")  # by an encoder
+        if read is not None:
+            self.prompt.labels(scope["state"]["model"]).inc(read)
+
+    def reloaded(self, switched: bool) -> None:
+        self.reloads.labels("switched" if switched else "refused").inc()
 
     def ended(self, follow: Follow) -> None:
         """Count the texts of a request; in the worker's thread."""
-        model = self.name_of(follow.engine)
-        written = sum(ticket.written for ticket in follow.tickets)
-        if follow.cancelled:
-            self.cancelled.labels(model).inc()
-        self.generated.labels(model).inc(written)
+        model = follow.model
+        with self._lock:
+            self._count(follow)
+            read, _, written = self._seen.pop(follow)
+        self.cancelled.labels(model).inc(follow.cancelled)
         if follow.first is None:
             return
-        self.prompt.labels(model).inc(sum(ticket.prompt_tokens for ticket in follow.tickets))
-        self.cached.labels(model).inc(sum(ticket.reused for ticket in follow.tickets))
         self.first.labels(model).observe(follow.first - follow.asked)
         if follow.ended is None or follow.cancelled:
             return
         self.whole.labels(model).observe(follow.ended - follow.asked)
+        self.read.labels(model).observe(read)
+        self.texts.labels(model).observe(written)
         texts = sum(ticket.options.rows for ticket in follow.tickets)
         if written > texts:
-            self.each.labels(model).observe((follow.ended - follow.first) * texts / written)
+            took = (follow.ended - follow.first) * texts
+            self.each.labels(model).observe(took / (written - texts))
+
+    def _count(self, follow: Follow) -> None:
+        """Add the tokens of a request that were not added yet; its prompt once it is read."""
+        before = self._seen.get(follow, (0, 0, 0))
+        begun = [one for one in follow.tickets if one.written or (one.done and not one.cancelled)]
+        now = (
+            max(before[0], sum(ticket.prompt_tokens for ticket in begun)),
+            max(before[1], sum(ticket.reused for ticket in begun)),
+            sum(ticket.written for ticket in follow.tickets),
+        )
+        counters = (self.prompt, self.cached, self.generated)
+        for counter, new, old in zip(counters, now, before, strict=True):
+            counter.labels(follow.model).inc(new - old)
+        self._seen[follow] = now
+
+    def exposition(self) -> bytes:
+        """All of it, tokens up to now."""
+        with self._lock:
+            for follow in self._catalogue.worker.follows:
+                if follow.ended is None:  # else `ended` counts the rest
+                    self._count(follow)
+        return generate_latest(self.registry)
 
     def collect(self) -> Iterable[Metric]:
         """What is so now."""
-        running = self._gauge("num_requests_running", "Texts that are written now")
-        waiting = self._gauge("num_requests_waiting", "Requests that wait for their turn")
-        prefixes = self._gauge("prefix_cache_bytes", "Keys and values of prompts that are kept")
-        for served in self._catalogue.all():
-            if served.engine is not None:
-                running.add_metric([served.name], served.engine.running)
-                waiting.add_metric([served.name], served.engine.waiting)
-                prefixes.add_metric([served.name], served.engine.prefixes.nbytes)
-        yield from (running, waiting, prefixes)
-        budget = self._catalogue.budget
+        yield from self._engines()
+        worker, budget = self._catalogue.worker, self._catalogue.budget
+        began, now = worker.step_began, time.monotonic()
+        yield self._gauge("engine_up", "Whether the engine works", float(worker.failure is None))
+        took = 0.0 if began is None else now - began
+        yield self._gauge("engine_step_seconds", "That the step has taken which runs now", took)
         if budget is not None:
-            share = GaugeMetricFamily(
-                "minillm_kv_cache_usage_ratio",
-                "Keys and values that running requests may need, of what they may have",
-                budget.held / budget.most,
-            )
-            yield share
+            used = "Keys and values that running requests may need, of what they may have"
+            yield self._gauge("kv_cache_usage_ratio", used, budget.held / budget.most)
+            yield self._gauge("kv_cache_limit_bytes", "What they may have", budget.most)
+        info = GaugeMetricFamily(
+            "minillm_model_info", "Models that are served",
+            labels=["model", "kind", "adapter", "fingerprint", "version"],
+        )  # fmt: skip
+        for one in self._catalogue.all():
+            values = [one.name, one.kind, one.adapter or "", one.fingerprint, __version__]
+            info.add_metric(values, 1)
+        yield info
 
-    def _gauge(self, name: str, text: str) -> GaugeMetricFamily:
-        return GaugeMetricFamily(f"minillm_{name}", text, labels=["model"])
+    def _engines(self) -> Iterable[Metric]:
+        running = self._gauge("num_requests_running", "Texts that are written now")
+        waiting = self._gauge("num_requests_waiting", "Prompts that wait for their turn")
+        held = self._gauge("kv_cache_bytes", "Keys and values that begun requests may need")
+        tokens = self._gauge("kv_cache_tokens", "Of begun requests, read and written")
+        prefixes = self._gauge("prefix_cache_bytes", "Keys and values of prompts that are kept")
+        follows = self._catalogue.worker.follows
+        for served in self._catalogue.all():
+            if served.engine is None:
+                continue
+            name, mine = served.name, [one for one in follows if one.model == served.name]
+            engines = {served.engine, *(one.engine for one in mine)}  # old ones, too
+            begun = [one for each in mine for one in each.tickets if one.written and not one.done]
+            late = sum(len(one.later) for one in mine)
+            running.add_metric([name], sum(one.running for one in engines))
+            waiting.add_metric([name], sum(one.waiting for one in engines) + late)
+            held.add_metric([name], sum(one.held for one in engines))
+            tokens.add_metric([name], sum(one.prompt_tokens + one.written for one in begun))
+            prefixes.add_metric([name], sum(one.prefixes.nbytes for one in engines))
+        yield from (running, waiting, held, tokens, prefixes)
+
+    def _gauge(self, name: str, text: str, value: float | None = None) -> GaugeMetricFamily:
+        """One number, or one for each model that are added to it."""
+        labels = ["model"] if value is None else None
+        return GaugeMetricFamily(f"minillm_{name}", text, value, labels)
 
 
 async def metrics(request: Request) -> Response:
+    """In a thread, for a scrape must not hold requests up."""
     found: Any = request.app.state.metrics
-    return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(await asyncio.to_thread(found.exposition), media_type=CONTENT_TYPE_LATEST)

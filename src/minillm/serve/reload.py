@@ -7,6 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from minillm.formats import hf
-from minillm.models.folder import logits_of
+from minillm.generation.drafting import require_same_vocabulary
+from minillm.models.folder import LogitsDiffer, logits_of
 from minillm.serve.catalogue import Catalogue, Served
 from minillm.serve.errors import ApiError
 
@@ -36,34 +38,60 @@ class Reloader:
     ) -> None:
         self._catalogue, self._open_all, self._paths = catalogue, open_all, paths
         self._running = False
+        self.listeners: list[Callable[[bool], None]] = []  # told whether the new models serve
 
     async def reload(self) -> list[Served]:
         """The models that serve from now on. ValueError or OSError, in one line, for models that
         are not good, RuntimeError while another reload runs; the old ones go on then."""
         if self._running:
             raise RuntimeError("reload: one is running, it has to end first")
-        self._running = True
+        self._running, began = True, time.monotonic()
         try:
             found = await asyncio.to_thread(self._opened)
+        except Exception as error:
+            log.error("reload: the old models go on: %s", " ".join(str(error).split()))
+            self._tell(False)
+            raise
         finally:
             self._running = False
         for served in found:
             self._catalogue.replace(served)
+        names = ", ".join(served.name for served in found)
+        log.info("reloaded %s in %.1f s", names, time.monotonic() - began)
+        self._tell(True)
         return found
+
+    def _tell(self, switched: bool) -> None:
+        for listener in self.listeners:
+            listener(switched)
 
     def _opened(self) -> list[Served]:
         with warnings.catch_warnings():  # of logits that differ from those stored with the weights
-            warnings.simplefilter("error", UserWarning)
+            warnings.simplefilter("error", LogitsDiffer)
             try:
                 found = self._open_all()
-            except UserWarning as warning:
+            except LogitsDiffer as warning:
                 raise ValueError(str(warning)) from None
         for served in found:
+            self._require_same_words(served)
             config = served.model.config
             prompt = hf.reference_prompt(config.vocab_size, config.context)
             if not numpy.isfinite(logits_of(served.model)(prompt)).all():
                 raise ValueError(f"{served.path}: logits that are not finite, finite are needed")
         return found
+
+    def _require_same_words(self, new: Served) -> None:
+        """Clients send ids, and keep what they counted: a name stays with its vocabulary."""
+        old = self._catalogue.find(new.name)
+        if new.kind != old.kind:
+            raise ValueError(f"reload: {new.path} is a {new.kind}, a {old.kind} is needed")
+        try:
+            require_same_vocabulary(new.tokenizer, old.tokenizer)
+        except ValueError:
+            raise ValueError(
+                f"reload: {new.path} has other tokens than the model that serves as {new.name}, "
+                "the same are needed; another name, or a server that begins anew"
+            ) from None
 
     async def watch(self, interval: float = INTERVAL) -> None:
         """Reload whenever the files have changed and then stayed the same for an interval."""
@@ -73,18 +101,9 @@ class Reloader:
             now = await asyncio.to_thread(self._stamp)
             if now == before and now != known:
                 known = now
-                await self._try()
+                with suppress(ValueError, TypeError, OSError, RuntimeError):  # the log has it
+                    await self.reload()
             before = now
-
-    async def _try(self) -> None:
-        began = time.monotonic()
-        try:
-            found = await self.reload()
-        except (ValueError, TypeError, OSError, RuntimeError) as error:
-            log.error("reload: the old models go on: %s", " ".join(str(error).split()))
-        else:
-            names = ", ".join(served.name for served in found)
-            log.info("reloaded %s in %.1f s", names, time.monotonic() - began)
 
     def _stamp(self) -> Stamp:
         """The state of all files; one that is gone or going is left out."""

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from minillm.generation.prompts import first_ids
 from minillm.serve.bodies import read_body
-from minillm.serve.catalogue import Served
+from minillm.serve.catalogue import Served, served_of
 from minillm.serve.chat import conversation_ids
 from minillm.serve.completions import IDS
 from minillm.serve.errors import ApiError, refusing
@@ -36,7 +36,7 @@ DETOKENIZE = Object({"model": Text(1), "tokens": IDS}, ("tokens",))
 async def tokenize(request: Request) -> Response:
     """The ids of a prompt, or of a conversation, as they would be read."""
     body = await read_body(request, TOKENIZE)
-    served: Served = request.app.state.catalogue.find(body.get("model"))
+    served = served_of(request, body.get("model"))
     ids = await asyncio.to_thread(_ids, served, body)
     found: dict[str, Any] = {"count": len(ids), "max_model_len": served.context, "tokens": ids}
     if body.get("return_token_strs", False):
@@ -68,7 +68,7 @@ def _foreign(name: str, other: str) -> ApiError:
 
 async def tokenizer_info(request: Request) -> Response:
     """What a client that cuts texts into tokens by this server needs to know beside."""
-    served: Served = request.app.state.catalogue.find(request.query_params.get("model"))
+    served = served_of(request, request.query_params.get("model"))
     tokenizer = served.tokenizer
     roles = {name: tokenizer.id_to_token(id) for name, id in tokenizer.role_ids.items()}
     return JSONResponse(
@@ -85,7 +85,7 @@ async def tokenizer_info(request: Request) -> Response:
 async def detokenize(request: Request) -> Response:
     """The text of ids, control tokens spelled."""
     body = await read_body(request, DETOKENIZE)
-    served: Served = request.app.state.catalogue.find(body.get("model"))
+    served = served_of(request, body.get("model"))
     size = served.tokenizer.vocab_size
     for place, id in enumerate(body["tokens"]):
         if id >= size:

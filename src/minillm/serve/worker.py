@@ -27,8 +27,10 @@ class Follow:
     first token was there, when the last one was over.
     """
 
-    def __init__(self, worker: Worker, engine: Engine, tickets: Sequence[Ticket]) -> None:
-        self.engine, self.tickets = engine, list(tickets)
+    def __init__(
+        self, worker: Worker, engine: Engine, tickets: Sequence[Ticket], model: str
+    ) -> None:
+        self.engine, self.tickets, self.model = engine, list(tickets), model
         self.asked = time.monotonic()
         self.first: float | None = None
         self.ended: float | None = None
@@ -124,9 +126,9 @@ class Worker:
         with self._changed:
             return list(dict.fromkeys(self._follows.values()))
 
-    def follow(self, engine: Engine, tickets: Sequence[Ticket]) -> Follow:
-        """Queue the tickets of a request; in the event loop."""
-        found = Follow(self, engine, tickets)
+    def follow(self, engine: Engine, tickets: Sequence[Ticket], model: str) -> Follow:
+        """Queue the tickets of a request to the model of a name; in the event loop."""
+        found = Follow(self, engine, tickets, model)
         with self._changed:
             self._require_running()
             self._follows |= dict.fromkeys(tickets, found)

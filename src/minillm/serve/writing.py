@@ -144,7 +144,7 @@ class Writing:
         self._enter()
         try:
             tickets = await asyncio.to_thread(self._tickets)
-            self.follow = self.worker.follow(self.engine, tickets)
+            self.follow = self.worker.follow(self.engine, tickets, self.job.served.name)
             self.request.state.follow = self.follow  # for the log
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             self.leave()
@@ -228,7 +228,9 @@ class Writing:
                 if body or not pieces:
                     yield body or ALIVE
         except (TimeoutError, ValueError, RuntimeError) as error:
-            yield event(self.failed(error).content)
+            refusal = self.failed(error)
+            self.request.state.code = refusal.code
+            yield event(refusal.content)
             return
         yield (event(usage()) if self.job.include_usage else b"") + DONE
 
