@@ -8,6 +8,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from minillm.serve.asking import (
+    FIELDS,
+    MOST_LOGPROBS,
+    MOST_TOKENS,
+    Job,
+    names_of,
+    options_of,
+    scope_of,
+    streaming,
+)
 from minillm.serve.bodies import read_body
 from minillm.serve.catalogue import Served, served_of
 from minillm.serve.chat_answer import Answer
@@ -16,18 +26,7 @@ from minillm.serve.fields import Anything, Choice, Flag, Object, Several, Text, 
 from minillm.serve.messages import MESSAGES, written
 from minillm.serve.tools import FIELDS as TOOL_FIELDS
 from minillm.serve.tools import calls_of, tools_of
-from minillm.serve.writing import (
-    FIELDS,
-    MOST_LOGPROBS,
-    MOST_TOKENS,
-    Job,
-    Writing,
-    names_of,
-    options_of,
-    require_room,
-    scope_of,
-    streaming,
-)
+from minillm.serve.writing import Writing, require_room
 
 FORM = Object(
     FIELDS

@@ -11,24 +11,21 @@ from starlette.responses import Response
 
 from minillm.generation import Completion, Piece
 from minillm.generation.completions import Logprob
-from minillm.serve.bodies import read_body
-from minillm.serve.catalogue import served_of
-from minillm.serve.errors import ApiError
-from minillm.serve.fields import Flag, Kind, Object, Several, Text, Whole, wrong
-from minillm.serve.writing import (
+from minillm.serve.asking import (
     FIELDS,
     MOST_LOGPROBS,
     MOST_TEXTS,
     Job,
-    Writing,
-    finite,
     names_of,
-    new_id,
     options_of,
-    require_room,
     scope_of,
     streaming,
 )
+from minillm.serve.bodies import read_body
+from minillm.serve.catalogue import served_of
+from minillm.serve.errors import ApiError
+from minillm.serve.fields import Flag, Kind, Object, Several, Text, Whole, wrong
+from minillm.serve.writing import Writing, finite, new_id, require_room
 
 MAX_TOKENS = 16  # where none are asked for, as with OpenAI
 IDS = Several(Whole(0, (1 << 31) - 1), 1, 1 << 20)

@@ -21,7 +21,7 @@ from minillm.serve.writing import new_id
 
 TOGETHER = 8  # texts that are computed between two steps of those who write
 MOST = 2048  # texts of a request
-COMMON = {"model": Text(1), "truncate": Flag(), "user": Text()}
+COMMON = {"model": Text(1), "truncate": Flag()}
 EMBEDDINGS = Object(
     COMMON
     | {
