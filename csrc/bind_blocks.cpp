@@ -4,13 +4,6 @@
 
 namespace minillm {
 
-BlockSize block_size(const Arguments& args, int kind) {
-    const BlockSize size = size_of_kind(kind);
-    if (!size.numbers)
-        args.fail("blocks of type " + std::to_string(kind) + ", one that has a kernel is needed");
-    return size;
-}
-
 namespace {
 
 void block_linear_forward(int kind, const Array& blocks, const Array& x, const Array& bias,

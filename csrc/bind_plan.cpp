@@ -52,21 +52,26 @@ class BoundPlan {
     }
 
     void linear(Place out, Place x, const std::optional<Place>& residual, int kind,
-                const pybind11::array_t<uint8_t, pybind11::array::c_style>& weight,
-                const Array& bias, int64_t outputs, int64_t inputs) {
+                const Array& weight, const Array& bias, int64_t outputs, int64_t inputs) {
         const View result = view(out), input = view(x);
         const BlockSize size = block_size(args_, kind);
-        require(result.width == outputs && input.width == inputs && inputs % size.numbers == 0 &&
-                    weight.size() == outputs * (inputs / size.numbers) * size.bytes,
-                "linear");
-        hold(weight);
+        args_.require_type(weight, "weight", Type::bytes);
+        args_.require_contiguous(weight, "weight");
+        require(
+            result.width == outputs && input.width == inputs && inputs % size.numbers == 0 &&
+                args_.elements(weight, "weight") == outputs * (inputs / size.numbers) * size.bytes,
+            "linear");
+        if (kind != 0 && !kernels().block_linear_forward)
+            args_.fail("weights in blocks have no kernel here, float32 is needed");
+        hold(weight.source);
         View added{};
         if (residual) {
             added = view(*residual);
             require(added.width == outputs, "linear");
         }
         plan_.linear(result, input, residual ? &added : nullptr,
-                     {kind, weight.data(), optional(bias, "bias", outputs), outputs, inputs});
+                     {kind, static_cast<const uint8_t*>(weight.data),
+                      optional(bias, "bias", outputs), outputs, inputs});
     }
     void rms_norm(Place out, Place x, const Array& weight, double eps, int64_t width) {
         const View result = same(out, x, width);
@@ -114,13 +119,15 @@ class BoundPlan {
         plan_.select(slots);
     }
 
-    void run(const std::vector<Array>& inputs, const Array& positions, const Array& texts,
-             const std::vector<const BoundKeys*>& keys, const Array& cos, const Array& sin,
-             const std::vector<int64_t>& wanted, const Array& out) {
-        const int64_t count = args_.elements(positions, "positions");
-        const int64_t* position = args_.ids(positions, "positions", {count});
-        const int64_t* text = args_.ids(texts, "texts", {count});
-        args_.require_ids(text, count, "texts", static_cast<int64_t>(keys.size()));
+    void run(const std::vector<Array>& inputs, const std::vector<int64_t>& positions,
+             const std::vector<int64_t>& texts, const std::vector<const BoundKeys*>& keys,
+             const Array& cos, const Array& sin, const std::vector<int64_t>& wanted,
+             const Array& out) {
+        const auto count = static_cast<int64_t>(positions.size());
+        const int64_t *position = positions.data(), *text = texts.data();
+        require(texts.size() == positions.size(), "texts");
+        for (int64_t i = 0; i < count; i++)
+            require_below(text[i], static_cast<int64_t>(keys.size()), "texts", i);
         std::vector<const float*> rows;
         for (size_t i = 0; i < inputs.size(); i++)
             rows.push_back(args_.input(inputs[i], "input", {count, widths_[i]}));
@@ -139,7 +146,7 @@ class BoundPlan {
         for (int64_t i = 1; i < count && count >= many_rows; i++)
             if (text[i] != text[0]) args_.fail("so many tokens must belong to one text");
         for (int64_t i = 0; i < count; i++)
-            args_.require_ids(position + i, 1, "positions", room[text[i]]);
+            require_below(position[i], room[text[i]], "positions", i);
         int64_t before = -1;
         for (const int64_t row : wanted) {
             if (row <= before || row >= count) args_.fail("wanted rows must rise below the tokens");
@@ -153,6 +160,12 @@ class BoundPlan {
     }
 
  private:
+    static void require_below(int64_t number, int64_t limit, const char* name, int64_t place) {
+        if (number < 0 || number >= limit)
+            throw std::out_of_range("plan: " + std::string(name) + "[" + std::to_string(place) +
+                                    "] is " + std::to_string(number) + ", ids from 0 to " +
+                                    std::to_string(limit - 1) + " are needed");
+    }
     void require(bool held, const char* step) const {
         if (!held) args_.fail(std::string(step) + ": sizes do not fit together");
     }
@@ -199,7 +212,7 @@ void bind_plan(pybind11::module_& runtime) {
     pybind11::class_<BoundPlan>(runtime, "Plan", "A token step as a list of kernel calls.")
         .def(pybind11::init<const std::vector<int64_t>&>(), arg("widths"))
         .def("linear", &BoundPlan::linear, arg("out"), arg("x"), arg("residual"), arg("kind"),
-             arg("weight").noconvert(), arg("bias"), arg("outputs"), arg("inputs"))
+             arg("weight"), arg("bias"), arg("outputs"), arg("inputs"))
         .def("rms_norm", &BoundPlan::rms_norm, arg("out"), arg("x"), arg("weight"), arg("eps"),
              arg("width"))
         .def("layer_norm", &BoundPlan::layer_norm, arg("out"), arg("x"), arg("weight"), arg("bias"),

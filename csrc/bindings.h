@@ -4,6 +4,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "arguments.h"
 #include "block_size.h"
 #include "kernels.h"
@@ -16,7 +18,12 @@ namespace minillm {
 const Kernels& kernels();
 
 // Fails for a type that has no kernel.
-BlockSize block_size(const Arguments& args, int kind);
+inline BlockSize block_size(const Arguments& args, int kind) {
+    const BlockSize size = size_of_kind(kind);
+    if (!size.numbers)
+        args.fail("blocks of type " + std::to_string(kind) + ", one that has a kernel is needed");
+    return size;
+}
 
 // While a kernel runs: other Python threads may go on, and for a processor denormals are 0.
 struct Unlocked {

@@ -54,5 +54,7 @@ PYBIND11_MODULE(MINILLM_MODULE, module) {
     minillm::bind_training(module);
     minillm::leave_out(module);
     minillm::offer_products(module);
-    minillm::bind_runtime(module.def_submodule("runtime", "Precision."));
+    pybind11::module_ runtime = module.def_submodule("runtime", "Precision, token steps.");
+    minillm::bind_runtime(runtime);
+    minillm::bind_plan(runtime);
 }

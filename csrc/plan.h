@@ -51,6 +51,22 @@ struct CachedAttention {
     int64_t window;  // positions that a token sees, itself the last; 0: all
 };
 
+// Memory that may grow, which loses what it holds; the device's where that computes.
+class GrowingMemory {
+ public:
+    GrowingMemory() = default;
+    ~GrowingMemory();
+    GrowingMemory(const GrowingMemory&) = delete;
+    GrowingMemory& operator=(const GrowingMemory&) = delete;
+    float* at_least(int64_t floats);
+
+ private:
+    float* data_ = nullptr;
+    int64_t floats_ = 0;
+};
+
+// Built by plan.cpp; plan_run.cpp runs it on the host, cuda/plan_run.cu on a device, whose are then
+// all floats, while positions and texts of tokens are always the host's.
 class Plan {
  public:
     static constexpr int64_t most_together = 4;  // products of the same rows
@@ -111,9 +127,9 @@ class Plan {
     void attend_once(const Step& step, const Tokens& tokens, int64_t first, int64_t rows) const;
 
     std::vector<int64_t> widths_;
-    std::vector<std::vector<float>> memory_;
+    std::vector<GrowingMemory> memory_;
     std::vector<float*> data_;
-    std::vector<float> spare_;  // what kernels give and nobody reads
+    GrowingMemory spare_;  // what kernels give and nobody reads
     std::vector<Step> steps_;
 };
 

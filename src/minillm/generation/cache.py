@@ -63,8 +63,8 @@ class Cache:
             buffer[:, :, : old.shape[2]] = old
         return buffer
 
-    def reserve(self, end: int, shapes: Sequence[tuple[int, int, int]]) -> None:
-        """Room in every layer for the positions before `end`.
+    def reserve(self, end: int, shapes: Sequence[tuple[int, int, int]], xp: Any = numpy) -> None:
+        """Room in every layer for the positions before `end`, in arrays of `xp`.
 
         `shapes` are each layer's heads, and features of a head's key and value, for a text that
         another writes into `buffers`; `fill` then says how far.
@@ -72,7 +72,7 @@ class Cache:
         for layer, (heads, *widths) in enumerate(shapes):
             buffers = self._buffers[layer]
             if buffers is None or buffers[0].shape[2] < end:
-                like = [numpy.empty((1, heads, 0, width), numpy.float32) for width in widths]
+                like = [xp.empty((1, heads, 0, width), numpy.float32) for width in widths]
                 self._room(layer, like[0], like[1], end)
 
     @property

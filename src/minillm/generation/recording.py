@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from minillm.arrays import Array
+from minillm.arrays import Array, is_gpu_array, to_numpy
 from minillm.blocks import KINDS
 from minillm.nn import blocks_of
 from minillm.op import Op, recording
@@ -170,6 +170,9 @@ class Recorder:
 
     def _linear(self, x: Tensor, weight: Any, bias: Any = None, residual: Any = None) -> Tensor:
         found = blocks_of(weight)
+        data: Any = weight.data if found is None else None
+        if is_gpu_array(data) and data.dtype == numpy.float32 and data.flags.c_contiguous:
+            found = KINDS["F32"].id, data.view(numpy.uint8), *weight.shape
         if found is None:
             raise Unplanned(f"weights of {weight.dtype} have no step")
         return self._product(x, found, bias, residual)
@@ -226,7 +229,10 @@ class Recorder:
             known is None
             or interleaved
             or 2 * cos.shape[-1] != x.shape[-1]
-            or not (numpy.array_equal(known.cos, cos) and numpy.array_equal(known.sin, sin))
+            or not (
+                numpy.array_equal(known.cos, to_numpy(cos))
+                and numpy.array_equal(known.sin, to_numpy(sin))
+            )
         ):
             raise Unplanned("these rotary angles have no step")
         return self._step("rotate", x.shape, (x,), head=x.shape[-1])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from minillm import kernels
-from minillm.arrays import Array
+from minillm.arrays import Array, is_array, to_numpy, xp_of
 from minillm.generation.cache import Cache
 from minillm.generation.recording import POSITION, Recorder, Row, Unplanned
 from minillm.models.pretrained import Pretrained
@@ -26,15 +26,20 @@ class TokenStep:
     """The compiled plan of a model. Unplanned if there is none.
 
     It keeps the arrays of the weights: changed in place they count, also when that widened blocks;
-    another array in the place of one does not.
+    another array in the place of one does not. On a GPU everything but the ids and the logits
+    stays there, and each call is waited for once.
     """
 
     def __init__(self, model: Any) -> None:
-        library = kernels.library(numpy)
-        if library is None:
-            raise Unplanned("the extension is not in use")
         if not isinstance(model, Pretrained):
             raise Unplanned("what is no model of a family cannot be recorded")
+        there = (p.data for p in model.parameters() if type(p) is not DeferredParameter)
+        self._xp = xp_of(*there)
+        library = kernels.library(self._xp)
+        if library is None or not hasattr(library.runtime, "Plan"):
+            raise Unplanned("the extension is not in use")
+        if not hasattr(library, "linear_forward"):
+            raise Unplanned("a library without matrix products has no step")
         if model.config.kind != "decoder":
             raise Unplanned("a decoder that attends to a source has no step")
         if model.config.context <= POSITION:
@@ -117,7 +122,7 @@ class TokenStep:
             wanted = list(range(len(ids)))
         else:
             wanted = (numpy.cumsum(counts) - 1).tolist() if last else []
-        out = numpy.empty((len(wanted), self.classes), numpy.float32)
+        out = self._xp.empty((len(wanted), self.classes), numpy.float32)
         cos, sin = self._tables(int(positions.max()) + 1)
         self._plan.run(
             [look_up(positions if placed else ids) for look_up, placed in self._embeddings],
@@ -131,10 +136,10 @@ class TokenStep:
         )
         for (cache, start, new), _ in zip(texts, keys):
             cache.fill(start + len(new))
-        return out
+        return to_numpy(out)
 
     def _keys(self, cache: Cache, end: int) -> Any:
-        cache.reserve(end, self.shapes)
+        cache.reserve(end, self.shapes, self._xp)
         if cache.bound is None:
             cache.bound = self._runtime.Keys(cache.buffers)
         return cache.bound
@@ -142,7 +147,8 @@ class TokenStep:
     def _tables(self, end: int) -> tuple[Array | None, Array | None]:
         """cos and sin of at least the first `end` positions."""
         if self._rotary is not None and (self._angles[0] is None or len(self._angles[0]) < end):
-            self._angles = self._rotary.angles(0, max(256, 2 * end), numpy.float32(0))
+            like = self._xp.zeros(1, numpy.float32)
+            self._angles = self._rotary.angles(0, max(256, 2 * end), like)
         return self._angles
 
 
@@ -150,7 +156,7 @@ def _array(value: Any) -> Any:
     """A parameter as its float32 numbers in a row; anything else as it is."""
     if not isinstance(value, Tensor):
         return value
-    if value.dtype != numpy.float32 or not isinstance(value.data, numpy.ndarray):
+    if value.dtype != numpy.float32 or not is_array(value.data):
         raise Unplanned(f"weights of {value.dtype} have no step")
     if not value.data.flags.c_contiguous:
         raise Unplanned("weights that do not lie in a row have no step")
