@@ -8,8 +8,10 @@ from cuda_device import device, library, needs_device
 from minillm import kernels, no_grad, testing
 from minillm.arrays import new_generator
 from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm
+from minillm.training import metrics
 from small_gpt2 import IDS, TARGETS, small
 from small_llama import small as small_llama
+from small_runs import CLOCKED, flags, minillm, story
 from test_equality import FAMILIES, LONG, SAMPLED, SHORT, written
 
 pytestmark = needs_device
@@ -80,3 +82,20 @@ def test_every_family_writes_what_it_does_on_the_cpu(family, options):
         for top, one in zip(tops, right, strict=True):
             largest = max(1, *map(abs, one.values()))
             assert top == pytest.approx(one, abs=1e-5 * largest)
+
+
+def test_a_run_of_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.txt").write_text(story(40), encoding="utf-8")
+    words = flags(steps=3, eval_every=3, save_every=3, sample_tokens=2, batch=2)
+    for where in ("cpu", "cuda"):
+        assert minillm("train", "s.txt", *words, "--out", where, "--device", where) == 0
+    assert "engine: CUDA extension on cuda (" in capsys.readouterr().err
+    found, wanted = (metrics.read(tmp_path / where / "metrics.jsonl") for where in ("cuda", "cpu"))
+    for one, other in zip(found, wanted, strict=True):
+        for key in one.keys() - CLOCKED:
+            assert one[key] == pytest.approx(other[key], rel=1e-3), key
+    assert (
+        minillm("generate", "cuda", "--prompt", "the", "--max-tokens", 2, "--device", "cuda") == 0
+    )
+    assert minillm("train", "--resume", "cuda", "--device", "cpu") == 0

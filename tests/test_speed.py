@@ -50,6 +50,10 @@ def test_fewer_threads_are_not_tried_where_a_step_is_long():
 
 def test_the_figures_are_told_where_there_was_a_choice():
     assert speed.described({(2, "f32"): 0.1}) == ""
+    on_gpu = {(2, "f32"): 0.01234, (2, "bf16"): 0.5}
+    assert speed.described(on_gpu, threads=False) == (
+        " (measured for a step: f32 12.3 ms, bf16 500 ms)"
+    )
     assert speed.described({(2, "f32"): 0.01234, (1, "bf16"): 0.5}) == (
         " (measured for a step: 2 threads f32 12.3 ms, 1 thread bf16 500 ms)"
     )

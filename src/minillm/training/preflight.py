@@ -178,7 +178,7 @@ def settle_machine(trainer: Trainer, settings: AnySettings, say: Say) -> AnySett
     kernels.set_threads(chosen[0])
     trainer.step_seconds = seconds[chosen]
     settings = replace(settings, threads=chosen[0], precision=chosen[1])
-    say(f"engine: {_engine(settings)}, {settings.precision}{speed.described(seconds)}")
+    say(f"engine: {_engine(settings)}, {settings.precision}{speed.described(seconds, not on_gpu)}")
     return settings
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minillm.quantities import DAY, duration
+from minillm.quantities import DAY, counted, duration
 
 Candidate = tuple[int, str]  # threads, precision
 CLEARLY_FASTER = 1.15  # what bfloat16 must gain: it changes results slightly
@@ -45,12 +45,13 @@ def choose(seconds: Mapping[Candidate, float]) -> Candidate:
     return half if seconds[plain] >= CLEARLY_FASTER * seconds[half] else plain
 
 
-def described(seconds: Mapping[Candidate, float]) -> str:
-    """The figures behind a choice; nothing where there was none."""
+def described(seconds: Mapping[Candidate, float], threads: bool = True) -> str:
+    """The figures behind a choice, without `threads` where these do not compute; nothing where
+    there was none."""
     if len(seconds) < 2:
         return ""
     figures = (
-        f"{count} thread{'s' * (count > 1)} {precision} {1e3 * found:.3g} ms"
+        f"{counted(count, 'thread') + ' ' if threads else ''}{precision} {1e3 * found:.3g} ms"
         for (count, precision), found in seconds.items()
     )
     return f" (measured for a step: {', '.join(figures)})"
