@@ -111,9 +111,10 @@ struct Weight {
 
     __device__ Weight(const Attention& a, const Upstream& up, const Pair& pair, const View& view,
                       int64_t head, int row, int key) {
+        if (!view.sees(row, key)) return;  // or there is no such query or key
         const int64_t place = pair.batch * a.heads + head;
         const float lse = up.lse[place * a.q_rows + row];
-        if (!view.sees(row, key) || lse == -INFINITY) return;
+        if (lse == -INFINITY) return;
         const float* query = row_of(a.q, pair.batch, head, row);
         p = expf(score(a, view, query, row_of(a.k, pair.batch, pair.kv_head, key), row, key) - lse);
         if (p == 0) return;
