@@ -16,11 +16,13 @@ from minillm.cli.parser import USAGE, Parser, whole
 
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SIZES = ("XS", "S", "M")
+CACHE = Path(tempfile.gettempdir()) / "minillm-bench"
 COMMANDS = {  # name: (module, rounds, summary)
     "ops": ("ops", 7, "every op of the registry, forward and backward"),
     "cases": ("ops", 5, "matrix products and operations at fixed shapes"),
     "train": ("steps", 5, "a training step: forward, backward, clipping, AdamW"),
     "generate": ("decode", 3, "greedy decoding, prompts, the first token and memory"),
+    "serve": ("serve", 3, "a server with several streaming clients, and what HTTP costs"),
     "overhead": ("overhead", 300, "what a call costs beyond NumPy's, and whether memory is flat"),
 }
 
@@ -44,6 +46,9 @@ def build_parser() -> Parser:
         add("--provider", nargs="+", choices=("reference", "cpu"), help="(all there are)")
         sub.set_defaults(against=None, compile=False, best=False)
         if name == "overhead":
+            continue
+        if name == "serve":
+            add_serve(sub)
             continue
         add("--precision", choices=("f32", "bf16"), default="f32", help="(f32)")
         if name == "generate":
@@ -73,10 +78,21 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     add(
         "--cache",
         type=Path,
-        default=Path(tempfile.gettempdir()) / "minillm-bench",
+        default=CACHE,
         metavar="DIR",
         help="where models are made (%(default)s)",
     )
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--against", choices=("llama.cpp",), help="time llama-cpp-python's server too")
+    add("--peer-python", metavar="FILE", help="its interpreter (MINILLM_PEER_PYTHON, this one)")
+    add("--model", nargs=1, metavar="M", default=["smollm2"], help="as in generate (smollm2)")
+    add("--cache", type=Path, default=CACHE, metavar="DIR", help="where models are made")
+    add("--clients", nargs="+", type=positive, default=[1, 4, 16, 64], metavar="N", help="at once")
+    add("--tokens", type=positive, default=64, metavar="N", help="of an answer (64)")
+    add("--requests", type=positive, metavar="N", help="short ones, to see whether memory is flat")
 
 
 def settle(options: argparse.Namespace) -> None:
@@ -85,7 +101,7 @@ def settle(options: argparse.Namespace) -> None:
 
     if options.provider is None:
         options.provider = ["reference"] if kernels.cpu is None else ["reference", "cpu"]
-        if options.command == "generate":  # of the two only what a user gets, the other is slow
+        if options.command in ("generate", "serve"):  # only what a user gets
             del options.provider[:-1]
     if "cpu" in options.provider and kernels.cpu is None:
         raise RuntimeError(
@@ -94,7 +110,7 @@ def settle(options: argparse.Namespace) -> None:
     for name in ("compile", "best"):
         if getattr(options, name) and not options.against:
             raise ValueError(f"{name}: PyTorch does not take part, --against torch is needed")
-    if options.command == "generate":  # the peer has an interpreter of its own
+    if options.command in ("generate", "serve"):  # the peer has an interpreter of its own
         return
     if options.against == "torch" and importlib.util.find_spec("torch") is None:
         print("torch: not installed, left out")
