@@ -30,8 +30,10 @@ def find() -> testing.Device | None:
         return on_host(path)
     if kernels.cuda is None:
         return None
-    import cupy
-
+    try:
+        import cupy
+    except ImportError:
+        return None
     try:
         cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy
 
-from minillm import devices
+from minillm import devices, kernels
 from minillm.ops.activation import normal_cdf
 
 # Parameters of functions as CuPy 14 has them; of a ufunc its inputs.
@@ -455,9 +455,14 @@ def modules() -> dict[str, ModuleType]:
 
 
 @contextmanager
-def installed() -> Iterator[Count]:
-    """Inside the block CuPy can be imported; gives what is counted."""
+def installed(library: ModuleType | None = None) -> Iterator[Count]:
+    """Inside the block CuPy can be imported and `library` serves its arrays; gives what is counted.
+
+    An extension for a real GPU would take their addresses for its own.
+    """
     global count, machine
+    former = kernels.cuda, kernels.active_cuda
+    kernels.cuda = kernels.active_cuda = library
     count, machine, _thread.current = Count(), Machine(), 0
     devices._probed.clear()
     made = modules()
@@ -466,6 +471,7 @@ def installed() -> Iterator[Count]:
     try:
         yield count
     finally:
+        kernels.cuda, kernels.active_cuda = former
         for name, found in before.items():
             if found is None:
                 del sys.modules[name]
@@ -478,7 +484,8 @@ def folder(place: Path) -> str:
     here = str(Path(__file__).parent)
     (place / "cupy.py").write_text(
         f"import sys\nsys.path.append({here!r})\nimport stand_in_cupy\n"
-        "sys.modules.update(stand_in_cupy.modules())\n",
+        "sys.modules.update(stand_in_cupy.modules())\n"
+        "stand_in_cupy.kernels.cuda = stand_in_cupy.kernels.active_cuda = None\n",
         encoding="utf-8",
     )
     known = place / "cupy_cuda13x-14.2.0.dist-info"

@@ -19,14 +19,12 @@ MODELS = {"gpt2": small, "llama": small_llama}
 
 
 @pytest.fixture(autouse=True)
-def engine(monkeypatch):
+def engine():
     """Arrays of the GPU, or of what plays one, and its library in use."""
     if device.name != "cuda on host":
         yield
         return
-    monkeypatch.setattr(kernels, "cuda", library)
-    monkeypatch.setattr(kernels, "active_cuda", library)
-    with stand_in_cupy.installed():
+    with stand_in_cupy.installed(library):
         yield
     library.runtime.set_order(0)
 
