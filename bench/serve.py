@@ -23,8 +23,8 @@ PACKAGES = "import llama_cpp.server, uvicorn"
 
 
 def prompt(place: int) -> str:
-    """One of its own for each client, that no two share a beginning."""
-    return f"{place + 1} is the number of the house in which this story of a cat and a dog begins."
+    """One of its own for each client, which the model goes on from for long."""
+    return f"Story number {place}: Once upon a time there was"
 
 
 def lone(server: Served, clients: int, tokens: int) -> list[str]:
