@@ -28,7 +28,7 @@ void keep_scratch_memory() {
     check(cudaGetDevice(&device), "scratch memory");
     if (device == known) return;
     cudaMemPool_t pool;
-    uint64_t kept = 256 << 20;
+    uint64_t kept = 1 << 30;  // a loss takes half of that for its logits, a wide layer as much
     check(cudaDeviceGetDefaultMemPool(&pool, device), "scratch memory");
     check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept), "scratch memory");
     known = device;
