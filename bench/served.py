@@ -150,7 +150,7 @@ def llama_cpp(python: str, path: str, threads: int, context: int) -> Served:
         port = free.getsockname()[1]
     words = [python, "-m", "llama_cpp.server", "--model", path, "--port", str(port)]
     more = ["--n_ctx", str(context), "--n_threads", str(threads), "--n_threads_batch", str(threads)]
-    quiet = ["--interrupt_requests", "false", "--verbose", "false"]
+    quiet = ["--interrupt_requests", "false", "--logits_all", "false", "--verbose", "false"]
     return Served("llama-server", [*words, *more, *quiet], port)
 
 
