@@ -1,7 +1,9 @@
 """A model takes the place of another while requests run; a bad one does not."""
 
 import asyncio
+import logging
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from minillm import no_grad
 from minillm.generation.budget import Budget
 from minillm.models.folder import save_model
+from minillm.tokenizers import ByteTokenizer
 from small_bigram import TURN, bigram, saved, tokenizer
 from small_server import listening  # the extra `serve`, or skipped
 
@@ -33,14 +36,14 @@ def place(tmp_path):
 
 @pytest.fixture
 def client(place):
-    settings = Settings(port=0, admin_keys=(digest_of("the-key-of-the-operator"),))
+    keys = (digest_of("the-key-of-the-operator"),)
+    settings = Settings(port=0, admin_keys=keys, metrics=True, max_concurrency=4)
     catalogue = Catalogue(Budget(1 << 30))
 
     def open_all():
         return [open_served("m", str(place), settings, catalogue.budget)]
 
-    for served in open_all():
-        catalogue.add(served)
+    catalogue.add(*open_all())
     reloader = Reloader(catalogue, open_all, [place])
     with listening(build(settings, catalogue, reloader), settings) as found:
         yield found
@@ -100,6 +103,60 @@ def test_weights_that_do_not_give_the_logits_stored_with_them_are_refused(client
     answer = client.post("/admin/reload", headers=ADMIN)
     assert answer.status_code == 409 and "logits" in answer.json()["error"]["message"]
     assert text_of(client) == "aaaaa"
+
+
+def test_a_name_keeps_its_tokens(client, place):
+    other = ByteTokenizer(("<|a|>", "<|b|>", "<|c|>", "<|d|>"), "<|a|>")
+    save_model(place, bigram(NEW, pieces=1), other)
+    answer = client.post("/admin/reload", headers=ADMIN)
+    assert answer.status_code == 409
+    assert "has other tokens than the model that serves as m" in answer.json()["error"]["message"]
+    assert text_of(client) == "aaaaa"
+
+
+def test_models_that_do_not_fit_beside_the_old_ones_are_refused(client, place, monkeypatch):
+    monkeypatch.setattr("minillm.device_memory.free", lambda device: 1000)
+    answer = client.post("/admin/reload", headers=ADMIN)
+    assert answer.status_code == 409 and "1.0 kB are free" in answer.json()["error"]["message"]
+    assert text_of(client) == "aaaaa"
+
+
+def test_outcomes_are_counted_and_the_log_says_why(client, place, caplog):
+    caplog.set_level(logging.INFO, "minillm.serve")
+    assert client.post("/admin/reload", headers=ADMIN).status_code == 200
+    (place / "config.json").write_text("{}", encoding="utf-8")
+    assert client.post("/admin/reload", headers=ADMIN).status_code == 409
+    lines = client.get("/metrics").text.splitlines()
+    for outcome in ("switched", "refused"):
+        assert f'minillm_reloads_total{{outcome="{outcome}"}} 1.0' in lines
+    told = [one.getMessage() for one in caplog.records if one.name == "minillm.serve"]
+    assert any(line.startswith("reloaded m in ") for line in told)
+    assert any(line.startswith("reload: the old models go on: ") for line in told)
+
+
+def test_the_old_model_is_freed_once_its_last_request_is_over(client, place):
+    catalogue, began, held = client.app.state.catalogue, threading.Barrier(5), []
+    old = weakref.ref(catalogue.find("m").model)
+
+    def one():
+        body = ask(max_tokens=2000, stream=True)
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()
+            held.append(next(lines))
+            began.wait(60)
+            held.extend(lines)
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    began.wait(60)
+    saved(place, NEW)
+    assert client.post("/admin/reload", headers=ADMIN).status_code == 200
+    for thread in threads:
+        thread.join(60)
+    assert held.count("data: [DONE]") == 4
+    assert text_of(client) == "b"  # the worker has forgotten what is over
+    assert old() is None
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer another"}])

@@ -49,8 +49,7 @@ def build(settings: Settings, catalogue: Catalogue, reloader: Reloader | None = 
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        for served in catalogue.all():
-            await asyncio.to_thread(served.prepare)
+        await asyncio.to_thread(catalogue.prepare)
         catalogue.worker.start(asyncio.get_running_loop())
         task = None
         if reloader is not None and settings.reload:

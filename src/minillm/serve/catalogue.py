@@ -135,6 +135,11 @@ class Catalogue:
         """From now on this one answers to its name; requests that run go on with the old one."""
         self._served[served.name] = served
 
+    def prepare(self) -> None:
+        """Find out of every model what takes a while."""
+        for served in self.all():
+            served.prepare()
+
     def all(self) -> list[Served]:
         return list(self._served.values())
 

@@ -67,6 +67,7 @@ class Observed:
             if self._answered is not None:
                 self._answered(scope, status)
             self._log(scope, status, began, b"".join(body))
+            scope["state"].pop("follow", None)  # an idle connection would keep it, and its model
 
     def _log(self, scope: Scope, status: int, began: float, body: bytes) -> None:
         state = scope["state"]

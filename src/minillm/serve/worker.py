@@ -188,19 +188,24 @@ class Worker:
         try:
             while self._wait():
                 self.step_began = time.monotonic()
-                with self._changed:
-                    jobs, self._jobs = self._jobs[:1], self._jobs[1:]
-                    engines = list(dict.fromkeys(one.engine for one in self._follows.values()))
-                for job in jobs:
-                    job()
-                for engine in engines:
-                    self._deliver(engine.step())
+                self._step()
                 self.step_began = None
         except BaseException as error:
             self.failure = error
             log.critical("the engine has stopped", exc_info=error)
         finally:
             self._end_all()
+
+    def _step(self) -> None:
+        """One job, and a step of every engine that has something to do. Of models that were
+        replaced nothing is left here once their requests are over."""
+        with self._changed:
+            jobs, self._jobs = self._jobs[:1], self._jobs[1:]
+            engines = list(dict.fromkeys(one.engine for one in self._follows.values()))
+        for job in jobs:
+            job()
+        for engine in engines:
+            self._deliver(engine.step())
 
     def _wait(self) -> bool:
         """Until there is something to do; False for the end."""
