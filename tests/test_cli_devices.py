@@ -56,11 +56,15 @@ COMMANDS = {
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_a_command_says_the_same_on_a_gpu(gpus, capsys, words):
+    def said():
+        out, err = capsys.readouterr()
+        return out, [line for line in err.splitlines() if " a second" not in line]  # of slow ones
+
     assert minillm(*words.split()) == 0
-    wanted = capsys.readouterr()
+    wanted = said()
     assert gpus.pooled == [0, 0]
     assert minillm(*words.split(), "--device", "cuda:1") == 0
-    assert capsys.readouterr() == wanted
+    assert said() == wanted
     assert gpus.pooled[1] > gpus.pooled[0] == 0
     assert kernels.get_default_device() == "cpu"
 

@@ -1,4 +1,4 @@
-"""Serve models over HTTP, for OpenAI's clients."""
+"""Serve models over HTTP, for OpenAI's clients (extra: serve)."""
 
 from __future__ import annotations
 
