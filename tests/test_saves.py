@@ -97,7 +97,7 @@ def test_leftovers_of_a_killed_writer_are_removed(start, tmp_path):
 
 def changed_settings():
     for option in options.fields_of(Settings):
-        if option.name not in ("threads", "device", "byte_fallback"):
+        if option.name not in ("threads", "device", "max_memory", "byte_fallback"):
             limits = option.metadata
             kind = limits["kind"]
             value = [*limits.get("choices", ()), {str: "latin-1", float: 0.5, int: 3}.get(kind)][0]
