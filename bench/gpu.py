@@ -39,7 +39,10 @@ class Run:
         self.end = time.monotonic() + IN_ALL
         self.rehearse = rehearse
         self.rows: list[dict[str, Any]] = []
-        self.environment = os.environ | {"PYTHONPATH": f"{package}:{ROOT}"}
+        self.environment = os.environ | {
+            "PYTHONPATH": f"{package}:{ROOT}",
+            "MINILLM_KERNELS": "auto",  # the package has no extension for the CPU
+        }
 
     def command(self, part: str, command: list[str]) -> str | None:
         """Run it; its rows are kept, its other lines shown. None if it worked, else why not."""
