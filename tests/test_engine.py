@@ -283,6 +283,16 @@ class TestCancel:
         engine.cancel(second)
         assert not told(drained(engine), second) and first.done
 
+    def test_what_waits_is_forgotten_while_others_run_on(self):
+        engine = Engine(small(**LONG), letters(), max_batch=1)
+        engine.submit("abc", Options(max_tokens=40))
+        for gone in [engine.submit("abc", Options()) for _ in range(9)]:
+            engine.cancel(gone)
+        stays = engine.submit("abc", Options(max_tokens=5))
+        engine.step()
+        assert engine.waiting == 1
+        assert told(drained(engine), stays)
+
     def test_leaving_a_stream_early_frees_its_row(self):
         engine = Engine(small(**LONG), letters())
         pieces = engine.pieces(engine.submit("abc", Options(max_tokens=50)))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -189,3 +190,27 @@ def test_files_that_change_are_opened_once_they_rest(place):
 
     asyncio.run(watched())
     assert opened and opened[0].strip() == "{}"
+
+
+def test_a_file_that_breaks_what_opens_it_does_not_end_the_watch(place):
+    async def watched():
+        failed, opened = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def open_all():
+            loop.call_soon_threadsafe(opened.set if failed.is_set() else failed.set)
+            if not failed.is_set():
+                raise KeyError("weights")
+            return []
+
+        task = asyncio.ensure_future(Reloader(Catalogue(), open_all, [place]).watch(0.01))
+        written = 0
+        for event in (failed, opened):
+            while not event.is_set():
+                written += 1
+                (place / "config.json").write_text("{}" + " " * written)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), 1)
+        task.cancel()
+
+    asyncio.run(watched())

@@ -1,8 +1,10 @@
 """What a server takes from whom: keys, hosts, sizes, slow and broken clients, and its end."""
 
+import asyncio
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -10,9 +12,10 @@ from minillm.generation import Engine
 from small_bigram import TURN, bigram, tokenizer
 from small_server import httpx, serving  # the extra `serve`, or skipped
 
+from minillm.serve import protocol  # isort: skip
 from minillm.serve.running import Server  # isort: skip
 from minillm.serve.settings import Settings, digest_of  # isort: skip
-from minillm.serve.worker import Worker  # isort: skip
+from minillm.serve.worker import Follow, Worker  # isort: skip
 
 KEYS = ("key-of-the-first-one", "key-of-the-second-one")
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -129,6 +132,9 @@ def test_no_other_origin_is_named_and_scripts_are_shut_out():
     (b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', 400, "invalid_value"),
     (b'{"temperature": NaN}', 400, "invalid_json"),
     (b'{"n": 1, "n": 2}', 400, "invalid_json"),
+    (b'{"\\ud800": 1}', 400, "invalid_json"),
+    (b'{"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": '
+     b'{"\\ud800": 1}}}}', 400, "invalid_json"),
     (b"[" * 5000, 400, "invalid_json"),
     (b'{"messages": ' + b"[" * 200 + b"]" * 200 + b"}", 400, "invalid_json"),
     (b'{"seed": ' + b"9" * 5000 + b"}", 400, "invalid_json"),
@@ -164,6 +170,29 @@ def test_a_slow_or_broken_client_is_told_and_left(data, status):
 def test_a_client_that_sends_on_after_its_refusal_is_left():
     with hello(max_body=100) as client:
         assert answered(raw(client, post(b"{", length=10**6)))[0] == 413
+
+
+def test_a_client_that_was_answered_is_left_however_it_sends_on(monkeypatch):
+    monkeypatch.setattr(protocol, "LINGER", 0.05)
+    with hello() as client:
+        address = client.base_url.host, client.base_url.port
+        with socket.create_connection(address, 60) as connection:
+            connection.sendall(GET + b"Content-Length: 100000000\r\n\r\n")
+            with pytest.raises(OSError):
+                for _ in range(10**6):
+                    connection.send(b"x")
+
+
+def test_an_answer_that_is_taken_slowly_has_its_deadline_too():
+    async def taken(left):
+        follow = Follow(Worker(), None, [], "hello")
+        for pieces in ([], None):
+            follow.queue.put_nowait(pieces)
+        return [pieces async for pieces in follow.pieces(time.monotonic() + left)]
+
+    assert asyncio.run(taken(60)) == [[]]
+    with pytest.raises(TimeoutError):
+        asyncio.run(taken(0))
 
 
 def test_connections_have_a_bound():
@@ -243,6 +272,44 @@ def test_the_end_of_a_server_waits_for_what_runs(monkeypatch, seconds, status):
         assert len(answer.json()["choices"][0]["message"]["content"]) == 30
     else:
         assert answer.json()["error"]["code"] == "server_ending"
+
+
+def test_a_request_that_is_let_in_as_the_server_ends_has_its_time_and_no_more(monkeypatch):
+    """Its prompt is being read into ids when the signal comes."""
+    entered, ends, released, told = (*(threading.Event() for _ in range(3)), [])
+    ticket, step, give_up, shutdown = Engine.ticket, Engine.step, Worker.give_up, Server.shutdown
+
+    def held_ticket(engine, *arguments, **options):
+        entered.set()
+        assert ends.wait(60)
+        return ticket(engine, *arguments, **options)
+
+    def held_step(engine):
+        assert released.wait(20)
+        return step(engine)
+
+    def told_give_up(worker, reason):
+        give_up(worker, reason)
+        released.set()
+
+    async def told_shutdown(server, sockets=None):
+        ends.set()
+        await shutdown(server, sockets)
+
+    monkeypatch.setattr(Engine, "ticket", held_ticket)
+    monkeypatch.setattr(Engine, "step", held_step)
+    monkeypatch.setattr(Worker, "give_up", told_give_up)
+    monkeypatch.setattr(Server, "shutdown", told_shutdown)
+    with serving(("endless", ENDLESS, tokenizer()), shutdown_seconds=0.5) as client:
+        url = f"{client.base_url}/v1/chat/completions"
+        asked = threading.Thread(
+            target=lambda: told.append(httpx.post(url, json=body(max_tokens=30), timeout=60))
+        )
+        asked.start()
+        assert entered.wait(60)
+    asked.join(60)
+    (answer,) = told
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "server_ending")
 
 
 def test_settings_are_checked():

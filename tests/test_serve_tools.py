@@ -169,6 +169,10 @@ def test_an_answer_to_a_call_is_read(client):
     ({"messages": [{"role": "assistant", "tool_calls": [
         CALL | {"function": {"name": "add", "arguments": "[1]"}}]}]},
      "messages[0].tool_calls[0].function.arguments"),
+    *(({"messages": [{"role": "assistant", "tool_calls": [
+        CALL | {"function": {"name": "add", "arguments": one}}]}]},
+       "messages[0].tool_calls[0].function.arguments")
+      for one in ('{"a": NaN}', '{"a": 1, "a": 2}', '{"a": ' * 500 + "1" + "}" * 500, "{")),
     ({"model": "plain", "tools": None, "messages": [{"role": "assistant", "tool_calls": [CALL]}]},
      "messages[0].tool_calls"),
 ])  # fmt: skip

@@ -204,5 +204,7 @@ class Schedule:
         """Forget the texts of requests that are `gone`, and their memory."""
         if self._filling is not None and gone(self._filling.ticket):
             self._filling = None
+        for ticket in [one for one in list(self.waiting) if gone(one)]:
+            self.waiting.remove(ticket)  # in place: others queue while a step runs
         self._ready = deque(entry for entry in self._ready if not gone(entry[0]))
         self.running = [line for line in self.running if not gone(line.ticket)]

@@ -12,6 +12,7 @@ from minillm.serve.errors import ApiError
 from minillm.serve.fields import Object
 
 DEEPEST = 100  # lists and objects in each other
+TOO_DEEP = f"more than {DEEPEST} lists and objects in each other, fewer are needed"
 
 
 async def read_body(request: Request, form: Object) -> dict[str, Any]:
@@ -59,33 +60,28 @@ def _too_large(most: int) -> ApiError:
     )
 
 
-def parsed(data: bytes) -> Any:
-    """The value of a JSON text in UTF-8, without NaN, without a name that stands twice."""
+def parsed(data: bytes, name: str | None = None) -> Any:
+    """The value of a JSON text in UTF-8, without NaN, without a name that stands twice; the text
+    is that of a field, or the body."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ApiError(
-            400,
-            f"body: byte 0x{data[error.start]:02X} at {error.start} is not UTF-8, it is needed",
-            code="invalid_json",
-        ) from None
+        fact = f"byte 0x{data[error.start]:02X} at {error.start} is not UTF-8, it is needed"
+        raise _invalid(name, fact) from None
     try:
         value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
     except RecursionError:
-        raise _too_deep() from None
+        raise _invalid(name, TOO_DEEP) from None
     except ValueError as error:
-        raise ApiError(400, f"body: not valid JSON ({error})", code="invalid_json") from None
+        raise _invalid(name, f"not valid JSON ({error})") from None
     if depth(value) > DEEPEST:
-        raise _too_deep()
+        raise _invalid(name, TOO_DEEP)
     return value
 
 
-def _too_deep() -> ApiError:
-    return ApiError(
-        400,
-        f"body: more than {DEEPEST} lists and objects in each other, fewer are needed",
-        code="invalid_json",
-    )
+def _invalid(name: str | None, fact: str) -> ApiError:
+    code = "invalid_json" if name is None else "invalid_value"
+    return ApiError(400, f"{name or 'body'}: {fact}", param=name, code=code)
 
 
 def _refuse(word: str) -> Any:
@@ -97,6 +93,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         if name in found:
             raise ValueError(f"{name[:100]!r} stands twice in one object")
+        if not name.isascii():
+            name.encode("utf-8")  # a lone surrogate, of which no answer could tell
         found[name] = value
     return found
 

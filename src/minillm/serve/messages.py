@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from minillm.serve.bodies import parsed
 from minillm.serve.errors import ApiError
 from minillm.serve.fields import Choice, Kind, Nothing, Object, Several, Text
 from minillm.serve.template import Template
@@ -31,14 +32,9 @@ class Arguments(Kind):
 
     def read(self, name: str, value: Any) -> dict[str, Any]:
         text = Text().read(name, value)
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
+        found = parsed(text.encode("utf-8"), name)
         if not isinstance(found, dict):
-            raise ApiError(
-                400, f"{name}: no JSON object, one is needed", param=name, code="invalid_value"
-            )
+            raise _refused(name, "no JSON object, one is needed")
         return found
 
     def schema(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class BoundedProtocol(H11Protocol):
 
     settings: Settings
     _refused = False
+    _lingers = False  # is answered and still sends its body: no byte of it buys more time
     _timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
 
@@ -48,8 +49,9 @@ class BoundedProtocol(H11Protocol):
         if self._refused or self.transport.is_closing():
             return
         super().data_received(data)
-        if self._refused:
+        if self._refused or (self._lingers and self.conn.their_state is h11.SEND_BODY):
             return
+        self._lingers = False
         if self.conn.their_state is not h11.IDLE:
             self._cancel_timer()
         elif self._timer is None:  # a further request on the same connection
@@ -58,6 +60,7 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
+            self._lingers = True
             self._linger()
 
     def pause_writing(self) -> None:

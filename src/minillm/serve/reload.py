@@ -99,9 +99,9 @@ class Reloader:
         while True:
             await asyncio.sleep(interval)
             now = await asyncio.to_thread(self._stamp)
-            if now == before and now != known:
+            if now == before and now != known and not self._running:
                 known = now
-                with suppress(ValueError, TypeError, OSError, RuntimeError):  # the log has it
+                with suppress(Exception):  # whatever a broken file does; the log has it
                     await self.reload()
             before = now
 
@@ -109,12 +109,13 @@ class Reloader:
         """The state of all files; one that is gone or going is left out."""
         found = []
         for path in self._paths:
-            for file in [*path.iterdir()] if path.is_dir() else [path]:
-                try:
+            files = [path]
+            with suppress(NotADirectoryError, FileNotFoundError):
+                files = [*path.iterdir()]
+            for file in files:
+                with suppress(FileNotFoundError):
                     stat = file.stat()
-                except FileNotFoundError:
-                    continue
-                found.append((str(file), stat.st_mtime_ns, stat.st_size))
+                    found.append((str(file), stat.st_mtime_ns, stat.st_size))
         return frozenset(found)
 
 

@@ -77,8 +77,8 @@ class Server(uvicorn.Server):
             seconds = self._settings.shutdown_seconds
             told = counted(len(running), "request")
             self._on_notice(f"ending: {told} to finish, {seconds:g} s for it")
-            self._loop = asyncio.get_running_loop()
-            self._loop.call_later(seconds, self._give_up)
+        self._loop = asyncio.get_running_loop()  # also for requests that are just being let in
+        self._loop.call_later(self._settings.shutdown_seconds, self._give_up)
         await super().shutdown(sockets)
         done = len(running) - self._left
         if running:

@@ -46,6 +46,8 @@ class Follow:
         time.monotonic()."""
         while True:
             left = deadline - time.monotonic()
+            if left <= 0:  # also where it is the client that takes so long
+                raise TimeoutError
             try:
                 async with asyncio.timeout(min(left, patience)):
                     pieces = await self.queue.get()
