@@ -44,6 +44,19 @@ def test_vectors_are_those_of_the_embedder(client, places):
     np.testing.assert_array_equal(np.array(data), [one["embedding"] for one in answer["data"]])
 
 
+@pytest.mark.parametrize("path, body", [
+    ("/v1/embeddings", {"model": "vectors", "input": TEXTS}),
+    ("/v1/rerank", {"model": "vectors", "query": "a", "documents": TEXTS}),
+    ("/v1/classify", {"model": "classes", "input": TEXTS}),
+])  # fmt: skip
+def test_a_request_has_a_deadline(places, path, body):
+    names = [lambda settings, name=name: open_served(name, str(places[name]), settings)
+             for name in places]  # fmt: skip
+    with serving(*names, request_seconds=1e-9) as client:
+        answer = client.post(path, json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
 def test_ids_give_the_vector_of_their_text(client):
     ids = client.post("/tokenize", json={"model": "vectors", "prompt": TEXTS[0]}).json()["tokens"]
     both = [

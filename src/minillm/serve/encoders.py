@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -206,7 +207,9 @@ def _lengths(served: Served, texts: Sequence[str]) -> list[int]:
 
 
 def _served(request: Request, body: dict[str, Any], part: str) -> Served:
-    """The model, which needs to be an embedder or a classifier."""
+    """The model, which needs to be an embedder or a classifier; the request's time begins."""
+    seconds = request.app.state.settings.request_seconds
+    request.state.deadline = time.monotonic() + seconds
     served = served_of(request, body.get("model"))
     if getattr(served, part) is None:
         raise ApiError(
@@ -231,7 +234,15 @@ async def _computed(request: Request, served: Served, rows: Sequence[Sequence[in
 
 async def _between_steps(request: Request, work: Any) -> Any:
     try:
-        return await unless_gone(request, request.app.state.catalogue.worker.call(work))
+        async with asyncio.timeout(request.state.deadline - time.monotonic()):
+            return await unless_gone(request, request.app.state.catalogue.worker.call(work))
+    except TimeoutError:
+        raise ApiError(
+            504,
+            f"not whole after {request.app.state.settings.request_seconds:g} s, as long as a "
+            "request is given; fewer texts are needed",
+            code="deadline_exceeded",
+        ) from None
     except ClientLeft:
         raise ApiError(499, "the client left") from None
 
