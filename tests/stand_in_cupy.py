@@ -34,6 +34,7 @@ SIGNATURES = {
     "full": "shape fill_value dtype order",
     "matmul": "x1 x2 out dtype casting",
     "max": "a axis out keepdims",
+    "may_share_memory": "a b max_work",
     "mean": "a axis dtype out keepdims",
     "repeat": "a repeats axis",
     "ones": "shape dtype order",

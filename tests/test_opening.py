@@ -246,10 +246,10 @@ def test_blocks_need_the_memory_of_blocks(tmp_path, monkeypatch):
     write_gguf(path, small(n_embd=64, n_head=4, vocab_size=512), None, "q8_0")
     opened = open_model(path)
     held = sum(array.nbytes for array in opened.arrays.values())
-    assert opened.running_bytes == held < 4 * opened.config.parameter_count / 3
-    monkeypatch.setattr(machine, "available_memory", lambda: opened.running_bytes)
+    assert opened.running_bytes() == held < 4 * opened.config.parameter_count / 3
+    monkeypatch.setattr(machine, "available_memory", lambda: opened.running_bytes())
     load_model(path)
-    monkeypatch.setattr(machine, "available_memory", lambda: opened.running_bytes - 1)
+    monkeypatch.setattr(machine, "available_memory", lambda: opened.running_bytes() - 1)
     with pytest.raises(ValueError, match=r"needs 1\S+ kB of memory for \S+ parameters, "):
         load_model(path)
     with kernels.use("reference"), pytest.raises(ValueError, match="parameters in float32"):

@@ -6,7 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import stand_in_cupy
 from minillm import nn, optim
+from minillm.formats.deferred import Blocks
 from minillm.models import GPT2, GPT2Config
 
 BIG = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
@@ -79,6 +81,15 @@ class TestDeferredParameter:
         assert (parameter.grad.data == 4).all()
         optim.AdamW([parameter], lr=0.1, weight_decay=0.0).step()
         assert np.allclose(parameter.data, 1.9)
+
+    def test_where_no_library_multiplies_with_blocks_moving_widens(self):
+        source = Blocks(np.arange(4 * 34, dtype=np.uint8), "Q8_0", (4, 32))
+        layer = nn.skip_init(nn.Linear, 32, 4, bias=False)
+        layer.weight.defer(source)
+        with stand_in_cupy.installed():
+            layer.to("cuda")
+            assert type(layer.weight) is nn.Parameter and layer.weight.device == "cuda:0"
+            assert np.array_equal(layer.weight.numpy(), source.decode(), equal_nan=True)
 
     def test_without_values_it_cannot_be_used(self):
         parameter = nn.DeferredParameter((2, 3))

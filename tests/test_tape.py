@@ -8,7 +8,9 @@ import weakref
 import numpy as np
 import pytest
 
+import stand_in_cupy
 from minillm import Tensor, checkpoint, enable_grad, kernels, manual_seed, nn, no_grad, ops
+from minillm.arrays import beside
 from minillm.op import Op
 from minillm.optim import SGD
 from minillm.tensor import Node, of, result
@@ -243,6 +245,38 @@ class TestTotals:
         assert seen[1][0] is w.grad.data and seen[1][1] is v.grad.data
         assert seen[2][0] is None and seen[2][1] is v.grad.data
         assert seen[3][0] is w.grad.data
+
+    def test_a_total_is_offered_only_to_what_computes_where_it_lies(self):
+        class Each:
+            name, accumulates = "each", (0,)
+
+            def run_backward(self, grad, saved, params, totals=()):
+                seen.append(totals[0])
+                return [None]
+
+        def each(leaf, kept=()):
+            out = beside(np.ones(4, F), leaf.data)
+            result(out, Node(Each(), (leaf,), kept, {}), (leaf,)).backward(np.ones(4, F))
+
+        seen = []
+        with stand_in_cupy.installed():
+            here, there = random_leaf(4), random_leaf(4).to("cuda")
+            for leaf in (here, there):
+                (leaf * 2.0).sum().backward()
+            each(there)
+            each(there, (there.grad.data[1:],))  # what a total shows is needed as it was
+            each(there, (there.grad.data.copy(),))
+            there.grad.data = there.grad.data.reshape(2, 2).T.reshape(4)
+            each(there)
+            there.grad = here.grad
+            each(there)
+            there.grad = Tensor(np.ones((4, 4), F)).to("cuda")
+            there.grad.data = there.grad.data[:, 0]  # no rows of a matrix
+            each(there)
+        first = seen[0]
+        assert first is not None and seen[1] is None and seen[2] is first
+        assert seen[3] is not first and seen[3] is not None
+        assert seen[4:] == [None, None]
 
     def test_a_gradient_that_passes_through_and_a_view_of_it(self):
         class Fork:

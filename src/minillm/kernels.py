@@ -72,6 +72,11 @@ def library_of(device: str) -> ModuleType | None:
     return active_cpu if devices.number_of(device) is None else active_cuda
 
 
+def multiplies_blocks(device: str) -> bool:
+    """Whether weights on a device are multiplied now as the blocks of a file."""
+    return hasattr(library_of(device), "block_linear_forward")
+
+
 def set_default_device(device: str) -> None:
     """Where models are loaded from now on: "cpu", "cuda" or "cuda:N".
 

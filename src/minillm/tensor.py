@@ -19,6 +19,7 @@ from minillm.arrays import (
     is_gpu_array,
     to_device,
     to_numpy,
+    xp_of,
 )
 
 FLOATS = (numpy.dtype(numpy.float32), numpy.dtype(numpy.float64))
@@ -345,7 +346,7 @@ def backward(root: Tensor, gradient: Any, retain_graph: bool) -> None:
             continue
         grad, grad_owned = pending.pop(node)
         node.check_unmodified()
-        totals = _totals(node, pending) if node.op.accumulates else ()
+        totals = _totals(node, pending, grad) if node.op.accumulates else ()
         gradients = node.op.run_backward(grad, node.saved, node.params, totals)
         shared = _shared(gradients)
         for place, (parent, part) in enumerate(zip(node.parents, gradients)):
@@ -411,10 +412,11 @@ def _reachable(root: Node) -> list[Node]:
     return nodes
 
 
-def _totals(node: Node, pending: dict[Node, tuple[Array, bool]]) -> list[Array | None]:
+def _totals(node: Node, pending: dict[Node, tuple[Array, bool]], grad: Array) -> list[Array | None]:
     """For each parent the array that collects its gradient, where `node` may add to it in place.
 
-    That is where nobody else sees the array: no other input of `node`, nothing saved.
+    That is where nobody else sees the array: no other input of `node`, nothing saved; and it lies
+    where `grad` does, so that a kernel can.
     """
     totals: list[Array | None] = [None] * len(node.parents)
     for place in node.op.accumulates[: len(totals)]:
@@ -428,17 +430,25 @@ def _totals(node: Node, pending: dict[Node, tuple[Array, bool]]) -> list[Array |
             alone = not any(_overlap(kept, total) for kept in node.saved)
         if (
             alone
-            and type(total) is ndarray
             and total.dtype == parent.dtype
-            and total.flags.carray
+            and _can_add(total, grad)
             and sum(other is parent for other in node.parents) == 1
         ):
             totals[place] = total
     return totals
 
 
+def _can_add(total: Array, grad: Array) -> bool:
+    """Whether what has read `grad` can add to `total` in place, row by row."""
+    if type(total) is ndarray:
+        return type(grad) is ndarray and total.flags.carray
+    return total.flags.c_contiguous and device_of(total) == device_of(grad)
+
+
 def _overlap(array: object, other: object) -> bool:
-    return type(array) is type(other) is ndarray and numpy.may_share_memory(array, other)
+    if type(array) is ndarray or not is_gpu_array(array):
+        return type(array) is type(other) is ndarray and numpy.may_share_memory(array, other)
+    return is_gpu_array(other) and xp_of(array).may_share_memory(array, other)
 
 
 def _shared(gradients: Sequence[Any]) -> set[int]:

@@ -120,10 +120,11 @@ def _speeds(opened: Any, written: Any, model: Any, text: str | None) -> list[Any
 
     if text is None:
         return [None, None]
-    free = device_memory.free(kernels.get_default_device())
-    if free is not None and opened.running_bytes > free:
+    device = kernels.get_default_device()
+    free, needed = device_memory.free(device), opened.running_bytes(device)
+    if free is not None and needed > free:
         tell(
-            f"minillm: note: no speeds, as {opened.path} takes {size(opened.running_bytes)} of "
+            f"minillm: note: no speeds, as {opened.path} takes {size(needed)} of "
             f"memory beside the new model and {size(free)} are free"
         )
         return [None, None]

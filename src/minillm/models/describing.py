@@ -42,7 +42,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "dtypes": opened.dtypes,
         "tokenizer": _tokenizer(opened),
-        "memory": _memory(config, sizes, opened.running_bytes),
+        "memory": _memory(config, sizes, opened.running_bytes()),
         "checks": _checks(opened),
     }
 

@@ -153,14 +153,14 @@ def load_model(
 ) -> Any:
     """The model of a folder, a .gguf file or a pulled name, in evaluation mode, in float32.
 
-    Matrices in blocks or 16 bits are multiplied as they lie in the file where the extension is;
-    everything else, and they themselves in training, is decoded when first used. With `untrained`
+    Matrices in blocks or 16 bits are multiplied as they lie in the file where the extension is, on
+    a GPU the one for GPUs; everything else, and they themselves in training, is decoded when first
+    used. With `untrained`
     weights are drawn anew; with `pull` a name that is not there is fetched from the hub; `changes`
     go before what config.json says, such as another of the family's `architectures`. It lies on
-    `device`, else on the default one; a GPU holds everything in float32. Raises
-    FileNotFoundError or ValueError in one line for a missing, damaged, unknown or too large model,
-    and warns if the logits stored with the weights cannot be reproduced; with `changes`, which may
-    change them, that is not asked.
+    `device`, else on the default one. Raises FileNotFoundError or ValueError in one line for a
+    missing, damaged, unknown or too large model, and warns if the logits stored with the weights
+    cannot be reproduced; with `changes`, which may change them, that is not asked.
     """
     device = kernels.get_default_device() if device is None else device
     devices.require(device)
@@ -175,7 +175,7 @@ def load_model(
 
 def _build(opened: Model, device: str) -> Any:
     source = opened.files[0] if len(opened.files) == 1 else opened.path
-    require_memory(opened.config, source, opened.running_bytes, device)
+    require_memory(opened.config, source, opened.running_bytes(device), device)
     model = nn.skip_init(opened.family.model, opened.config).eval()
     try:
         model.load_state_dict(opened.arrays)

@@ -43,13 +43,12 @@ class Model(NamedTuple):
     def is_gguf(self) -> bool:
         return self.path.is_file()
 
-    @property
-    def running_bytes(self) -> int:
+    def running_bytes(self, device: str = devices.CPU) -> int:
         """Of all weights while the model runs: float32, but for blocks that stay as they are.
 
-        Blocks need the extension; without it they are widened.
+        Blocks need the extension for that device; without it they are widened.
         """
-        stay = kernels.active_cpu is not None
+        stay = kernels.multiplies_blocks(device)
         return sum(
             array.nbytes if stay and getattr(array, "runs_as_blocks", False) else BYTES * array.size
             for array in self.arrays.values()
@@ -238,12 +237,12 @@ def require_memory(
 ) -> None:
     """ValueError, with the figures, for a model that the memory left cannot hold.
 
-    It takes `needed` bytes, those of all parameters in float32 if None, as on a GPU.
+    It takes `needed` bytes, those of all parameters in float32 if None.
     """
     held, on_gpu = config.parameter_count, devices.number_of(device) is not None
     free = device_memory.free(device)
     wide = BYTES * held
-    needed = wide if needed is None or on_gpu else needed
+    needed = wide if needed is None else needed
     if free is not None and needed > free:
         raise ValueError(
             f"load: {source} needs {size(needed)} of memory{f' of {device}' * on_gpu} for "

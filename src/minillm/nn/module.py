@@ -123,11 +123,11 @@ class Module:
 
     def to(self, device: str) -> Module:
         """Move every parameter, and its gradient, to "cpu", "cuda" or "cuda:N"."""
-        on_host = devices.number_of(device) is None
         for parameter in self.parameters():
-            if on_host and isinstance(parameter, DeferredParameter):
-                continue  # where its values come from
-            parameter.data = to_device(parameter.data, device)
+            if isinstance(parameter, DeferredParameter):
+                parameter.move(device)
+            else:
+                parameter.data = to_device(parameter.data, device)
             if parameter.grad is not None:
                 parameter.grad.data = to_device(parameter.grad.data, device)
         return self

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy
 
 from minillm import devices, kernels
-from minillm.arrays import Array, is_gpu_array
+from minillm.arrays import Array, device_of, is_gpu_array, to_device
 from minillm.blocks import KINDS
 from minillm.tensor import Tensor, grad_mode
 
@@ -55,6 +55,7 @@ class _Pending(NamedTuple):
     dtype: numpy.dtype
     source: Source | None
     held: tuple[Held | None] | None = None  # not asked for yet
+    device: str = devices.CPU  # where what is held lies, and the values will
 
 
 _slot: Any = Tensor.__dict__["data"]  # where a Tensor keeps its array
@@ -93,7 +94,10 @@ class DeferredParameter(Parameter):
                         "load_state_dict is needed"
                     )
                 array = numpy.asarray(pending.source, pending.dtype, order="C")
-                self.data = array if array.flags.writeable else array.copy()
+                if pending.device != devices.CPU:
+                    self.data = to_device(array, pending.device)
+                else:
+                    self.data = array if array.flags.writeable else array.copy()
             return _slot.__get__(self)
 
     @data.setter
@@ -101,6 +105,31 @@ class DeferredParameter(Parameter):
         with _lock:
             _slot.__set__(self, array)
             self.__class__ = Parameter  # type: ignore[assignment]
+
+    def move(self, device: str) -> None:
+        """Go to "cpu", "cuda" or "cuda:N".
+
+        As blocks where a GPU multiplies with them, else widened on the way; back on the host as if
+        nothing had moved.
+        """
+        with _lock:
+            pending = _slot.__get__(self)
+            if not isinstance(pending, _Pending):
+                self.data = to_device(pending, device)
+                return
+            number = devices.number_of(device)
+            device = devices.CPU if number is None else f"cuda:{number}"
+            if pending.device == device:
+                return
+            if number is None:
+                _slot.__set__(self, pending._replace(held=None, device=device))
+                return
+            held = _held(pending) if kernels.multiplies_blocks(device) else None
+            if held is None or held.kind == "F32":
+                self.data = to_device(self.data, device)
+                return
+            there = Held(held.kind, to_device(held.raw, device))
+            _slot.__set__(self, pending._replace(held=(there,), device=device))
 
     @property
     def held(self) -> Held | None:
@@ -123,7 +152,8 @@ class DeferredParameter(Parameter):
 
     @property
     def device(self) -> str:
-        return devices.CPU  # where its values will be decoded
+        pending = _slot.__get__(self)
+        return pending.device if isinstance(pending, _Pending) else device_of(pending)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -164,30 +194,34 @@ def held_blocks(parameter: Tensor) -> Held | None:
 
     They are used to train, without the extension (decoding again and again would be slow), and
     where blocks save nothing: of float32. What takes no gradient is multiplied as blocks in any
-    case, so that none is computed for it.
+    case, so that none is computed for it; but on a GPU not in training, where backward would fetch
+    the blocks to decode them.
     """
-    if parameter.requires_grad:
-        if parameter.__class__ is not DeferredParameter or kernels.active_cpu is None:
-            return None
-        if grad_mode.enabled:
-            return None
-        held = parameter.held
-        return None if held is None or held.kind == "F32" else held
-    if isinstance(parameter, DeferredParameter) and kernels.active_cpu is not None:
-        held = parameter.held
-        if held is not None and held.kind != "F32":
-            return held
+    held = _multiplied(parameter)
+    if held is not None or parameter.requires_grad:
+        return held
     data = parameter.data
     if data.ndim != 2 or data.dtype != numpy.float32 or is_gpu_array(data):
         return None
     return Held("F32", data.view(numpy.uint8)) if data.flags.c_contiguous else None
 
 
+def _multiplied(parameter: Tensor) -> Held | None:
+    """The blocks that are not widened yet, where they are multiplied as such."""
+    if not isinstance(parameter, DeferredParameter):
+        return None
+    device = parameter.device
+    if grad_mode.enabled and (parameter.requires_grad or device != devices.CPU):
+        return None
+    held = parameter.held if kernels.multiplies_blocks(device) else None
+    return None if held is None or held.kind == "F32" else held
+
+
 def blocks_of(parameter: Tensor) -> tuple[int, Array, int, int] | None:
     """(ggml type, bytes (m, bytes of a row), m, k) of a matrix (m, k), as it lies and not copied.
 
     Its numbers if it has been widened, or for a float32 matrix. None for what is no such thing: a
-    matrix of float64, on a GPU, in an order that no blocks have.
+    matrix of float64, numbers on a GPU, an order that no blocks have.
     """
     if parameter.ndim != 2:
         return None
