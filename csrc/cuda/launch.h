@@ -24,7 +24,9 @@ void set_current_stream(cudaStream_t stream);
 
 constexpr int warp_size = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
-constexpr size_t most_static_shared = 48 * 1024;  // bytes; for more a kernel has to be told
+// Bytes of dynamic shared memory up to which a kernel need not be told: the 48 KiB that it may have
+// untold hold its static arrays as well.
+constexpr size_t most_untold_shared = 24 * 1024;
 
 __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -56,7 +58,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
 #ifdef MINILLM_CUDA_ON_HOST
     on_host::run(grid, block, shared, [=] { kernel(static_cast<Parameters>(values)...); });
 #else
-    if (shared > most_static_shared)
+    if (shared > most_untold_shared)
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared)),
               "launch: shared memory");
