@@ -32,6 +32,9 @@ __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (
 
 inline void check(cudaError_t code, const char* what) {
     if (code == cudaSuccess) return;
+#ifndef MINILLM_CUDA_ON_HOST
+    cudaGetLastError();  // forgotten here, or the next launch would be blamed for it
+#endif
     throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(code) + ", " +
                              cudaGetErrorString(code));
 }
