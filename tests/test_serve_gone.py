@@ -12,7 +12,8 @@ from small_server import serving  # the extra `serve`, or skipped
 
 from minillm.serve.worker import Worker  # isort: skip
 
-pytest.importorskip("jinja2", reason="jinja2, the extra `serve`, is not installed")
+for name in ("jinja2", "prometheus_client"):
+    pytest.importorskip(name, reason=f"{name}, the extra `serve`, is not installed")
 LONG = "a long prompt " * 60  # over three chunks
 
 
@@ -41,7 +42,8 @@ def test_its_work_stops_within_a_step(monkeypatch, stream, said, steps):
 
     monkeypatch.setattr(Engine, "step", held_step)
     monkeypatch.setattr(Worker, "cancel", told_cancel)
-    with serving(("endless", bigram("\nab" + "ba"), tokenizer())) as client:
+    endless = ("endless", bigram("\nab" + "ba"), tokenizer())
+    with serving(endless, metrics=True) as client:
         client.app.state.catalogue.worker.on_end.append(told_end)
         body = {"messages": [{"role": "user", "content": said}], "stream": stream}
         content = json.dumps(body | {"max_tokens": 2000}).encode()
@@ -61,3 +63,5 @@ def test_its_work_stops_within_a_step(monkeypatch, stream, said, steps):
         body = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 3, "temperature": 0}
         assert client.post("/v1/chat/completions", json=body).status_code == 200
         assert not client.app.state.admitted
+        counted = client.get("/metrics").text.splitlines()
+        assert 'minillm_requests_cancelled_total{model="endless"} 1.0' in counted
