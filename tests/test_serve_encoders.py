@@ -1,6 +1,8 @@
 """Embeddings, rerank, classify, and the way from texts to ids, over HTTP."""
 
 import base64
+import functools
+import threading
 
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ import pytest
 from minillm.models import embedding
 from minillm.tasks import heads
 from minillm.tasks.classification import Classification
-from small_server import serving  # the extra `serve`, or skipped
+from small_server import httpx, serving  # the extra `serve`, or skipped
 from small_tasks import folder
 
 from minillm.serve.loading import open_served  # isort: skip
+from minillm.serve.running import Server  # isort: skip
+from minillm.serve.worker import Worker  # isort: skip
 
 TEXTS = ["the film was good", "a bad film", "tower of paris"]
 LONG = "a " * 30
@@ -55,6 +59,85 @@ def test_a_request_has_a_deadline(places, path, body):
     with serving(*names, request_seconds=1e-9) as client:
         answer = client.post(path, json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+ASKED = [
+    ("/v1/embeddings", {"model": "vectors", "input": TEXTS}),
+    ("/v1/rerank", {"model": "vectors", "query": "a", "documents": TEXTS}),
+    ("/v1/classify", {"model": "classes", "input": TEXTS}),
+]
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Events: work has come to the worker, and it may be done."""
+    begun, released, step = threading.Event(), threading.Event(), Worker._step
+
+    def held_step(worker):
+        begun.set()
+        assert released.wait(60)
+        step(worker)
+
+    monkeypatch.setattr(Worker, "_step", held_step)
+    return begun, released
+
+
+@pytest.mark.parametrize("path, body", ASKED)
+def test_too_many_requests_are_told_to_come_again(places, held, path, body):
+    pytest.importorskip("prometheus_client", reason="the extra `serve` is missing")
+    (begun, released), found, name = held, [], body["model"]
+    running = f'minillm_num_requests_running{{model="{name}"}}'
+    opened = lambda settings: open_served(name, str(places[name]), settings)  # noqa: E731
+    with serving(opened, max_concurrency=1, max_queue=0, metrics=True) as client:
+        thread = threading.Thread(target=lambda: found.append(client.post(path, json=body)))
+        thread.start()
+        assert begun.wait(60)
+        busy = client.post(path, json=body)
+        seen = client.get("/metrics").text
+        released.set()
+        thread.join(60)
+        assert (busy.status_code, busy.json()["error"]["code"]) == (429, "queue_full")
+        assert int(busy.headers["retry-after"]) >= 1
+        assert f"{running} 1.0" in seen
+        assert [one.status_code for one in found] == [200]
+        assert client.post(path, json=body).status_code == 200
+        seen = client.get("/metrics").text
+        assert f"{running} 0.0" in seen
+        assert f'minillm_requests_total{{path="{path}",status="429"}} 1.0' in seen
+
+
+@pytest.mark.parametrize("seconds, status, outcome", [
+    (60, 200, "ended: 1 of 1 request finished, 0 given up"),
+    (0.2, 503, "ended: 0 of 1 request finished, 1 given up"),
+])  # fmt: skip
+def test_the_end_of_a_server_waits_for_vectors(places, held, monkeypatch, seconds, status, outcome):
+    """As long as it is given; then they are given up, and both are told."""
+    (begun, released), found, notices, give_up = held, [], [], Worker.give_up
+    ends = Server.shutdown
+
+    def told_give_up(worker, reason):
+        give_up(worker, reason)
+        released.set()
+
+    async def told_shutdown(server, sockets=None):
+        if seconds == 60:
+            released.set()
+        await ends(server, sockets)
+
+    monkeypatch.setattr(Worker, "give_up", told_give_up)
+    monkeypatch.setattr(Server, "shutdown", told_shutdown)
+    made = functools.partial(Server, on_notice=notices.append)
+    monkeypatch.setattr("small_server.Server", made)
+    opened = lambda settings: open_served("v", str(places["vectors"]), settings)  # noqa: E731
+    with serving(opened, shutdown_seconds=seconds, request_seconds=20) as client:
+        url = f"{client.base_url}/v1/embeddings"
+        asked = {"json": {"input": TEXTS}, "timeout": 60}
+        thread = threading.Thread(target=lambda: found.append(httpx.post(url, **asked)))
+        thread.start()
+        assert begun.wait(60)
+    thread.join(60)
+    assert [one.status_code for one in found] == [status]
+    assert notices == [f"ending: 1 request to finish, {seconds:g} s for it", outcome]
 
 
 def test_ids_give_the_vector_of_their_text(client):

@@ -31,15 +31,16 @@ def build(settings: Settings, catalogue: Catalogue, reloader: Reloader | None = 
     """The ASGI application of a catalogue; its engines run as long as the application does.
 
     Handlers find in `request.app.state`: `settings`, `catalogue`, `admitted` (requests of each
-    engine that were let in), `ending` (whether the server was asked to end) and, where they are
-    asked for, `metrics` and `reloader`.
+    engine or encoder that were let in), `ending` (whether the server was asked to end) and, where
+    they are asked for, `metrics` and `reloader`.
     """
     paths, metrics = routes(), None
+    admitted: dict[Any, int] = {}
     observed: dict[str, Any] = {"texts": settings.log_texts}
     if settings.metrics:
         from minillm.serve import metrics as module
 
-        metrics = module.Metrics(catalogue)
+        metrics = module.Metrics(catalogue, admitted)
         observed["answered"] = metrics.answered
         paths.append(Route("/metrics", module.metrics))
         if reloader is not None:
@@ -70,6 +71,6 @@ def build(settings: Settings, catalogue: Catalogue, reloader: Reloader | None = 
         lifespan=lifespan,
     )
     app.state.settings, app.state.catalogue = settings, catalogue
-    app.state.admitted, app.state.ending, app.state.metrics = {}, False, metrics
+    app.state.admitted, app.state.ending, app.state.metrics = admitted, False, metrics
     app.state.reloader = reloader
     return app

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from minillm.serve.admission import require_room
 from minillm.serve.asking import (
     FIELDS,
     MOST_LOGPROBS,
@@ -26,7 +27,7 @@ from minillm.serve.fields import Anything, Choice, Flag, Object, Several, Text, 
 from minillm.serve.messages import MESSAGES, written
 from minillm.serve.tools import FIELDS as TOOL_FIELDS
 from minillm.serve.tools import calls_of, tools_of
-from minillm.serve.writing import Writing, require_room
+from minillm.serve.writing import Writing
 
 FORM = Object(
     FIELDS

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from minillm.generation import Completion, Piece
 from minillm.generation.completions import Logprob
+from minillm.serve.admission import require_room
 from minillm.serve.asking import (
     FIELDS,
     MOST_LOGPROBS,
@@ -25,7 +26,7 @@ from minillm.serve.bodies import read_body
 from minillm.serve.catalogue import served_of
 from minillm.serve.errors import ApiError
 from minillm.serve.fields import Flag, Kind, Object, Several, Text, Whole, wrong
-from minillm.serve.writing import Writing, finite, new_id, require_room
+from minillm.serve.writing import Writing, finite, new_id
 
 MAX_TOKENS = 16  # where none are asked for, as with OpenAI
 IDS = Several(Whole(0, (1 << 31) - 1), 1, 1 << 20)

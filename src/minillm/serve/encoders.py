@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from minillm.serve.admission import let_in
 from minillm.serve.bodies import read_body
 from minillm.serve.catalogue import Served, served_of
 from minillm.serve.completions import Prompts
 from minillm.serve.errors import ApiError, refusing
 from minillm.serve.events import ClientLeft, unless_gone
 from minillm.serve.fields import Choice, Flag, Object, Several, Text, Whole
+from minillm.serve.worker import Stopped
 from minillm.serve.writing import new_id
 
 TOGETHER = 8  # texts that are computed between two steps of those who write
@@ -45,10 +48,29 @@ RERANK = Object(
 CLASSIFY = Object(COMMON | {"input": Several(Text(1), 1, MOST, alone=True)}, ("input",))
 
 
-async def embeddings(request: Request) -> Response:
+Answer = Callable[[Request, Served, dict[str, Any]], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _asking(form: Object, part: str) -> Callable[[Answer], Handler]:
+    """Answers requests of a form about a model with a part; as many at a time as are let in."""
+
+    def handler_of(answer: Answer) -> Handler:
+        @functools.wraps(answer)
+        async def handler(request: Request) -> Response:
+            body = await read_body(request, form)
+            served = _served(request, body, part)
+            with let_in(request, served):
+                return await answer(request, served, body)
+
+        return handler
+
+    return handler_of
+
+
+@_asking(EMBEDDINGS, "embedder")
+async def embeddings(request: Request, served: Served, body: dict[str, Any]) -> Response:
     """A vector for each text."""
-    body = await read_body(request, EMBEDDINGS)
-    served = _served(request, body, "embedder")
     wanted = body.get("dimensions", served.embedder.dimensions)
     if wanted != served.embedder.dimensions:
         raise ApiError(
@@ -71,10 +93,9 @@ async def embeddings(request: Request) -> Response:
     )
 
 
-async def rerank(request: Request) -> Response:
+@_asking(RERANK, "embedder")
+async def rerank(request: Request, served: Served, body: dict[str, Any]) -> Response:
     """Documents by how alike they are to a query: the cosine of their vectors."""
-    body = await read_body(request, RERANK)
-    served = _served(request, body, "embedder")
     rows = _Rows(served, body.get("truncate", False))
     documents = {f"documents[{place}]": one for place, one in enumerate(body["documents"])}
     await asyncio.to_thread(rows.add, {"query": body["query"], **documents})
@@ -99,10 +120,9 @@ async def rerank(request: Request) -> Response:
     )
 
 
-async def classify(request: Request) -> Response:
+@_asking(CLASSIFY, "classifier")
+async def classify(request: Request, served: Served, body: dict[str, Any]) -> Response:
     """The most probable class of each text, and the probability of all."""
-    body = await read_body(request, CLASSIFY)
-    served = _served(request, body, "classifier")
     texts, encoding = body["input"], served.classifier.encoding
     lengths = await asyncio.to_thread(_lengths, served, texts)
     if not body.get("truncate", False):
@@ -243,6 +263,8 @@ async def _between_steps(request: Request, work: Any) -> Any:
             "request is given; fewer texts are needed",
             code="deadline_exceeded",
         ) from None
+    except Stopped as error:
+        raise ApiError(503, str(error), code="server_ending") from None
     except ClientLeft:
         raise ApiError(499, "the client left") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -32,8 +32,9 @@ class Metrics:
     model. A model that finishes its requests after a reload counts under its name.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalogue: Catalogue, admitted: Mapping[Any, int]) -> None:
+        """`admitted` are requests that were let in, by engine or encoder."""
+        self._catalogue, self._admitted = catalogue, admitted
         self._lock = threading.Lock()
         self._seen: dict[Follow, tuple[int, int, int]] = {}  # tokens that were counted already
         self.registry = CollectorRegistry()
@@ -142,7 +143,8 @@ class Metrics:
         yield info
 
     def _engines(self) -> Iterable[Metric]:
-        running = self._gauge("num_requests_running", "Texts that are written now")
+        told = "Texts that are written now, or requests of an encoder"
+        running = self._gauge("num_requests_running", told)
         waiting = self._gauge("num_requests_waiting", "Prompts that wait for their turn")
         held = self._gauge("kv_cache_bytes", "Keys and values that begun requests may need")
         tokens = self._gauge("kv_cache_tokens", "Of begun requests, read and written")
@@ -150,6 +152,7 @@ class Metrics:
         follows = self._catalogue.worker.follows
         for served in self._catalogue.all():
             if served.engine is None:
+                running.add_metric([served.name], self._admitted.get(served, 0))
                 continue
             name, mine = served.name, [one for one in follows if one.model == served.name]
             engines = {served.engine, *(one.engine for one in mine)}  # old ones, too

@@ -157,6 +157,7 @@ DESCRIPTIONS = {
 DOOR = (401, 421, 431)
 BODY = (*DOOR, 400, 404, 408, 413, 415)
 WRITING = (*BODY, 429, 500, 503, 504)
+READING = (*BODY, 429, 503, 504)
 NAME: Schema = {"name": "name", "in": "path", "required": True, "schema": TEXT}
 WHICH: Schema = {"name": "model", "in": "query", "required": False, "schema": TEXT}
 OPERATIONS = (
@@ -165,13 +166,10 @@ OPERATIONS = (
         "/v1/completions", completions.completions, COMPLETION, completions.FORM, True,
         refusals=WRITING,
     ),
-    Operation(
-        "/v1/embeddings", encoders.embeddings, EMBEDDINGS, encoders.EMBEDDINGS,
-        refusals=(*BODY, 503),
-    ),
-    Operation("/v1/rerank", encoders.rerank, RERANK, encoders.RERANK, refusals=(*BODY, 503)),
-    Operation("/v1/classify", encoders.classify, CLASSIFY, encoders.CLASSIFY,
-              refusals=(*BODY, 503)),
+    Operation("/v1/embeddings", encoders.embeddings, EMBEDDINGS, encoders.EMBEDDINGS,
+              refusals=READING),
+    Operation("/v1/rerank", encoders.rerank, RERANK, encoders.RERANK, refusals=READING),
+    Operation("/v1/classify", encoders.classify, CLASSIFY, encoders.CLASSIFY, refusals=READING),
     Operation(
         "/tokenize", tokens.tokenize, answer(count=WHOLE, tokens=listed(WHOLE)), tokens.TOKENIZE,
         refusals=BODY,

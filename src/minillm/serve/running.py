@@ -60,6 +60,11 @@ class Server(uvicorn.Server):
         self._left = 0
         self._loop: asyncio.AbstractEventLoop | None = None  # once it ends
 
+    @property
+    def _running(self) -> int:
+        """Requests that were let in and are not over."""
+        return sum(self._state.admitted.values())
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._give_up)
@@ -71,24 +76,23 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._state.ending = True
-        worker = self._state.catalogue.worker
-        running = worker.follows
+        running = self._running
         if running:
             seconds = self._settings.shutdown_seconds
-            told = counted(len(running), "request")
+            told = counted(running, "request")
             self._on_notice(f"ending: {told} to finish, {seconds:g} s for it")
         self._loop = asyncio.get_running_loop()  # also for requests that are just being let in
         self._loop.call_later(self._settings.shutdown_seconds, self._give_up)
         await super().shutdown(sockets)
-        done = len(running) - self._left
+        done = max(0, running - self._left)
         if running:
             self._on_notice(f"ended: {done:,} of {told} finished, {self._left:,} given up")
 
     def _give_up(self) -> None:
-        worker = self._state.catalogue.worker
-        if self._left or not worker.follows:
+        if self._left or not self._running:
             return
-        self._left = len(worker.follows)
+        self._left = self._running
+        worker = self._state.catalogue.worker
         worker.give_up("the server ends, and its time for running requests is over")
         asyncio.get_running_loop().call_later(AFTER - 1, self._abort)
 

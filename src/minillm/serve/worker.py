@@ -20,6 +20,37 @@ class Stopped(RuntimeError):
     """Requests are not worked on any more, and why."""
 
 
+class _Job:
+    """Work of a model between two steps, and who awaits it in the event loop."""
+
+    def __init__(self, work: Callable[[], Any], found: asyncio.Future[Any]) -> None:
+        self._work, self._found = work, found
+
+    def run(self) -> None:
+        if self._found.cancelled():
+            return
+        try:
+            result = self._work()
+        except Exception as error:
+            self.end(error)
+        else:
+            self.end(None, result)
+
+    def end(self, error: Exception | None, result: Any = None) -> None:
+        """Tell how it went; from any thread."""
+        loop = self._found.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._settle, error, result)
+
+    def _settle(self, error: Exception | None, result: Any) -> None:
+        if self._found.done():
+            return
+        if error is None:
+            self._found.set_result(result)
+        else:
+            self._found.set_exception(error)
+
+
 class Follow:
     """The tickets of one request on their way, as the event loop sees them.
 
@@ -100,8 +131,9 @@ class Worker:
         self.on_end: list[Callable[[Follow], None]] = []  # told, in the thread, what is over
         self._changed = threading.Condition()
         self._follows: dict[Ticket, Follow] = {}
-        self._jobs: list[Callable[[], None]] = []
+        self._jobs: list[_Job] = []
         self._stopping = False
+        self._given_up: str | None = None  # why nothing more is worked on
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="minillm engine", daemon=True)
 
@@ -146,43 +178,33 @@ class Worker:
             self._changed.notify()
 
     def give_up(self, reason: str) -> None:
-        """End every request with an error."""
+        """End every request with an error, and take no further one."""
         with self._changed:
+            self._given_up = reason
+            jobs, self._jobs = self._jobs, []
+            for job in jobs:
+                job.end(Stopped(reason))
             for ticket, follow in self._follows.items():
                 ticket.error = ticket.error or Stopped(reason)
                 follow.engine.cancel(ticket)
             self._changed.notify()
 
+    def took(self, seconds: float) -> None:
+        """Note how long a request took."""
+        self.mean_seconds += (seconds - self.mean_seconds) / 8
+
     async def call(self, work: Callable[[], Any]) -> Any:
         """What `work` returns, done between two steps; given up before it began if this is."""
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[Any] = loop.create_future()
-
-        def settle(result: Any, error: BaseException | None) -> None:
-            if found.cancelled():
-                return
-            if error is None:
-                found.set_result(result)
-            else:
-                found.set_exception(error)
-
-        def job() -> None:
-            if found.cancelled():
-                return
-            result = raised = None
-            try:
-                result = work()
-            except Exception as error:
-                raised = error
-            loop.call_soon_threadsafe(settle, result, raised)
-
+        found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._changed:
             self._require_running()
-            self._jobs.append(job)
+            self._jobs.append(_Job(work, found))
             self._changed.notify()
         return await found
 
     def _require_running(self) -> None:
+        if self._given_up is not None:
+            raise Stopped(self._given_up)
         if self.failure is not None or self._stopping:
             raise Stopped("the engine has stopped")
 
@@ -205,7 +227,7 @@ class Worker:
             jobs, self._jobs = self._jobs[:1], self._jobs[1:]
             engines = list(dict.fromkeys(one.engine for one in self._follows.values()))
         for job in jobs:
-            job()
+            job.run()
         for engine in engines:
             self._deliver(engine.step())
 
@@ -238,8 +260,7 @@ class Worker:
         for follow, pieces in given:
             if pieces is None:
                 follow.ended = time.monotonic()
-                took = follow.ended - follow.asked
-                self.mean_seconds += (took - self.mean_seconds) / 8
+                self.took(follow.ended - follow.asked)
                 for listener in self.on_end:
                     listener(follow)
         if given and self._loop is not None and not self._loop.is_closed():
@@ -247,7 +268,10 @@ class Worker:
 
     def _end_all(self) -> None:
         with self._changed:
-            left, self._follows, self._jobs = list(self._follows.values()), {}, []
+            left, self._follows = list(self._follows.values()), {}
+            jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job.end(Stopped("the engine has stopped"))
         for follow in dict.fromkeys(left):
             for ticket in follow.tickets:
                 ticket.error = ticket.error or Stopped("the engine has stopped")

@@ -12,9 +12,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from minillm.generation import Completion, Engine, Piece
+from minillm.generation import Completion, Piece
 from minillm.generation.completions import Collector
 from minillm.generation.memory import require_list
+from minillm.serve.admission import enter, leave
 from minillm.serve.asking import Job, drafted
 from minillm.serve.catalogue import Served
 from minillm.serve.errors import ApiError, from_options
@@ -22,23 +23,6 @@ from minillm.serve.events import ALIVE, DONE, ClientLeft, EventStream, event, un
 from minillm.serve.worker import Follow, Stopped
 
 SILENCE = 15.0  # seconds after which a stream says that it is alive
-
-
-def require_room(request: Request, engine: Engine) -> None:
-    """ApiError where as many requests are let in as may be, or the server ends."""
-    state = request.app.state
-    if state.ending:
-        raise ApiError(503, "the server ends, another one is needed", headers={"Retry-After": "5"})
-    most = state.settings.max_concurrency + state.settings.max_queue
-    if state.admitted.get(engine, 0) >= most:
-        seconds = min(60, max(1, math.ceil(state.catalogue.worker.mean_seconds / 2)))
-        raise ApiError(
-            429,
-            f"{most} requests are running or waiting, as many as are let in; try again in "
-            f"{seconds} s",
-            code="queue_full",
-            headers={"Retry-After": str(seconds)},
-        )
 
 
 class Writing:
@@ -56,7 +40,8 @@ class Writing:
 
     async def begin(self) -> Follow:
         """Let it in and queue it; ApiError where there is no room, or for what cannot be done."""
-        self._enter()
+        enter(self.request, self.engine)
+        self._entered = True
         try:
             tickets = await asyncio.to_thread(self._tickets)
             self.follow = self.worker.follow(self.engine, tickets, self.job.served.name)
@@ -78,22 +63,13 @@ class Writing:
             require_list(found)
         return found
 
-    def _enter(self) -> None:
-        require_room(self.request, self.engine)
-        admitted = self.request.app.state.admitted
-        admitted[self.engine] = admitted.get(self.engine, 0) + 1
-        self._entered = True
-
     def leave(self) -> None:
         """It is over, however it ended; what is not written is given up."""
         if self.follow is not None and not self.follow.done:
             self.follow.cancel()
         if self._entered:
             self._entered = False
-            admitted = self.request.app.state.admitted
-            admitted[self.engine] -= 1
-            if not admitted[self.engine]:
-                del admitted[self.engine]
+            leave(self.request, self.engine)
 
     async def collected(self) -> list[list[Completion]]:
         """The texts of each prompt, once all are whole."""
