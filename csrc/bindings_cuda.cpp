@@ -33,6 +33,8 @@ void bind_runtime(pybind11::module_ runtime) {
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
                 "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");
+    runtime.def("set_most_bytes", on_host::set_most_bytes, arg("bytes"),
+                "An allocation of more fails.");
     runtime.attr("fills_static_shared") = on_host::fills_static_shared;
     runtime.def("run_wrong_kernel", on_host::run_wrong_kernel, arg("name"));
 #endif

@@ -126,6 +126,7 @@ LARGE = {
     "layer_norm of chunks of rows": norm_case("layer_norm", 75, 24),
     "layer_norm of chunks of odd rows": norm_case("layer_norm", 75, 23),
     **{f"cross_entropy {n}": loss_case(3, n) for n in LENGTHS},
+    "layer_norm of pairs": ("layer_norm", [normal(64, 2), None, None], {"eps": 1e-12}),
     "one id": embedding_case(7, [3] * 133, 12),
     "two ids": embedding_case(9, [8] * 40 + [2] * 57 + [8] * 37, 5),
     "ids of two digits": embedding_case(700, new_generator(1).integers(0, 700, 2100), 4),

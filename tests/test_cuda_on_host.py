@@ -1,5 +1,6 @@
 """The device that the host plays shows the mistakes that a kernel can make."""
 
+import numpy as np
 import pytest
 
 from cuda_device import device, library
@@ -39,6 +40,17 @@ def test_threads_that_wait_for_ever_are_an_error(name):
 def test_a_lane_outside_its_mask_is_an_error():
     with pytest.raises(RuntimeError, match="__shfl_sync by a lane that is not in its mask"):
         library.runtime.run_wrong_kernel("lane outside its mask")
+
+
+def test_a_device_without_memory_enough_is_a_memory_error():
+    rows, ids = np.zeros((700, 4), np.float32), np.arange(700)
+    arrays = map(device.put, (rows, ids, np.empty_like(rows)))
+    library.runtime.set_most_bytes(0)
+    try:
+        with pytest.raises(MemoryError, match="cudaErrorMemoryAllocation, out of memory"):
+            library.embedding_backward(*arrays, False)
+    finally:
+        library.runtime.set_most_bytes(2**62)
 
 
 def test_memory_that_nobody_wrote_is_garbage():

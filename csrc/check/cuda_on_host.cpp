@@ -16,6 +16,7 @@ dim3 block_size, grid_size;
 
 namespace {
 
+size_t most_bytes = SIZE_MAX;            // of one allocation
 constexpr unsigned char garbage = 0xff;  // NaN as floats, out of range as places
 constexpr int warp = 32;
 
@@ -174,7 +175,10 @@ void set_order(uint64_t seed) {
 
 unsigned char* shared_memory() { return shared.data(); }
 
+void set_most_bytes(size_t bytes) { most_bytes = bytes; }
+
 void* allocate(size_t bytes) {
+    if (bytes > most_bytes) return nullptr;
     void* data = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (data) memset(data, garbage, bytes);
     return data;

@@ -50,9 +50,10 @@ extern dim3 block_size, grid_size;
 
 // Runs `body` for every thread of every block. Throws std::runtime_error where they wait forever.
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& body);
-void set_order(uint64_t seed);   // of blocks and threads, from now on; 0: as they are numbered
-unsigned char* shared_memory();  // of this block, garbage at first
-void* allocate(size_t bytes);    // full of garbage
+void set_order(uint64_t seed);      // of blocks and threads, from now on; 0: as they are numbered
+unsigned char* shared_memory();     // of this block, garbage at first
+void* allocate(size_t bytes);       // full of garbage; null for more than the device has
+void set_most_bytes(size_t bytes);  // of one allocation, from now on
 
 void barrier();  // of the block
 // What the lanes of `mask` gave, by lane, valid until the warp's next exchange. `what` tells the

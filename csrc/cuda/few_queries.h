@@ -15,6 +15,9 @@ struct FewQueries {
     float scale;
 };
 
+// Of so many the scores fit into the shared memory of a block on every card.
+constexpr int64_t most_keys = 20000;
+
 void attend_few(const FewQueries& f);
 
 }  // namespace minillm::device

@@ -6,8 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #ifdef MINILLM_CUDA_ON_HOST
 #include "../check/cuda_on_host.h"
@@ -30,13 +32,25 @@ constexpr size_t most_untold_shared = 24 * 1024;
 
 __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// The device has not memory enough: a MemoryError in Python, for which a run saves.
+class OutOfMemory : public std::bad_alloc {
+ public:
+    explicit OutOfMemory(std::string text) : text_(std::move(text)) {}
+    const char* what() const noexcept override { return text_.c_str(); }
+
+ private:
+    std::string text_;
+};
+
 inline void check(cudaError_t code, const char* what) {
     if (code == cudaSuccess) return;
 #ifndef MINILLM_CUDA_ON_HOST
     cudaGetLastError();  // forgotten here, or the next launch would be blamed for it
 #endif
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(code) + ", " +
-                             cudaGetErrorString(code));
+    const std::string text =
+        std::string(what) + ": " + cudaGetErrorName(code) + ", " + cudaGetErrorString(code);
+    if (code == cudaErrorMemoryAllocation) throw OutOfMemory(text);
+    throw std::runtime_error(text);
 }
 
 // Memory shared by a block, as much as its launch asked for; 16-byte aligned.

@@ -17,18 +17,22 @@ struct Norm {
     __device__ void operator()(const Team& team, int64_t row, int64_t cols) const {
         const Row<Team, Held, W, 1> r(team, row, cols, x);
         const float size = static_cast<float>(cols);
-        float center = 0;
+        float center = 0, rest = 0;  // what rounding the mean lost
         if constexpr (centered) {
             center = r.sum([](float x) { return x; }) / size;
-            center += r.sum([=](float x) { return x - center; }) / size;  // what rounding lost
+            rest = r.sum([=](float x) { return x - center; }) / size;
         }
-        const float squares = r.sum([=](float x) { return (x - center) * (x - center); });
+        const float squares = r.sum([=](float x) {
+            const float distance = x - center - rest;
+            return distance * distance;
+        });
         const float scale = 1 / sqrtf(squares / size + eps);
         r.write(
-            out, row, [=](float x, float w, float b) { return (x - center) * scale * w + b; },
-            weight, bias);
+            out, row,
+            [=](float x, float w, float b) { return (x - center - rest) * scale * w + b; }, weight,
+            bias);
         if (team.rank() > 0) return;
-        if constexpr (centered) mean[row] = center;
+        if constexpr (centered) mean[row] = center + rest;
         rstd[row] = scale;
     }
 };

@@ -216,7 +216,9 @@ void Plan::run_attention(const Step& step, const Tokens& tokens) const {
         const dim3 grid(static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(s.rows));
         launch(store_keys, grid, 2 * warp_size, 0, stored);
         if (s.rows >= many_rows && !a.window) return attend_once(step, tokens, s.first, s.rows);
-        attend_few({s.rows,
+        const int64_t last = tokens.positions[s.first];
+        const int64_t few = a.window ? s.rows : std::clamp(most_keys - last, int64_t{0}, s.rows);
+        attend_few({few,
                     a.heads,
                     a.kv_heads,
                     a.d,
@@ -226,9 +228,10 @@ void Plan::run_attention(const Step& step, const Tokens& tokens) const {
                     keys.k,
                     keys.v,
                     {at(step.out, s.first), 0, a.value_d, widths_[step.out.slot]},
-                    tokens.positions[s.first],
+                    last,
                     a.window,
                     a.scale});
+        for (int64_t i = few; i < s.rows; i++) attend_once(step, tokens, s.first + i, 1);
     });
 }
 
