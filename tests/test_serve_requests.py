@@ -230,3 +230,66 @@ def test_the_next_request_waits_for_memory(monkeypatch):
             found = list(pool.map(lambda _: client.post("/v1/completions", json=body), range(6)))
         assert [one.status_code for one in found] == [200] * 6
     assert 1 <= max(held) <= 2
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity, br"])
+def test_a_coded_body_is_refused_whatever_it_holds(client, coding):
+    body = {"model": "noise", "prompt": "a", "max_tokens": 1}
+    plain = client.post("/v1/completions", json=body, headers={"Content-Encoding": "identity"})
+    assert plain.status_code == 200
+    answer = client.post("/v1/completions", json=body, headers={"Content-Encoding": coding})
+    assert answer.status_code == 415
+    word = coding.split()[-1]
+    assert answer.json()["error"]["message"].startswith(f"content-encoding: {word}, identity is ")
+
+
+@pytest.mark.parametrize("more, param", [
+    ('"chat_template_kwargs": {"a": [1, -1e999]}', "chat_template_kwargs.a[1]"),
+    ('"tools": [{"type": "function", "function": {"name": "f", "parameters": {"maximum": 1e999}}}]',
+     "tools[0].function.parameters.maximum"),
+    ('"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": '
+     '{"const": 1e999}}}', "response_format.json_schema.schema.const"),
+    ('"temperature": 1e999', "temperature"),
+])  # fmt: skip
+def test_a_number_that_no_float_holds_is_refused_by_its_field(client, more, param):
+    content = f'{{"model": "hello", "messages": [{{"role": "user", "content": "?"}}], {more}}}'
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/v1/chat/completions", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_a_large_body_is_checked_beside_the_event_loop(client, monkeypatch):
+    """And a small one in it; either way what is wrong is named."""
+    from minillm.serve import bodies
+
+    threads, parsed = [], bodies.parsed
+
+    def seen(data, name=None):
+        threads.append(threading.current_thread())
+        return parsed(data, name)
+
+    monkeypatch.setattr(bodies, "parsed", seen)
+    for size in (5, 70_000):
+        body = {"model": "noise", "prompt": [1] * size + [-1]}
+        answer = client.post("/v1/completions", json=body)
+        assert answer.json()["error"]["param"] == f"prompt[{size}]"
+    in_loop, beside = threads
+    assert in_loop is not beside
+
+
+def test_the_check_of_a_large_body_has_the_deadline_of_its_request(monkeypatch):
+    from minillm.serve import bodies
+
+    released, parsed = threading.Event(), bodies.parsed
+
+    def held(data, name=None):
+        assert released.wait(60)
+        return parsed(data, name)
+
+    monkeypatch.setattr(bodies, "parsed", held)
+    with serving(("noise", noise(), ByteTokenizer()), request_seconds=0.1) as client:
+        try:
+            answer = client.post("/v1/completions", json={"prompt": "a" * 70_000})
+        finally:
+            released.set()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")

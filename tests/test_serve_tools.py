@@ -169,6 +169,9 @@ def test_an_answer_to_a_call_is_read(client):
     ({"messages": [{"role": "assistant", "tool_calls": [
         CALL | {"function": {"name": "add", "arguments": "[1]"}}]}]},
      "messages[0].tool_calls[0].function.arguments"),
+    ({"messages": [{"role": "assistant", "tool_calls": [
+        CALL | {"function": {"name": "add", "arguments": '{"a": 1e999}'}}]}]},
+     "messages[0].tool_calls[0].function.arguments.a"),
     *(({"messages": [{"role": "assistant", "tool_calls": [
         CALL | {"function": {"name": "add", "arguments": one}}]}]},
        "messages[0].tool_calls[0].function.arguments")

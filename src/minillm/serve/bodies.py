@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,14 +12,19 @@ from starlette.requests import ClientDisconnect, Request
 from minillm.serve.errors import ApiError
 from minillm.serve.fields import Object
 
+LARGE = 64 << 10  # bytes that are checked in a thread: streams would wait for it
 DEEPEST = 100  # lists and objects in each other
 TOO_DEEP = f"more than {DEEPEST} lists and objects in each other, fewer are needed"
 
 
 async def read_body(request: Request, form: Object) -> dict[str, Any]:
-    """The fields of a request's JSON body; ApiError for one that is none, too large or too slow."""
+    """The fields of a request's JSON body; ApiError for one that is none, too large or too slow.
+
+    The request's time begins once it is whole: `request.state.deadline`.
+    """
     settings = request.app.state.settings
     _check_type(request)
+    _check_coding(request)
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > settings.max_body:
         raise _too_large(settings.max_body)
@@ -38,7 +44,20 @@ async def read_body(request: Request, form: Object) -> dict[str, Any]:
         ) from None
     except ClientDisconnect:
         raise ApiError(400, "body: the client left before its end") from None
-    return form.read("", parsed(b"".join(parts)))
+    request.state.deadline = time.monotonic() + settings.request_seconds
+    data = b"".join(parts)
+    if held <= LARGE:
+        return form.read("", parsed(data))
+    try:
+        async with asyncio.timeout(settings.request_seconds):
+            return await asyncio.to_thread(lambda: form.read("", parsed(data)))
+    except TimeoutError:
+        raise ApiError(
+            504,
+            f"body: not checked after {settings.request_seconds:g} s, as long as a request is "
+            "given; a smaller one is needed",
+            code="deadline_exceeded",
+        ) from None
 
 
 def _check_type(request: Request) -> None:
@@ -49,6 +68,19 @@ def _check_type(request: Request) -> None:
             f"content-type: {kind[:100] or 'none'}, application/json is needed",
             code="unsupported_media_type",
         )
+
+
+def _check_coding(request: Request) -> None:
+    """A body is taken as it is: one that says it is coded would be read as something else."""
+    for line in request.headers.getlist("content-encoding"):
+        for coding in line.split(","):
+            if coding.strip().lower() not in ("", "identity"):
+                raise ApiError(
+                    415,
+                    f"content-encoding: {coding.strip()[:100]}, identity is needed",
+                    code="unsupported_media_type",
+                    headers={"Accept-Encoding": "identity"},
+                )
 
 
 def _too_large(most: int) -> ApiError:

@@ -227,9 +227,7 @@ def _lengths(served: Served, texts: Sequence[str]) -> list[int]:
 
 
 def _served(request: Request, body: dict[str, Any], part: str) -> Served:
-    """The model, which needs to be an embedder or a classifier; the request's time begins."""
-    seconds = request.app.state.settings.request_seconds
-    request.state.deadline = time.monotonic() + seconds
+    """The model, which needs to be an embedder or a classifier."""
     served = served_of(request, body.get("model"))
     if getattr(served, part) is None:
         raise ApiError(

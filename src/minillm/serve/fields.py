@@ -199,6 +199,7 @@ class Anything(Kind):
     def read(self, name: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise wrong(name, value, "an object")
+        checked_finite(name, value)
         return value
 
     def schema(self) -> Schema:
@@ -208,6 +209,24 @@ class Anything(Kind):
 def unknown(name: str, known: list[str]) -> ApiError:
     hint = meant(name, known, "; unknown or not supported here")
     return ApiError(400, f"{name}: no such field{hint}", param=name, code="unknown_parameter")
+
+
+def checked_finite(name: str, value: Any) -> None:
+    """ApiError for a number beyond those of 64 bits, which JSON can spell and which would become
+    an infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ApiError(
+            400,
+            f"{name}: a number too large for 64 bits, at most 1.8e308 is needed",
+            param=name,
+            code="invalid_value",
+        )
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, one in pairs:
+            if isinstance(one, float | dict | list):
+                place = f".{key[:100]}" if isinstance(key, str) else f"[{key}]"
+                checked_finite(name + place, one)
 
 
 def checked_unicode(name: str, text: str) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 
 from minillm.serve.bodies import parsed
 from minillm.serve.errors import ApiError
-from minillm.serve.fields import Choice, Kind, Nothing, Object, Several, Text
+from minillm.serve.fields import (
+    Choice,
+    Kind,
+    Nothing,
+    Object,
+    Several,
+    Text,
+    checked_finite,
+)
 from minillm.serve.template import Template
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -35,6 +43,7 @@ class Arguments(Kind):
         found = parsed(text.encode("utf-8"), name)
         if not isinstance(found, dict):
             raise _refused(name, "no JSON object, one is needed")
+        checked_finite(name, found)
         return found
 
     def schema(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -86,12 +87,14 @@ async def detokenize(request: Request) -> Response:
     """The text of ids, control tokens spelled."""
     body = await read_body(request, DETOKENIZE)
     served = served_of(request, body.get("model"))
+    text = await asyncio.to_thread(_text, served, body["tokens"])
+    return JSONResponse({"prompt": text})
+
+
+def _text(served: Served, ids: Sequence[int]) -> str:
     size = served.tokenizer.vocab_size
-    for place, id in enumerate(body["tokens"]):
+    for place, id in enumerate(ids):
         if id >= size:
             name = f"tokens[{place}]"
             raise ApiError(400, f"{name}: id {id}, 0 <= id < {size} is needed", param=name)
-    text = await asyncio.to_thread(
-        served.tokenizer.decode, body["tokens"], skip_special_tokens=False
-    )
-    return JSONResponse({"prompt": text})
+    return served.tokenizer.decode(ids, skip_special_tokens=False)

@@ -34,7 +34,7 @@ class Writing:
         self.worker = request.app.state.catalogue.worker
         self.engine = job.served.writing()
         self.created = int(time.time())
-        self.deadline = time.monotonic() + self.settings.request_seconds
+        self.deadline: float = request.state.deadline
         self.follow: Follow | None = None
         self._entered = False
 
