@@ -293,3 +293,38 @@ def test_the_check_of_a_large_body_has_the_deadline_of_its_request(monkeypatch):
         finally:
             released.set()
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("more", [{}, {"echo": True}])
+def test_offsets_are_places_in_the_text(client, stream, more):
+    """Of characters of several tokens, those of the character."""
+    prompt = "\u00e9a\U0001f642"
+    body = {"model": "noise", "prompt": prompt, "max_tokens": 7, "logprobs": 0, "seed": 1}
+    body |= {"choices": ["\U0001f642ab"], "stream": stream, **more}
+    answer = client.post("/v1/completions", json=body)
+    parts = [one["choices"][0] for one in (chunks(answer) if stream else [answer.json()])]
+    text = "".join(one["text"] for one in parts)
+    found = [place for one in parts if one["logprobs"] for place in one["logprobs"]["text_offset"]]
+    shown = prompt + "\U0001f642ab" if "echo" in more else "\U0001f642ab"
+    right = [place for place, char in enumerate(shown) for _ in char.encode()]
+    assert found == right
+    assert text == shown
+
+
+@pytest.mark.parametrize("ids, places, length", [
+    (b"\xf0ab", [0, 1, 2], 3),
+    (b"\xe0\x80a", [0, 1, 2], 3),
+    (b"\xf0\x9f\x99\x82a", [0, 0, 0, 0, 1], 2),
+    (b"\xc3\xc3\xa9", [0, 1, 1], 2),
+    (b"a\xc3", [0, 1], 2),
+])  # fmt: skip
+def test_offsets_count_bytes_that_are_no_character(ids, places, length):
+    """As the characters U+FFFD that the text shows for them."""
+    from minillm.serve.offsets import Offsets
+
+    assert len(ids.decode("utf-8", "replace")) == length
+    letters = ByteTokenizer()
+    offsets = Offsets(Engine(noise(), letters).ticket("a"), letters)
+    assert [offsets.next(id) for id in ids] == places
+    assert offsets.next(256, ended=True) == length

@@ -53,6 +53,12 @@ class Ticket:
     def done(self) -> bool:
         return self.cancelled or self.left == 0
 
+    def before(self, size: int) -> int | None:
+        """The last id of a prompt that its text goes on from, of a tokenizer of `size` ids."""
+        goes_on = self.prompt.source is None and self.constraint is None
+        last = self.prompt.ids[-1]
+        return last if goes_on and last < size else None
+
     def tell(self, notice: str) -> None:
         """Note it, once."""
         if notice not in self.notices:

@@ -269,8 +269,6 @@ class Writer:
         return new_generator(o.seed, index) if index else new_generator(o.seed)
 
     def _scribe(self, ticket: Ticket) -> Scribe:
-        goes_on = ticket.prompt.source is None and ticket.constraint is None
-        last = ticket.prompt.ids[-1]
-        before = last if goes_on and last < self.size else None
         o = ticket.options
+        before = ticket.before(self.size)
         return Scribe(self.tokenizer, o.stop, self.ends(o), ticket.prompt.limit, before)

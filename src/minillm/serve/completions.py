@@ -26,6 +26,7 @@ from minillm.serve.bodies import read_body
 from minillm.serve.catalogue import served_of
 from minillm.serve.errors import ApiError
 from minillm.serve.fields import Flag, Kind, Object, Several, Text, Whole, wrong
+from minillm.serve.offsets import Offsets
 from minillm.serve.writing import Writing, finite, new_id
 
 MAX_TOKENS = 16  # where none are asked for, as with OpenAI
@@ -109,7 +110,7 @@ class Answer:
             "model": self._served.name,
             "system_fingerprint": self._served.fingerprint,
         }
-        self._offsets: dict[int, int] = {}  # characters of each text so far, in a stream
+        self._offsets: dict[int, Offsets] = {}  # of each text, in a stream
 
     async def whole(self) -> Response:
         return await self._writing.answer(self._content)
@@ -130,8 +131,8 @@ class Answer:
     def _choice(self, index: int, one: Completion) -> dict[str, Any]:
         logprobs = None
         if one.logprobs is not None:
-            tokens = [*one.logprobs, *([] if one.end is None else [one.end])]
-            logprobs = self._logprobs(tokens, 0)
+            offsets = self._offsets_of(index)
+            logprobs = self._logprobs(one.logprobs, one.end, offsets)
         return {
             "index": index,
             "text": one.text,
@@ -145,9 +146,10 @@ class Answer:
         index = follow.tickets.index(piece.ticket) * self._writing.job.options.n + piece.index
         id = piece.end if piece.id is None else piece.id
         if self._writing.job.options.logprobs is not None and id is not None:
-            offset = self._offsets.get(index, 0)
-            logprobs = self._logprobs([Logprob(id, piece.logprob, piece.top or [])], offset)
-            self._offsets[index] = offset + len(logprobs["tokens"][0])
+            offsets = self._offsets.setdefault(index, self._offsets_of(index))
+            token = Logprob(id, piece.logprob, piece.top or [])
+            shown, end = ([], token) if piece.id is None else ([token], None)
+            logprobs = self._logprobs(shown, end, offsets)
         if not piece.text and logprobs is None and piece.finish_reason is None:
             return []
         choice = {
@@ -164,21 +166,31 @@ class Answer:
     def _usage(self) -> dict[str, Any]:
         return {**self._head, "choices": [], "usage": self._writing.usage}
 
-    def _logprobs(self, tokens: Sequence[Logprob], offset: int) -> dict[str, Any]:
-        """Names of tokens, log-probabilities, those of the most probable, places in the text."""
-        name = self._served.tokenizer.token_of
-        found: dict[str, list[Any]] = {
-            "tokens": [name(token.id) for token in tokens],
+    def _offsets_of(self, index: int) -> Offsets:
+        """Places in the text of a number among all."""
+        follow = self._writing.follow
+        assert follow is not None
+        ticket = follow.tickets[index // self._writing.job.options.n]
+        return Offsets(ticket, self._served.tokenizer)
+
+    def _logprobs(
+        self, shown: Sequence[Logprob], end: Logprob | None, offsets: Offsets
+    ) -> dict[str, Any]:
+        """Names of tokens, log-probabilities, those of the most probable, places in the text; the
+        token that ended it comes last."""
+        places = [offsets.next(token.id) for token in shown]
+        tokens = list(shown)
+        if end is not None:
+            tokens.append(end)
+            places.append(offsets.next(end.id, ended=True))
+        return {
+            "tokens": [self._served.tokenizer.token_of(token.id) for token in tokens],
             "token_logprobs": [
                 None if token.logprob is None else finite(token.logprob) for token in tokens
             ],
             "top_logprobs": [self._top(token) for token in tokens],
-            "text_offset": [],
+            "text_offset": places,
         }
-        for text in found["tokens"]:
-            found["text_offset"].append(offset)
-            offset += len(text)
-        return found
 
     def _top(self, token: Logprob) -> dict[str, float] | None:
         """The most probable tokens and the one that was taken, by name; of two with the same name
