@@ -68,6 +68,15 @@ def test_only_known_keys_are_let_in():
         assert client.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize("keys", [(), KEYS[:1]])
+def test_where_there_are_no_keys_for_it_there_is_no_administration(keys):
+    with hello(keys=tuple(map(digest_of, keys))) as client:
+        for key in keys:
+            client.headers["Authorization"] = f"Bearer {key}"
+        answer = client.post("/admin/reload")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_prompts_are_shared_within_a_key_a_user_and_a_template_only(shared):
     settings = {"keys": tuple(map(digest_of, KEYS)), "share_prefixes": shared}

@@ -50,7 +50,7 @@ class Guard:
         if size > self._settings.max_headers:
             most = self._settings.max_headers
             return ApiError(431, f"headers: {size:,} bytes, at most {most:,} are taken")
-        admin = scope["path"].startswith("/admin/")
+        admin = bool(self._settings.admin_keys) and scope["path"].startswith("/admin/")
         if not self._settings.keys and not admin:
             return self._foreign_host(scope)
         if scope["path"] in OPEN or scope["path"].startswith("/page/"):
