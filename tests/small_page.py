@@ -85,6 +85,15 @@ def served(**settings):
         yield str(client.base_url).rstrip("/")
 
 
+def without_models(page):
+    """Load the page again; the server tells its models only once the result is called."""
+    held = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    with page.expect_request("**/v1/models"):
+        page.reload()
+    return lambda: held.pop().continue_()
+
+
 def say(page, text):
     """Write a message and send it by Enter."""
     page.get_by_label("Message", exact=True).fill(text)

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("starlette", reason="starlette, of the extra `serve`, is not installed")
 
 from minillm.serve.settings import digest_of
-from small_page import CANARY, answer, browser, expect, opened, say, served
+from small_page import CANARY, answer, browser, expect, opened, say, served, without_models
 
 REFUSED = ("status of 400",)  # the browser's own line about an answer that the test asks for
 
@@ -57,6 +57,15 @@ def test_escape_stops_and_what_came_is_kept(page):
     before = answer(page).locator(".body").text_content()
     page.reload()
     assert answer(page).locator(".body").text_content() == before
+
+
+def test_what_is_sent_before_the_models_are_known_waits_for_them(page):
+    tell = without_models(page)
+    say(page, "hi")
+    expect(page.get_by_label("Stop", exact=True)).to_be_visible()
+    tell()
+    expect(answer(page).locator(".body")).to_contain_text("Hello")
+    expect(answer(page)).to_have_attribute("aria-label", "hello")
 
 
 def test_settings_go_with_the_request_and_empty_ones_do_not(page):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from small_page import browser, expect, opened, served
+from small_page import browser, expect, opened, served, without_models
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,16 @@ def test_up_and_down_go_by_lines(page):
     assert abs(below["x"] - box["x"]) < box["width"]
     page.keyboard.press("ArrowUp")
     assert page.locator("[aria-selected=true].token").bounding_box() == box
+
+
+def test_a_text_begun_before_the_models_are_known_waits_for_them(page):
+    page.add_init_script("localStorage.clear()")  # also what the page keeps as it is left
+    tell = without_models(page)
+    page.get_by_label("Text to continue").fill("x")
+    page.get_by_label("Text to continue").press("Control+Enter")
+    expect(page.locator("#tokens")).to_have_attribute("aria-busy", "true")
+    tell()
+    expect(page.locator(".token").first).to_be_attached()
 
 
 @pytest.mark.parametrize("stop", ["Escape", "button"])

@@ -12,9 +12,17 @@ import { keep, newTalk, showTalks } from "./talks.js";
 const TABS = ["chat", "completion"];
 let tab = "chat";
 let models = [];
+let loading; // settles once `models` are known, or cannot be
 
-const chat = new Chat({ changed, failed, greeting, room: (id) => modelOf(id)?.context });
-const completion = new Completion({ failed });
+const known = (name) => async () => (await loading, firstModel(name)?.id ?? null);
+const chat = new Chat({
+  changed,
+  failed,
+  greeting,
+  firstModel: known("chat"),
+  room: (id) => modelOf(id)?.context,
+});
+const completion = new Completion({ failed, firstModel: known("completion") });
 
 const modelOf = (id) => models.find((model) => model.id === id);
 const choice = () => (tab === "chat" ? chat.talk.choice : completion.choice);
@@ -42,7 +50,7 @@ function startingChoice() {
   return { ...last, model };
 }
 
-const firstModel = () => models.find((model) => fits(model)) ?? models[0];
+const firstModel = (name) => models.find((model) => fits(model, name)) ?? models[0];
 
 /** Whether a model can do what a tab is for. */
 const fits = (model, name = tab) => (name === "chat" ? model.chat : model.kind !== "encoder");
@@ -121,7 +129,11 @@ function startTalk() {
 
 // The server: its models, the key it may want, its refusals.
 
-async function loadModels() {
+function loadModels() {
+  loading = askForModels();
+}
+
+async function askForModels() {
   try {
     models = await api.models();
     byId("key-form").hidden = true;

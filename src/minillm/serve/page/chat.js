@@ -11,9 +11,12 @@ import { keep } from "./talks.js";
 const SAVE_EVERY = 1000; // ms, while an answer grows
 
 export class Chat {
-  /** `changed` is called when the list of conversations may look different; `failed` with errors. */
-  constructor({ changed, failed, room, greeting }) {
-    Object.assign(this, { changed, failed, room, greeting });
+  /**
+   * `changed` is called when the list of conversations may look different, `failed` with errors;
+   * `firstModel` promises the model of those who chose none.
+   */
+  constructor({ changed, failed, firstModel, room, greeting }) {
+    Object.assign(this, { changed, failed, firstModel, room, greeting });
     this.runs = new Map(); // id of a conversation -> its answer in the making
     this.list = byId("messages");
     this.field = byId("message");
@@ -94,7 +97,7 @@ export class Chat {
 
   /** `others` are answers there are already, as `again` gives them. */
   async answer(talk, others = {}) {
-    const message = { ...others, role: "assistant", content: "", model: talk.choice.model };
+    const message = { ...others, role: "assistant", content: "" };
     const run = { message, abort: new AbortController(), pace: new Pace() };
     const said = talk.messages.filter(({ content }) => content !== "");
     talk.messages.push(message);
@@ -116,6 +119,8 @@ export class Chat {
   }
 
   async follow(talk, { message, abort, pace }, said) {
+    talk.choice.model ??= await this.firstModel();
+    message.model = talk.choice.model;
     const system = talk.choice.system.trim();
     const fields = requestFields(talk.choice);
     message.seed = fields.seed;

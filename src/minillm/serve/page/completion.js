@@ -16,8 +16,9 @@ const ENDED = { seed: null, notices: [], error: null };
 const LENGTH = "120"; // tokens, to begin with; the API's own choice is 16
 
 export class Completion {
-  constructor({ failed }) {
-    this.failed = failed;
+  /** `failed` is called with errors; `firstModel` promises the model of those who chose none. */
+  constructor({ failed, firstModel }) {
+    Object.assign(this, { failed, firstModel });
     this.state = { ...EMPTY, ...ENDED, echo: false, ...store.read("completion") };
     this.state.choice = { ...fresh(), values: { max_tokens: LENGTH }, ...this.state.choice };
     this.before = []; // what stood there before a branch, for going back
@@ -113,6 +114,7 @@ export class Completion {
     say("The model is writing");
     const tokens = state.tokens;
     try {
+      state.choice.model ??= await this.firstModel();
       const fields = requestFields(state.choice);
       state.seed = fields.seed ?? null;
       const body = { ...fields, prompt, logprobs: TOP, stream_options: { include_usage: true } };
