@@ -40,6 +40,21 @@ void bind_runtime(pybind11::module_ runtime) {
 #endif
 }
 
+#ifdef MINILLM_CUDA_ON_HOST
+void bind_capture(pybind11::module_ module) {
+    using on_host::Recording;
+    pybind11::class_<Recording, std::shared_ptr<Recording>>(module, "Recording",
+                                                            "Work of a stream that is kept.")
+        .def("run", &Recording::run, pybind11::call_guard<pybind11::gil_scoped_release>());
+    module.def("begin_capture", on_host::begin_capture,
+               "What this thread asks of any stream is kept from now on.");
+    module.def("cut", on_host::cut, "What was kept since the beginning or the last cut.");
+    module.def("end_capture", on_host::end_capture, "What was kept since the last cut.");
+    module.def("refuse_captures", on_host::refuse_captures, pybind11::arg("refused"),
+               "Streams cannot be captured.");
+}
+#endif
+
 }  // namespace
 }  // namespace minillm
 
@@ -59,4 +74,7 @@ PYBIND11_MODULE(MINILLM_MODULE, module) {
     pybind11::module_ runtime = module.def_submodule("runtime", "Precision, token steps.");
     minillm::bind_runtime(runtime);
     minillm::bind_plan(runtime);
+#ifdef MINILLM_CUDA_ON_HOST
+    minillm::bind_capture(module.def_submodule("on_host", "Captures of the device."));
+#endif
 }

@@ -12,7 +12,7 @@
 namespace minillm::device::lt {
 namespace {
 
-constexpr int invalid = 7, not_supported = 15;
+constexpr int invalid = 7, execution_failed = 13, not_supported = 15;
 constexpr uint64_t needed_workspace = 96;  // of every second algorithm
 
 struct Desc {
@@ -167,10 +167,44 @@ int heuristic(Handle, MatmulDesc desc, MatrixLayout a, MatrixLayout b, MatrixLay
 
 bool aligned(const void* data, uint32_t to) { return reinterpret_cast<uintptr_t>(data) % to == 0; }
 
+// A product with all that describes it, which the caller may change once it was asked for.
+struct Asked {
+    Desc desc;
+    Layout left, right, out;
+    int64_t depth;
+    float factor, keep;
+    const void *a, *b, *c;
+    void *d, *workspace;
+    size_t workspace_size;
+
+    void run() const {
+        if (workspace_size) std::memset(workspace, 0xA5, workspace_size);
+        for (int64_t entry = 0; entry < out.batch; entry++)
+            for (int64_t col = 0; col < out.cols; col++)
+                for (int64_t row = 0; row < out.rows; row++)
+                    out.put(d, entry, row, col, element(entry, row, col));
+    }
+
+ private:
+    float element(int64_t entry, int64_t row, int64_t col) const {
+        float sum = 0;
+        for (int64_t i = 0; i < depth; i++) {
+            const float one =
+                desc.transposed[0] ? left.get(a, entry, i, row) : left.get(a, entry, row, i);
+            sum += one *
+                   (desc.transposed[1] ? right.get(b, entry, col, i) : right.get(b, entry, i, col));
+        }
+        sum *= factor;
+        if (keep != 0) sum += keep * out.get(c, entry, row, col);
+        if (desc.epilogue == add_bias) sum += desc.bias[row];
+        return sum;
+    }
+};
+
 int matmul(Handle handle, MatmulDesc desc, const void* alpha, const void* a, MatrixLayout a_layout,
            const void* b, MatrixLayout b_layout, const void* beta, const void* c, MatrixLayout,
            void* d, MatrixLayout d_layout, const Algorithm* algorithm, void* workspace, size_t size,
-           void*) {
+           void* stream) {
     const auto& own = *static_cast<Desc*>(desc);
     const auto &left = *static_cast<Layout*>(a_layout), &right = *static_cast<Layout*>(b_layout);
     const auto& out = *static_cast<Layout*>(d_layout);
@@ -182,25 +216,21 @@ int matmul(Handle handle, MatmulDesc desc, const void* alpha, const void* a, Mat
         !aligned(c, promise.alignment[2]) || !aligned(d, promise.alignment[3]) ||
         size < promise.workspace || (size && !workspace))
         return invalid;
-    if (size) std::memset(workspace, 0xA5, size);
-    const float factor = *static_cast<const float*>(alpha);
-    const float keep = *static_cast<const float*>(beta);
-    for (int64_t entry = 0; entry < out.batch; entry++)
-        for (int64_t col = 0; col < out.cols; col++)
-            for (int64_t row = 0; row < out.rows; row++) {
-                float sum = 0;
-                for (int64_t i = 0; i < depth; i++) {
-                    const float one =
-                        own.transposed[0] ? left.get(a, entry, i, row) : left.get(a, entry, row, i);
-                    sum += one * (own.transposed[1] ? right.get(b, entry, col, i)
-                                                    : right.get(b, entry, i, col));
-                }
-                sum *= factor;
-                if (keep != 0) sum += keep * out.get(c, entry, row, col);
-                if (own.epilogue == add_bias) sum += own.bias[row];
-                out.put(d, entry, row, col, sum);
-            }
-    return success;
+    const Asked asked{own,
+                      left,
+                      right,
+                      out,
+                      depth,
+                      *static_cast<const float*>(alpha),
+                      *static_cast<const float*>(beta),
+                      a,
+                      b,
+                      c,
+                      d,
+                      workspace,
+                      size};
+    const cudaError_t error = on_host::perform(stream, [asked] { asked.run(); });
+    return error == cudaSuccess ? success : execution_failed;
 }
 
 }  // namespace

@@ -149,14 +149,10 @@ void run_block() {
     }
 }
 
-}  // namespace
-
-void run(dim3 grid, dim3 block, size_t bytes, const std::function<void()>& body) {
+void run_grid(dim3 grid, dim3 block, size_t bytes, const std::function<void()>& body) {
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     grid_size = grid;
     block_size = block;
-    if (threads() < 1 || threads() > 1024 || bytes > 227 * 1024 || grid.y > 65535 || grid.z > 65535)
-        throw std::runtime_error("cuda_on_host: a launch that no GPU takes");
     const KeptThreadLocals kept;
     state.body = &body;
     shared = std::vector<unsigned char>(bytes);  // of this very size: sanitizers guard it
@@ -166,6 +162,16 @@ void run(dim3 grid, dim3 block, size_t bytes, const std::function<void()>& body)
         block_index = {place % grid.x, place / grid.x % grid.y, place / grid.x / grid.y};
         run_block();
     }
+}
+
+}  // namespace
+
+cudaError_t run(cudaStream_t stream, dim3 grid, dim3 block, size_t bytes,
+                std::function<void()> body) {
+    const uint64_t count = uint64_t{block.x} * block.y * block.z;
+    if (count < 1 || count > 1024 || bytes > 227 * 1024 || grid.y > 65535 || grid.z > 65535)
+        throw std::runtime_error("cuda_on_host: a launch that no GPU takes");
+    return perform(stream, [=, body = std::move(body)] { run_grid(grid, block, bytes, body); });
 }
 
 void set_order(uint64_t seed) {
@@ -180,9 +186,11 @@ void set_most_bytes(size_t bytes) { most_bytes = bytes; }
 void* allocate(size_t bytes) {
     if (bytes > most_bytes) return nullptr;
     void* data = aligned_alloc(256, (bytes + 255) / 256 * 256);
-    if (data) memset(data, garbage, bytes);
+    if (data) fill_with_garbage(data, bytes);
     return data;
 }
+
+void fill_with_garbage(void* data, size_t bytes) { memset(data, garbage, bytes); }
 
 void barrier() { wait(0, "__syncthreads"); }
 

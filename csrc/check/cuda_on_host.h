@@ -16,6 +16,8 @@
 #include <functional>
 #include <type_traits>
 
+#include "capture_on_host.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -38,21 +40,19 @@ struct dim3 {
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
-inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorMemoryAllocation"; }
-inline const char* cudaGetErrorString(cudaError_t) { return "out of memory"; }
-
 namespace minillm::on_host {
 
 extern uint3 thread_index, block_index;
 extern dim3 block_size, grid_size;
 
-// Runs `body` for every thread of every block. Throws std::runtime_error where they wait forever.
-void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& body);
-void set_order(uint64_t seed);      // of blocks and threads, from now on; 0: as they are numbered
-unsigned char* shared_memory();     // of this block, garbage at first
-void* allocate(size_t bytes);       // full of garbage; null for more than the device has
+// Runs `body` for every thread of every block, in the order of a stream. Throws std::runtime_error
+// where they wait forever.
+cudaError_t run(cudaStream_t stream, dim3 grid, dim3 block, size_t shared,
+                std::function<void()> body);
+void set_order(uint64_t seed);   // of blocks and threads, from now on; 0: as they are numbered
+unsigned char* shared_memory();  // of this block, garbage at first
+void* allocate(size_t bytes);    // full of garbage; null for more than the device has
+void fill_with_garbage(void* data, size_t bytes);
 void set_most_bytes(size_t bytes);  // of one allocation, from now on
 
 void barrier();  // of the block
@@ -80,23 +80,23 @@ T of(const Slot& slot) {
 #define gridDim (minillm::on_host::grid_size)
 constexpr int warpSize = 32;
 
-inline cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t) {
-    *data = minillm::on_host::allocate(bytes);
-    return *data ? cudaSuccess : cudaErrorMemoryAllocation;
+inline cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {
+    return minillm::on_host::allocate_async(data, bytes, stream);
 }
-inline cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
-    free(data);
-    return cudaSuccess;
+inline cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+    return minillm::on_host::free_async(data, stream);
 }
 enum cudaMemcpyKind { cudaMemcpyDeviceToDevice = 3 };
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
-    if (bytes) memcpy(to, from, bytes);
-    return cudaSuccess;
+                                   cudaStream_t stream) {
+    return minillm::on_host::perform(stream, [=] {
+        if (bytes) memcpy(to, from, bytes);
+    });
 }
-inline cudaError_t cudaMemsetAsync(void* data, int byte, size_t bytes, cudaStream_t) {
-    if (bytes) memset(data, byte, bytes);
-    return cudaSuccess;
+inline cudaError_t cudaMemsetAsync(void* data, int byte, size_t bytes, cudaStream_t stream) {
+    return minillm::on_host::perform(stream, [=] {
+        if (bytes) memset(data, byte, bytes);
+    });
 }
 
 inline void __syncthreads() { minillm::on_host::barrier(); }

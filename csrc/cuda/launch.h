@@ -73,7 +73,9 @@ template <class... Parameters, class... Values>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Values... values) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #ifdef MINILLM_CUDA_ON_HOST
-    on_host::run(grid, block, shared, [=] { kernel(static_cast<Parameters>(values)...); });
+    check(on_host::run(current_stream(), grid, block, shared,
+                       [=] { kernel(static_cast<Parameters>(values)...); }),
+          "launch");
 #else
     if (shared > most_untold_shared)
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
