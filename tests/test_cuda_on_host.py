@@ -42,6 +42,22 @@ def test_a_lane_outside_its_mask_is_an_error():
         library.runtime.run_wrong_kernel("lane outside its mask")
 
 
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("shared memory as global", "of memory that is shared"),
+        ("static memory as global", "of memory that is shared"),
+        ("own memory as global", "of memory that is a thread's own"),
+        ("four at an odd place", "of an address that 16 does not divide"),
+    ],
+)
+def test_an_instruction_for_global_memory_takes_no_other(name, told):
+    if name.startswith("static") and not library.runtime.fills_static_shared:
+        pytest.skip("built with a sanitizer, the library does not know where that memory lies")
+    with pytest.raises(RuntimeError, match=f"^cuda_on_host: __ldg {told}$"):
+        library.runtime.run_wrong_kernel(name)
+
+
 def test_a_device_without_memory_enough_is_a_memory_error():
     rows, ids = np.zeros((700, 4), np.float32), np.arange(700)
     arrays = map(device.put, (rows, ids, np.empty_like(rows)))

@@ -1,6 +1,8 @@
 """Matrix products on a GPU: operands rounded to bfloat16, sizes that are cut into parts."""
 
 import itertools
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -114,6 +116,20 @@ def test_a_loss_is_exact_where_one_class_has_nearly_all(under_test):
     )
     exact = np.log1p(np.exp(-30.0) + np.exp(-29.0))
     assert abs(loss / exact - 1) < 1e-5
+
+
+def test_cupy_is_asked_where_its_cublas_is(monkeypatch):
+    """By the attribute of its package, which is what makes it look for the library."""
+    if device.name != "cuda on host":
+        pytest.skip("CuPy has been asked already")
+    asked = []
+    libs = ModuleType("cupy_backends.cuda.libs")
+    libs.__path__ = []
+    libs.__getattr__ = lambda name: asked.append(name) or ModuleType(name)
+    parents = {name: ModuleType(name) for name in ("cupy_backends", "cupy_backends.cuda")}
+    for name, module in (parents | {libs.__name__: libs}).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert library.runtime.has_products() and "cublas" in asked
 
 
 def test_no_logits_are_kept(under_test):

@@ -89,16 +89,20 @@ inline int __dp4a(int a, int b, int c) {
     return c;
 }
 
+// These reach global memory alone, by whole numbers.
 template <class T>
 T __ldg(const T* address) {
+    minillm::on_host::require_global("__ldg", address, alignof(T));
     return *address;
 }
 template <class T>
 T __ldcs(const T* address) {
+    minillm::on_host::require_global("__ldcs", address, alignof(T));
     return *address;
 }
 template <class T>
 void __stcs(T* address, T value) {
+    minillm::on_host::require_global("__stcs", address, alignof(T));
     *address = value;
 }
 template <class T>

@@ -192,6 +192,18 @@ void* allocate(size_t bytes) {
 
 void fill_with_garbage(void* data, size_t bytes) { memset(data, garbage, bytes); }
 
+void require_global(const char* what, const void* address, size_t alignment) {
+    const auto place = reinterpret_cast<uintptr_t>(address);
+    const auto from = reinterpret_cast<uintptr_t>(shared.data());
+    const bool is_shared = place - from < shared.size() || is_static_shared(address);
+    if (is_shared || on_fiber(state.current, address))
+        throw std::runtime_error(std::string("cuda_on_host: ") + what + " of memory that is " +
+                                 (is_shared ? "shared" : "a thread's own"));
+    if (place % alignment)
+        throw std::runtime_error(std::string("cuda_on_host: ") + what + " of an address that " +
+                                 std::to_string(alignment) + " does not divide");
+}
+
 void barrier() { wait(0, "__syncthreads"); }
 
 unsigned lane() { return static_cast<unsigned>(state.current % warp); }

@@ -55,6 +55,9 @@ void* allocate(size_t bytes);    // full of garbage; null for more than the devi
 void fill_with_garbage(void* data, size_t bytes);
 void set_most_bytes(size_t bytes);  // of one allocation, from now on
 
+// Fails for an address that lies in shared memory or on a thread's stack, or is not aligned.
+void require_global(const char* what, const void* address, size_t alignment);
+
 void barrier();  // of the block
 // What the lanes of `mask` gave, by lane, valid until the warp's next exchange. `what` tells the
 // operations apart: lanes that wait in different ones have diverged, which is an error.

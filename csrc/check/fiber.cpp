@@ -135,6 +135,11 @@ bool enter_fiber(int number) {
     return !running->ended;
 }
 
+bool on_fiber(int number, const void* address) {
+    const auto from = reinterpret_cast<uintptr_t>(fibers[number]->stack.get());
+    return reinterpret_cast<uintptr_t>(address) - from < stack_size;
+}
+
 void leave_fiber() { switch_to(&running->context, &entered_from, outer_stack, outer_size, false); }
 
 }  // namespace minillm::on_host

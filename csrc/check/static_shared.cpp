@@ -54,6 +54,11 @@ void fill_static_shared(unsigned char byte) {
     if (block.size) memset(block.data, byte, block.size);
 }
 
+bool is_static_shared(const void* address) {
+    return reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(block.data) <
+           block.size;
+}
+
 KeptThreadLocals::KeptThreadLocals() {
     block = thread_locals();
     bytes_.assign(block.data, block.data + block.size);

@@ -15,6 +15,8 @@ constexpr bool fills_static_shared = false;
 // Fills it, together with all else that is thread_local in this library.
 void fill_static_shared(unsigned char byte);
 
+bool is_static_shared(const void* address);
+
 // While kernels run; then what was thread_local before is back.
 class KeptThreadLocals {
  public:

@@ -55,10 +55,31 @@ __global__ void reads_static_memory(const int*, int* to) {
     shared[threadIdx.x] = 7;
 }
 
+__global__ void reads_shared_memory_as_global(const int* from, int* to) {
+    int* shared = dynamic_shared<int>();
+    shared[threadIdx.x] = from[threadIdx.x];
+    to[threadIdx.x] = __ldg(shared + threadIdx.x);
+}
+
+__global__ void reads_static_memory_as_global(const int* from, int* to) {
+    __shared__ int shared[threads];
+    shared[threadIdx.x] = from[threadIdx.x];
+    to[threadIdx.x] = __ldg(shared + threadIdx.x);
+}
+
+__global__ void reads_its_own_memory_as_global(const int* from, int* to) {
+    const int own = from[threadIdx.x];
+    to[threadIdx.x] = __ldg(&own);
+}
+
+__global__ void reads_four_at_an_odd_place(const int* from, int* to) {
+    to[threadIdx.x] = __ldg(reinterpret_cast<const int4*>(from + 1)).x;
+}
+
 }  // namespace
 
 std::vector<int> run_wrong_kernel(const std::string& name) {
-    int from[threads], to[threads] = {};
+    alignas(16) int from[threads], to[threads] = {};
     for (int i = 0; i < threads; i++) from[i] = i;
     const auto run = [&](void (*kernel)(const int*, int*)) {
         launch(kernel, dim3(1), dim3(threads), sizeof to, from, to);
@@ -73,6 +94,10 @@ std::vector<int> run_wrong_kernel(const std::string& name) {
     if (name == "lane outside its mask") return run(lane_outside_its_mask);
     if (name == "reads what nobody wrote") return run(reads_what_nobody_wrote);
     if (name == "reads static memory") return run(reads_static_memory);
+    if (name == "shared memory as global") return run(reads_shared_memory_as_global);
+    if (name == "static memory as global") return run(reads_static_memory_as_global);
+    if (name == "own memory as global") return run(reads_its_own_memory_as_global);
+    if (name == "four at an odd place") return run(reads_four_at_an_odd_place);
     throw std::invalid_argument("run_wrong_kernel: there is none called '" + name + "'");
 }
 

@@ -15,15 +15,17 @@ constexpr const char* of_products[] = {"matmul_forward",
                                        "linear_cross_entropy_forward",
                                        "linear_cross_entropy_backward"};
 
-// CuPy knows where its cuBLAS is and loads cuBLASLt with it; without one there are no products.
+// CuPy knows where its cuBLAS is and loads cuBLASLt with it; without one there are no products. It
+// is asked as by `from cupy_backends.cuda.libs import cublas`: it is the package's __getattr__ that
+// looks for the library (CuPy 14), an import of the module itself trusts the system's loader.
 void load_by_cupy() {
-#ifndef MINILLM_CUDA_ON_HOST
     try {
-        pybind11::module_::import("cupy_backends.cuda.libs.cublas");
+        const auto import = pybind11::module_::import("builtins").attr("__import__");
+        import("cupy_backends.cuda.libs", pybind11::none(), pybind11::none(),
+               pybind11::make_tuple("cublas"));
     } catch (pybind11::error_already_set& error) {
         if (!error.matches(PyExc_ImportError)) throw;
     }
-#endif
 }
 
 }  // namespace

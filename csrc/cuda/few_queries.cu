@@ -59,7 +59,9 @@ __device__ void weigh(const FewQueries& f, const float* weights, const float* va
         __syncthreads();
         if (threadIdx.x < lanes) {
             for (int64_t other = 1; other < groups; other++) {
-                const Pack<W> more = load<W>(parts + (other * lanes + threadIdx.x) * W);
+                // Not by load, which reads global memory.
+                const auto& more =
+                    *reinterpret_cast<const Pack<W>*>(parts + (other * lanes + threadIdx.x) * W);
 #pragma unroll
                 for (int i = 0; i < W; i++) sum.at[i] += more.at[i];
             }
