@@ -21,8 +21,17 @@ void embedding_backward(const Array& grad, const Array& ids, const Array& dweigh
     kernels().embedding_backward(grad_data, ids_data, n, vocabulary, cols, to_weight);
 }
 
-void dropout(const char* name, const Array& x, double p, uint64_t seed, const Array& out) {
+// A number, or an array of one that is read when the kernel runs.
+Seed seed_of(const Arguments& args, const pybind11::object& seed) {
+    if (PyLong_Check(seed.ptr())) return {seed.cast<uint64_t>(), nullptr};
+    const int64_t* at = args.ids(seed.cast<Array>(), "seed", {1});
+    return {0, reinterpret_cast<const uint64_t*>(at)};
+}
+
+void dropout(const char* name, const Array& x, double p, const pybind11::object& begin,
+             const Array& out) {
     const Arguments args(name);
+    const Seed seed = seed_of(args, begin);
     const auto n = args.elements(x, "the input");
     const auto* x_data = args.flat_input(x, "the input", n);
     args.require_probability(p, "p");
@@ -31,12 +40,12 @@ void dropout(const char* name, const Array& x, double p, uint64_t seed, const Ar
     kernels().dropout_forward(x_data, n, p, seed, out_data);
 }
 
-void dropout_forward(const Array& x, double p, uint64_t seed, const Array& out) {
+void dropout_forward(const Array& x, double p, const pybind11::object& seed, const Array& out) {
     dropout("dropout_forward", x, p, seed, out);
 }
 
 // The gradient passes where the input did.
-void dropout_backward(const Array& grad, double p, uint64_t seed, const Array& dx) {
+void dropout_backward(const Array& grad, double p, const pybind11::object& seed, const Array& dx) {
     dropout("dropout_backward", grad, p, seed, dx);
 }
 

@@ -27,6 +27,12 @@ struct BlockProduct {
     float* out;
 };
 
+// Where random numbers begin: `at` is where the device has it, else null and it is `value`.
+struct Seed {
+    uint64_t value;
+    const uint64_t* at;
+};
+
 // An array that is only counted through.
 struct Flat {
     const float* data;
@@ -178,7 +184,7 @@ struct Strides {
     /* ids in [0, vocabulary) */                                                                   \
     X(embedding_backward, (const float* grad, const int64_t* ids, int64_t n, int64_t vocabulary,   \
                            int64_t cols, Gradient dweight))                                        \
-    X(dropout_forward, (const float* x, int64_t n, double p, uint64_t seed, float* out))           \
+    X(dropout_forward, (const float* x, int64_t n, double p, Seed seed, float* out))               \
     /* of all elements of `count` arrays */                                                        \
     X(norm_forward, (const Flat* arrays, int64_t count, float* out))                               \
     /* param, m and v of `count` parameters are updated in place */                                \

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy
 
+import stand_in_streams as streams
 from minillm import devices, kernels
 from minillm.ops.activation import normal_cdf
+from stand_in_streams import CUDARuntimeError
 
 # Parameters of functions as CuPy 14 has them; of a ufunc its inputs.
 SIGNATURES = {
@@ -65,17 +67,17 @@ OPERATORS = (
 
 
 class Count:
-    """How often the host waited for the device, or sent it an array, and why."""
+    """How often the host waited for the device, or sent it an array, and why; work of graphs."""
 
     def __init__(self) -> None:
         self.waits: list[str] = []
         self.uploads: list[str] = []
+        self.launches = streams.launches
+        self.launches.clear()
 
-
-class CUDARuntimeError(RuntimeError):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
+    def wait(self, why: str) -> None:
+        streams.refuse(why)
+        self.waits.append(why)
 
 
 class OutOfMemoryError(MemoryError):
@@ -100,6 +102,9 @@ class Machine:
             raise OutOfMemoryError(size, self.held[number], limit)
         self.held[number] += size
         self.pooled[number] = max(self.pooled[number], self.held[number])
+
+    def give(self, number: int, size: int) -> None:
+        self.held[number] -= size
 
     def require(self, number: int = 0) -> None:
         if not self.driver:
@@ -140,7 +145,7 @@ class Device:
         _thread.current = self.id
 
     def synchronize(self) -> None:
-        count.waits.append("synchronize")
+        count.wait("synchronize")
 
     def __enter__(self) -> Device:
         self._before = _thread.current
@@ -164,18 +169,18 @@ class ndarray:
 
     __array_ufunc__ = None
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_array", "_base", "_held", "_machine", "_number")
+    __slots__ = ("__weakref__", "_array", "_base", "_held", "_number", "_owner")
 
     def __init__(self, array: numpy.ndarray, base: ndarray | None = None) -> None:
-        self._held, self._machine = 0, machine
+        self._held, self._owner = 0, streams.allocator() or machine
         self._array, self._base = array, base
         self._number = _thread.current if base is None else base._number
         if base is None:
-            machine.take(self._number, array.nbytes)
+            self._owner.take(self._number, array.nbytes)
             self._held = array.nbytes
 
     def __del__(self) -> None:
-        self._machine.held[self._number] -= self._held
+        self._owner.give(self._number, self._held)
 
     shape = property(lambda self: self._array.shape)
     ndim = property(lambda self: self._array.ndim)
@@ -203,14 +208,23 @@ class ndarray:
         return (self[place] for place in range(len(self)))
 
     def __getitem__(self, index: Any) -> ndarray:
-        return device(self._array[self._index(index)], self)
+        return made(lambda: self._array[self._index(index)], self)
+
+    def set(self, arr: numpy.ndarray, stream: Any = None) -> None:
+        if arr.dtype != self.dtype or arr.shape != self.shape:
+            raise ValueError("Shape or dtype mismatch")
+        if (stream or streams.current()).recording is not None:
+            raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
+        count.uploads.append("set")
+        (stream or streams.current()).ask(lambda: self._array.__setitem__(..., arr))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, numpy.ndarray) and value.ndim:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         if isinstance(value, numpy.ndarray):
             value = value.item()
-        self._array[self._index(index)] = host(value)
+        value = host(value)
+        done(lambda: self._array.__setitem__(self._index(index), value))
 
     def _index(self, index: Any) -> Any:
         """What NumPy makes of it; a mask makes the host wait, other indices wrap around."""
@@ -218,12 +232,12 @@ class ndarray:
         found, axis = [], 0
         for part in parts:
             if isinstance(part, numpy.ndarray | list):
-                count.uploads.append("an index")
+                _upload("an index")
                 part = ndarray(numpy.asarray(part))
             if isinstance(part, ndarray):
                 array = part._array
                 if array.dtype == bool:
-                    count.waits.append("a mask as an index")
+                    count.wait("a mask as an index")
                     axis += array.ndim
                 else:
                     array = array % max(1, self.shape[axis])
@@ -260,19 +274,57 @@ def device(value: Any, source: ndarray | None = None) -> Any:
     return ndarray(numpy.asarray(value)) if isinstance(value, numpy.generic) else value
 
 
+def made(run: Callable[[], Any], source: ndarray | None = None) -> Any:
+    """The result of run(); where the stream is captured, also what a graph does again."""
+    tape = streams.recording()
+    if tape is None:
+        return device(run(), source)
+    with numpy.errstate(all="ignore"):
+        found = run()  # for its shape: what it computes is garbage
+    if not isinstance(found, numpy.ndarray | numpy.generic):
+        return found  # the host knows it, as that memory is shared
+    shows = source is not None and isinstance(found, numpy.ndarray)
+    if shows and numpy.may_share_memory(found, source._array):  # type: ignore[union-attr]
+        return ndarray(found, source)
+    out = ndarray(numpy.array(found))
+    memory = out._array
+    tape.make(out, memory)
+    tape.add(lambda: memory.__setitem__(..., run()))
+    return out
+
+
+def done(run: Callable[[], Any]) -> None:
+    """run() changes arrays: now, or whenever a graph that is captured is launched."""
+    tape = streams.recording()
+    if tape is None:
+        run()
+    else:
+        tape.add(run)
+
+
+def _upload(why: str) -> None:
+    """CuPy copies nothing from the host to a stream that is captured."""
+    if streams.recording() is not None:
+        raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
+    count.uploads.append(why)
+
+
 def _method(name: str) -> Any:
     def call(self: ndarray, *args: Any, **params: Any) -> Any:
         if name == "nonzero":
-            count.waits.append(name)
+            count.wait(name)
         params = {key: host(value) for key, value in params.items()}
-        return device(getattr(self._array, name)(*map(host, args), **params), self)
+        given = [host(value) for value in args]
+        if name in ("fill", "sort"):
+            return done(lambda: getattr(self._array, name)(*given, **params))
+        return made(lambda: getattr(self._array, name)(*given, **params), self)
 
     return call
 
 
 def _waiting(name: str) -> Any:
     def call(self: ndarray, *args: Any) -> Any:
-        count.waits.append(name)
+        count.wait(name)
         return self._array.copy() if name == "get" else getattr(self._array, name)(*args)
 
     return call
@@ -282,14 +334,16 @@ def _operator(name: str) -> Any:
     def call(self: ndarray, *others: Any) -> Any:
         if others and isinstance(others[0], list | tuple):
             return NotImplemented
-        return device(getattr(self._array, name)(*map(host, others)), self)
+        given = [host(value) for value in others]
+        return made(lambda: getattr(self._array, name)(*given), self)
 
     return call
 
 
 def _in_place(name: str) -> Any:
     def call(self: ndarray, other: Any) -> ndarray:
-        getattr(self._array, name)(host(other))
+        given = host(other)
+        done(lambda: getattr(self._array, name)(given))
         return self
 
     return call
@@ -315,24 +369,51 @@ def _function(name: str, known: list[str]) -> Any:
         for key in params:
             if key not in known:
                 raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
+        if name == "matmul" and streams.recording() is not None:
+            raise NotImplementedError(
+                "calling cuBLAS API during stream capture is currently unsupported"
+            )
         if name in ("asarray", "ascontiguousarray") and not isinstance(args[0], ndarray):
-            if isinstance(args[0], numpy.ndarray):
-                count.uploads.append(name)
-            args = (ndarray(numpy.array(args[0])), *args[1:])
+            args = (_sent(name, args[0]), *args[1:])
         given = params.pop("out", None)
         params = {key: host(value) for key, value in params.items()}
         if given is not None:
             params["out"] = host(given)
-        if name in ("take", "take_along_axis"):
-            args = (args[0], args[1] % args[0].shape[args[2] if len(args) > 2 else params["axis"]])
-            args += (params.pop("axis"),) if "axis" in params else ()
-        made = getattr(numpy, name)(*map(host, args), **params)
-        if name in ("asarray", "ascontiguousarray") and made is args[0]._array:
+        inputs = [host(value) for value in args]
+        like = name in ("asarray", "ascontiguousarray")
+        if like and getattr(numpy, name)(*inputs, **params) is args[0]._array:
             return args[0]
-        found = device(made)
-        return found if given is None else given
+        if given is not None:
+            done(lambda: getattr(numpy, name)(*inputs, **params))
+            return given
+        source = args[0] if args and isinstance(args[0], ndarray) else None
+        shows = source if streams.recording() is not None else None
+        if name in ("take", "take_along_axis"):
+            return made(lambda: _taken(name, *inputs, **params))
+        return made(lambda: getattr(numpy, name)(*inputs, **params), shows)
 
     return call
+
+
+def _taken(name: str, a: Any, indices: Any, axis: int) -> Any:
+    """An index past the end wraps around."""
+    return getattr(numpy, name)(a, indices % a.shape[axis], axis)
+
+
+def _sent(name: str, value: Any) -> ndarray:
+    """What the host gives to the current stream, in an array of its own; a number is an argument
+    of a kernel that fills it."""
+    if isinstance(value, numpy.ndarray) and value.ndim:
+        _upload(name)
+    elif isinstance(value, numpy.ndarray):
+        count.uploads.append(name)
+    copy, stream = numpy.array(value), streams.current()
+    if not stream.ptr:
+        return ndarray(copy)
+    sent = ndarray(numpy.empty_like(copy))
+    streams.scribble(sent._array)
+    (done if stream.recording else stream.ask)(lambda: sent._array.__setitem__(..., copy))
+    return sent
 
 
 def module() -> ModuleType:
@@ -362,6 +443,10 @@ def _cuda() -> ModuleType:
     memory = ModuleType("cupy.cuda.memory")
     memory.OutOfMemoryError = OutOfMemoryError  # type: ignore[attr-defined]
     made.Device, made.runtime, made.memory = Device, runtime, memory  # type: ignore[attr-defined]
+    for name in ("Stream", "Event", "Graph", "MemoryPool", "using_allocator"):
+        setattr(made, name, getattr(streams, name))
+    made.alloc_pinned_memory = streams.alloc_pinned_memory  # type: ignore[attr-defined]
+    made.get_current_stream = streams.current  # type: ignore[attr-defined]
     return made
 
 
@@ -404,7 +489,8 @@ class RawKernel:
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Any) -> None:
         if machine.compiler:
             raise RuntimeError(machine.compiler)
-        self.run(*map(host, args))
+        given = [host(value) for value in args]
+        done(lambda: self.run(*given))
 
 
 def _probe(x: numpy.ndarray, y: numpy.ndarray) -> None:
@@ -416,6 +502,9 @@ KERNELS = {"minillm_probe": _probe}
 
 class Pool:
     """The memory pool, of the current device."""
+
+    def malloc(self, size: int) -> streams.Chunk:
+        return streams.Chunk(machine, _thread.current, size)
 
     def used_bytes(self) -> int:
         return machine.held[_thread.current]
@@ -437,12 +526,13 @@ pool = Pool()
 
 
 def scatter_add(target: ndarray, index: Any, values: Any) -> None:
-    numpy.add.at(target._array, target._index(index), host(values))
+    given = host(values)
+    done(lambda: numpy.add.at(target._array, target._index(index), given))
 
 
 def ndtr(x: ndarray) -> ndarray:
     """Phi(x), by minillm's own definition: bits can be compared."""
-    return ndarray(normal_cdf(numpy, x._array))
+    return made(lambda: normal_cdf(numpy, x._array))
 
 
 def modules() -> dict[str, ModuleType]:

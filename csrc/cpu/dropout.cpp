@@ -25,7 +25,8 @@ INLINE vi lower_halves(v64 first, v64 second, Lanes<I...>) {
 
 }  // namespace
 
-void dropout_forward(const float* x, int64_t n, double p, uint64_t seed, float* out) {
+void dropout_forward(const float* x, int64_t n, double p, Seed given, float* out) {
+    const uint64_t seed = given.at ? *given.at : given.value;
     const auto least = static_cast<int32_t>(__builtin_ceil(p * (1 << 24)));
     const auto scale = static_cast<float>(1 / (1 - p));
     for_each_vector(n, [=](int64_t i, auto lanes) {

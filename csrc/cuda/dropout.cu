@@ -5,13 +5,14 @@ namespace minillm::device {
 namespace {
 
 struct Dropout {
-    uint64_t seed;
+    Seed seed;
     uint32_t least;
     float scale;
 
     // Upper 24 bits of number i of the SplitMix64 sequence (Steele, Lea, Flood, OOPSLA 2014).
     __device__ uint32_t random(int64_t i) const {
-        uint64_t z = seed + static_cast<uint64_t>(i + 1) * 0x9E3779B97F4A7C15u;
+        const uint64_t begin = seed.at ? *seed.at : seed.value;
+        uint64_t z = begin + static_cast<uint64_t>(i + 1) * 0x9E3779B97F4A7C15u;
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
         return static_cast<uint32_t>((z ^ (z >> 31)) >> 40);
@@ -23,7 +24,7 @@ struct Dropout {
 
 }  // namespace
 
-void dropout_forward(const float* x, int64_t n, double p, uint64_t seed, float* out) {
+void dropout_forward(const float* x, int64_t n, double p, Seed seed, float* out) {
     const auto least = static_cast<uint32_t>(ceil(p * (1 << 24)));
     for_each_element(n, Dropout{seed, least, static_cast<float>(1 / (1 - p))}, out, x);
 }

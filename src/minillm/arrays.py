@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 
@@ -63,12 +65,65 @@ def to_device(array: Array, device: str) -> Array:
             return array
         devices.use(number)
         return array.copy()  # from GPU to GPU
-    return devices.use(number).asarray(array)
+    return placed(devices.use(number), array)
 
 
 def device_of(array: Array) -> str:
     """ "cpu", or "cuda:N"."""
     return f"cuda:{array.device.id}" if is_gpu_array(array) else devices.CPU
+
+
+class Placing(Protocol):
+    """Who decides, inside `placing`, what becomes of what the host knows and a GPU needs."""
+
+    def check(
+        self, check: Callable[..., None], arrays: Sequence[Any], params: dict[str, Any]
+    ) -> None:
+        """Let an operation check its inputs, as the host has them."""
+
+    def place(self, xp: ModuleType, array: numpy.ndarray) -> Array:
+        """The array on the GPU that is the current one."""
+
+    def seed(self, generator: numpy.random.Generator, drawn: int) -> Any:
+        """The seed that was drawn, a number or an array (1,) of uint64."""
+
+
+class _Placing(threading.local):
+    by: Placing | None = None
+
+
+_placing = _Placing()
+
+
+@contextmanager
+def placing(by: Placing) -> Iterator[None]:
+    """Inside the block (this thread only) `by` is asked what a GPU is given."""
+    before, _placing.by = _placing.by, by
+    try:
+        yield
+    finally:
+        _placing.by = before
+
+
+def placed(xp: ModuleType, array: numpy.ndarray) -> Array:
+    """The array of the host where `xp` computes."""
+    if xp is numpy:
+        return array
+    return xp.asarray(array) if _placing.by is None else _placing.by.place(xp, array)
+
+
+def checked(check: Callable[..., None], arrays: Sequence[Any], params: dict[str, Any]) -> None:
+    """Let an operation that computes on a GPU check its inputs."""
+    if _placing.by is None:
+        check(*arrays, **params)
+    else:
+        _placing.by.check(check, arrays, params)
+
+
+def drawn_seed(generator: numpy.random.Generator) -> Any:
+    """A seed for an operation that draws: a number, or where the GPU will find it."""
+    seed = int(generator.integers(1 << 63))
+    return seed if _placing.by is None else _placing.by.seed(generator, seed)
 
 
 def beside(array: Array, other: Array) -> Array:

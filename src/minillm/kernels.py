@@ -1,8 +1,9 @@
 """Accelerators: which compiled libraries are there, and which provider may serve an op.
 
 A library claims an op by exporting `<op>_forward` / `<op>_backward`. The switches of this file are
-the run's, not an array's: the environment variable MINILLM_KERNELS (auto, off, require) at start,
-`use(...)`, `precision(...)` and `set_default_device(...)` while running.
+the run's, not an array's: the environment variables MINILLM_KERNELS (auto, off, require) and
+MINILLM_GRAPHS (auto, off) at start, `use(...)`, `precision(...)` and `set_default_device(...)`
+while running.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ def _mode() -> str:
     return mode
 
 
+def _graphs() -> bool:
+    """Whether a GPU is given captured steps: MINILLM_GRAPHS, auto (wherever it can be) or off."""
+    mode = os.environ.get("MINILLM_GRAPHS", "auto") or "auto"
+    if mode not in ("auto", "off"):
+        raise ImportError(f"MINILLM_GRAPHS: {mode!r} is not known, 'auto' or 'off' is needed")
+    return mode == "auto"
+
+
+graphs: bool = _graphs()
 cpu: ModuleType | None = _load("_cpu", _mode())
 cuda: ModuleType | None = _load("_cuda", _mode())
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy
 
 from minillm import kernels
-from minillm.arrays import Array, xp_of
+from minillm.arrays import Array, checked, placed, xp_of
 from minillm.tensor import Node, Tensor, grad_mode, result
 
 registry: dict[str, Op] = {}
@@ -164,11 +164,14 @@ class Op:
         return self._run(arrays, params)
 
     def _run(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Array, Any]:
-        if self._check is not None:
-            self._check(*arrays, **params)
         xp = numpy if _modules.get("cupy") is None else xp_of(*arrays)
-        if xp is not numpy:  # what a model is given, ids and targets, comes from the host, checked
-            arrays = [xp.asarray(array) if type(array) is ndarray else array for array in arrays]
+        if xp is numpy:
+            if self._check is not None:
+                self._check(*arrays, **params)
+        else:  # what a model is given, ids and targets, comes from the host, where it is checked
+            if self._check is not None:
+                checked(self._check, arrays, params)
+            arrays = [placed(xp, array) if type(array) is ndarray else array for array in arrays]
         if self._kernel_forward is not None:
             shim = self.kernels(kernels.library(xp))[0]
             if shim is not None:

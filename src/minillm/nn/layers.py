@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from minillm import ops
-from minillm.arrays import default_generator
+from minillm.arrays import default_generator, drawn_seed
 from minillm.nn.module import Module
 from minillm.nn.parameter import DeferredParameter, Parameter, held_blocks, init_skipped
 from minillm.ops.feed_forward import ACTIVATIONS as FUSED
@@ -144,8 +144,7 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.active:
             return x
-        generator = self.generator or default_generator
-        return ops.dropout(x, p=self.p, seed=int(generator.integers(1 << 63)))
+        return ops.dropout(x, p=self.p, seed=drawn_seed(self.generator or default_generator))
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from minillm import ops
-from minillm.arrays import Array, xp_of
+from minillm.arrays import Array, placed, xp_of
 from minillm.tensor import Tensor
 
 ORIGINAL = "original_max_position_embeddings"
@@ -91,7 +91,8 @@ class Rotary:
         turns = numpy.arange(start, end).astype(like.dtype)[:, None] * steps
         scale = like.dtype.type(self.attention_factor)
         xp = xp_of(like)
-        return Angles(xp.asarray(numpy.cos(turns) * scale), xp.asarray(numpy.sin(turns) * scale))
+        cos, sin = numpy.cos(turns) * scale, numpy.sin(turns) * scale
+        return Angles(placed(xp, cos), placed(xp, sin))
 
     @property
     def attention_factor(self) -> float:

@@ -9,10 +9,13 @@ MASK_64 = (1 << 64) - 1
 
 
 def random_bits(xp, seed, count):
-    """Outputs 1 to `count` of SplitMix64 from `seed` (Steele, Lea and Flood 2014), as uint64."""
+    """Outputs 1 to `count` of SplitMix64 from `seed` (Steele, Lea and Flood 2014), as uint64.
+
+    The seed is a number, or an array (1,) of uint64 that is read when this is computed.
+    """
     z = xp.arange(1, count + 1, dtype=xp.uint64)
     z *= xp.uint64(GOLDEN)
-    z += xp.uint64(seed & MASK_64)
+    z += xp.uint64(seed & MASK_64) if isinstance(seed, int) else seed
     z ^= z >> xp.uint64(30)
     z *= xp.uint64(0xBF58476D1CE4E5B9)
     z ^= z >> xp.uint64(27)
@@ -50,7 +53,8 @@ def dropout_kernel_forward(lib, xp, x, *, p, seed):
     if x.dtype != xp.float32:
         return NotImplemented
     out = xp.empty(x.shape, x.dtype)
-    lib.dropout_forward(xp.ascontiguousarray(x).reshape(-1), p, seed & MASK_64, out.reshape(-1))
+    flat, at = xp.ascontiguousarray(x).reshape(-1), for_kernels(xp, seed)
+    lib.dropout_forward(flat, p, at, out.reshape(-1))
     return out, ()
 
 
@@ -58,8 +62,13 @@ def dropout_kernel_backward(lib, xp, grad, saved, *, p, seed):
     if grad.dtype != xp.float32:
         return NotImplemented
     dx = xp.empty(grad.shape, grad.dtype)
-    lib.dropout_backward(xp.ascontiguousarray(grad).reshape(-1), p, seed & MASK_64, dx.reshape(-1))
+    flat, at = xp.ascontiguousarray(grad).reshape(-1), for_kernels(xp, seed)
+    lib.dropout_backward(flat, p, at, dx.reshape(-1))
     return (dx,)
+
+
+def for_kernels(xp, seed):
+    return seed & MASK_64 if isinstance(seed, int) else seed.view(xp.int64)
 
 
 def sample(draw):

@@ -24,10 +24,11 @@ class Batches:
             return ahead[2]
         return self._built(objective, first)
 
-    def build_next(self, objective: Objective, first: int) -> None:
+    def build_next(self, objective: Objective, first: int) -> list[Any]:
         """Build those of the step after one that begins with `first`, to be taken then."""
         first += self.size * self.parts
         self._ahead = objective, first, self._built(objective, first)
+        return self._ahead[2]
 
     def _built(self, objective: Objective, first: int) -> list[Any]:
         return [objective.batch(first + n * self.size, self.size) for n in range(self.parts)]

@@ -178,8 +178,20 @@ def settle_machine(trainer: Trainer, settings: AnySettings, say: Say) -> AnySett
     kernels.set_threads(chosen[0])
     trainer.step_seconds = seconds[chosen]
     settings = replace(settings, threads=chosen[0], precision=chosen[1])
-    say(f"engine: {_engine(settings)}, {settings.precision}{speed.described(seconds, not on_gpu)}")
+    measured = speed.described(seconds, not on_gpu)
+    say(f"engine: {_engine(settings)}, {settings.precision}{measured}{_graphs(trainer)}")
+    if trainer.gradients is not None and len(precisions) > 1:
+        trainer.gradients.forget()  # those of the precision that was not chosen
     return settings
+
+
+def _graphs(trainer: Trainer) -> str:
+    """Whether a GPU is given captured steps, and why not."""
+    on_gpu = trainer.gradients
+    if on_gpu is None:
+        return ""
+    told = on_gpu.told()
+    return "; CUDA graphs" if on_gpu.graphs else f"; {told}" if told else ""
 
 
 def _engine(settings: LoopSettings) -> str:

@@ -89,6 +89,8 @@ class Run:
         try:
             outcome = self._train()
         finally:
+            if self.trainer.gradients is not None:
+                self.trainer.gradients.forget()
             device_memory.release(self.trainer.settings.device)
             for notice in self.tracking.close(outcome):
                 self.say(notice)
@@ -152,6 +154,9 @@ class Run:
         )
         for notice in self.tracking.notices():
             progress.message(notice)
+        told = None if trainer.gradients is None else trainer.gradients.told()
+        if told is not None:
+            progress.message(f"step {place.step}: {told}")
         if outcome.skipped:
             progress.message(f"step {place.step}: skipped, {outcome.skipped}")
             if s.on_nan == "stop" or place.skipped_in_a_row >= s.max_skips:

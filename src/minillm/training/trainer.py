@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy
 
 from minillm import device_memory, devices, kernels
-from minillm.arrays import beside, manual_seed, numbers, to_numpy, xp_of
+from minillm.arrays import Array, beside, manual_seed, numbers, to_numpy, xp_of
 from minillm.models import folder as model_folder
 from minillm.optim import (
     AdamW,
@@ -31,6 +31,7 @@ from minillm.tensor import Tensor, no_grad
 from minillm.training import state as states
 from minillm.training.averaging import Average
 from minillm.training.batches import Batches
+from minillm.training.gradients import Gradients, Scale
 from minillm.training.objective import Objective
 from minillm.training.settings import LoopSettings
 from minillm.training.state import Counters, State
@@ -91,6 +92,9 @@ class Trainer:
             )
         self.arena = kernels.Arena()
         self._batches = Batches(cast(int, settings.batch), settings.accumulate)
+        self.gradients: Gradients | None = None  # of a GPU
+        if devices.number_of(settings.device) is not None:
+            self.gradients = Gradients(settings.device, list(self.trained.values()), self._gradient)
         self.step_seconds = 0.0  # measured by `rehearse`
         self.whole = True  # but in an update: weights and moments belong to one step
 
@@ -145,8 +149,9 @@ class Trainer:
 
     def _meanwhile(self) -> None:
         """What the host does while a GPU computes the gradients of a step."""
-        if devices.number_of(self.settings.device) is not None:
-            self._batches.build_next(self.objective, self.counters.samples)
+        if self.gradients is not None:
+            ahead = self._batches.build_next(self.objective, self.counters.samples)
+            self.gradients.staging.send(ahead)
 
     def _gradients(
         self,
@@ -167,22 +172,47 @@ class Trainer:
                 "needed"
             )
         self.model.train()
-        self.optimizer.zero_grad()
-        losses = []
         with (
             kernels.precision(self.settings.precision, self.settings.device),
             numpy.errstate(over="ignore", invalid="ignore"),  # step() judges the outcome
         ):
-            for part, batch in enumerate(batches):
-                if stop():
-                    raise Interrupted
-                manual_seed(self.settings.seed, self.counters.step, part)
-                loss = self.objective.loss(self.model, batch)
-                loss.backward(numpy.asarray(1 / count, loss.dtype))
-                losses.append(loss.data)
-        meanwhile()
+            losses = self._with_room(lambda: self._losses(batches, 1 / count, stop))
+            meanwhile()
         norm = grad_norm(self.optimizer.parameters())
         return [loss / count for loss in numbers(losses)], norm
+
+    def _losses(self, batches: list[Any], scale: float, stop: Callable[[], bool]) -> list[Array]:
+        """The loss of each batch; the sum of their gradients, times `scale`, is left."""
+        self.optimizer.zero_grad()
+        on_gpu = self.gradients
+        parts = None if on_gpu is None else on_gpu.staging.take(batches)
+        losses = []
+        for part, batch in enumerate(batches):
+            if stop():
+                raise Interrupted
+            manual_seed(self.settings.seed, self.counters.step, part)
+            if on_gpu is None or parts is None:
+                losses.append(self._gradient(batch, lambda dtype: numpy.asarray(scale, dtype)))
+            else:
+                losses.append(on_gpu.find(batch, parts[part], scale))
+        if on_gpu is not None:
+            on_gpu.staging.used()
+        return losses
+
+    def _gradient(self, batch: Any, scale: Scale) -> Array:
+        loss = self.objective.loss(self.model, batch)
+        loss.backward(scale(loss.dtype))
+        return loss.data
+
+    def _with_room(self, compute: Callable[[], Any]) -> Any:
+        """compute(), once more without the memory of graphs where a GPU has not enough."""
+        try:
+            return compute()
+        except MemoryError:
+            if self.gradients is None or not self.gradients.graphs:
+                raise
+        self.gradients.turn_off("there is not memory enough for them")
+        return compute()
 
     def _update(self, lr: float, norm: float) -> None:
         for group in self.optimizer.param_groups:
@@ -248,7 +278,7 @@ class Trainer:
         self.model.eval()
         precise = kernels.precision(self.settings.precision, self.settings.device)
         with self.averaged(), self.arena.step(), no_grad(), precise:
-            return self.objective.evaluate(self.model, limit)
+            return self._with_room(lambda: self.objective.evaluate(self.model, limit))
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside it the model has the weights that are validated and kept: averages, with --ema."""
