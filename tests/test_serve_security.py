@@ -196,12 +196,24 @@ def test_an_answer_that_is_taken_slowly_has_its_deadline_too():
     async def taken(left):
         follow = Follow(Worker(), None, [], "hello")
         for pieces in ([], None):
-            follow.queue.put_nowait(pieces)
+            follow.put(pieces)
         return [pieces async for pieces in follow.pieces(time.monotonic() + left)]
 
     assert asyncio.run(taken(60)) == [[]]
     with pytest.raises(TimeoutError):
         asyncio.run(taken(0))
+
+
+def test_a_silence_is_told_until_something_comes():
+    async def heard():
+        follow, found = Follow(Worker(), None, [], "hello"), []
+        async for pieces in follow.pieces(time.monotonic() + 600, 0.001):
+            found.append(pieces)
+            if len(found) == 3:
+                follow.put(None)
+        return found
+
+    assert asyncio.run(heard()) == [[]] * 3
 
 
 def test_connections_have_a_bound():

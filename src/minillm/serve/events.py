@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
 ALIVE = b": waiting\n\n"  # a comment, which clients pass over
+encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class ClientLeft(Exception):
@@ -22,8 +23,7 @@ class ClientLeft(Exception):
 
 def event(content: Any) -> bytes:
     """One object as an event."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+    return f"data: {encoded(content)}\n\n".encode()
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from minillm.generation import Engine, Piece, Ticket
@@ -51,6 +51,37 @@ class _Job:
             self._found.set_exception(error)
 
 
+class _Alarm:
+    """Rings at the deadline and whenever `late` was not asked for `patience` seconds: one timer,
+    not a timeout of each token."""
+
+    def __init__(self, deadline: float, patience: float, ring: Callable[[], None]) -> None:
+        self._deadline, self._patience, self._ring = deadline, patience, ring
+        self._loop = asyncio.get_running_loop()  # whose time is that of time.monotonic()
+        self._asked = self._loop.time()
+        self._timer = self._loop.call_at(self._next, self._look)
+
+    @property
+    def _next(self) -> float:
+        return min(self._deadline, self._asked + self._patience)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._next <= now:
+            self._asked = now
+            self._ring()
+        if now < self._deadline:
+            self._timer = self._loop.call_at(self._next, self._look)
+
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        self._asked = self._loop.time()
+        return self._asked >= self._deadline
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
 class Follow:
     """The tickets of one request on their way, as the event loop sees them.
 
@@ -65,33 +96,40 @@ class Follow:
         self.asked = time.monotonic()
         self.first: float | None = None
         self.ended: float | None = None
-        self.queue: asyncio.Queue[list[Piece] | None] = asyncio.Queue()
+        self._given: deque[list[Piece] | None] = deque()
+        self._wanted: asyncio.Future[None] | None = None
         self.later = deque(self.tickets)  # those that are not queued yet
         self._worker = worker
 
     async def pieces(
         self, deadline: float, patience: float = math.inf
-    ) -> AsyncIterator[list[Piece]]:
+    ) -> AsyncGenerator[list[Piece], None]:
         """What each step adds, as long as something does; [] after `patience` seconds of nothing.
         Raises the error of a ticket, and TimeoutError at the `deadline`, a time of
         time.monotonic()."""
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:  # also where it is the client that takes so long
-                raise TimeoutError
-            try:
-                async with asyncio.timeout(min(left, patience)):
-                    pieces = await self.queue.get()
-            except TimeoutError:
-                if left <= patience:
-                    raise
-                pieces = []
-            if pieces is None:
-                break
-            yield pieces
+        alarm = _Alarm(deadline, patience, lambda: self.put([]))
+        try:
+            while (pieces := await self._next()) is not None:
+                if alarm.late():  # also where it is the client that takes so long
+                    raise TimeoutError
+                yield pieces
+        finally:
+            alarm.cancel()
         error = next((ticket.error for ticket in self.tickets if ticket.error is not None), None)
         if error is not None:
             raise error
+
+    def put(self, pieces: list[Piece] | None) -> None:
+        """Add what a step gave, or None for the end; in the event loop."""
+        self._given.append(pieces)
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+
+    async def _next(self) -> list[Piece] | None:
+        while not self._given:
+            self._wanted = asyncio.get_running_loop().create_future()
+            await self._wanted
+        return self._given.popleft()
 
     def cancel(self) -> None:
         """Nobody wants it any more: the step that runs now is the last one that works on it."""
@@ -280,4 +318,4 @@ class Worker:
 
 def _put(given: Sequence[tuple[Follow, list[Piece] | None]]) -> None:
     for follow, pieces in given:
-        follow.queue.put_nowait(pieces)
+        follow.put(pieces)

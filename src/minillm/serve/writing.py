@@ -7,6 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
@@ -114,10 +115,11 @@ class Writing:
         if first:
             yield b"".join(map(event, first))
         try:
-            async for pieces in self.follow.pieces(self.deadline, SILENCE):
-                body = b"".join(event(chunk) for piece in pieces for chunk in chunks(piece))
-                if body or not pieces:
-                    yield body or ALIVE
+            async with aclosing(self.follow.pieces(self.deadline, SILENCE)) as given:
+                async for pieces in given:
+                    body = b"".join(event(chunk) for piece in pieces for chunk in chunks(piece))
+                    if body or not pieces:
+                        yield body or ALIVE
         except (TimeoutError, ValueError, RuntimeError) as error:
             refusal = self.failed(error)
             self.request.state.code = refusal.code
