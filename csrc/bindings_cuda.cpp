@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "cuda/bind_open_blocks.h"
 #include "cuda/bind_products.h"
 #include "cuda/launch.h"
 #include "precision.h"
@@ -70,6 +71,7 @@ PYBIND11_MODULE(MINILLM_MODULE, module) {
     minillm::bind_softmax(module);
     minillm::bind_training(module);
     minillm::leave_out(module);
+    minillm::bind_open_blocks(module);
     minillm::offer_products(module);
     pybind11::module_ runtime = module.def_submodule("runtime", "Precision, token steps.");
     minillm::bind_runtime(runtime);

@@ -44,6 +44,7 @@ SIGNATURES = {
     "sum": "a axis dtype out keepdims",
     "take": "a indices axis out",
     "take_along_axis": "a indices axis",
+    "unpackbits": "a axis bitorder",
     "where": "condition x y",
     "zeros": "shape dtype order",
     "zeros_like": "a dtype order subok shape",
@@ -313,6 +314,11 @@ def _method(name: str) -> Any:
     def call(self: ndarray, *args: Any, **params: Any) -> Any:
         if name == "nonzero":
             count.wait(name)
+        changes = name == "view" and args and numpy.dtype(args[0]).itemsize != self.itemsize
+        if changes and not self._array.flags.c_contiguous:
+            raise ValueError(
+                "To change to a dtype of a different size, the array must be C-contiguous"
+            )
         params = {key: host(value) for key, value in params.items()}
         given = [host(value) for value in args]
         if name in ("fill", "sort"):

@@ -189,7 +189,7 @@ def test_a_number_that_does_not_exist(gpus, there, line):
 def without(monkeypatch):
     """A machine where importing CuPy fails in some way, with some driver."""
 
-    def arrange(error, driver, packages=()):
+    def arrange(error, driver, packages=(), device="cuda"):
         class Finder:
             @staticmethod
             def find_spec(name, path=None, target=None):
@@ -206,7 +206,7 @@ def without(monkeypatch):
         monkeypatch.setattr(importlib.metadata, "version", version)
         monkeypatch.setattr(machine, "cuda_driver", lambda: driver)
         with pytest.raises(RuntimeError) as caught:
-            devices.imported()
+            devices.require(device)
         return str(caught.value)
 
     return arrange
@@ -225,8 +225,9 @@ MISSING = ModuleNotFoundError("No module named 'cupy'", name="cupy")
     ],
 )
 def test_without_cupy_the_extra_is_that_of_the_driver(without, driver, cure):
-    line = f"device: 'cuda' needs CuPy, which is not installed; install {cure}"
-    assert without(MISSING, driver) == line
+    line = f"needs CuPy, which is not installed; install {cure}"
+    assert without(MISSING, driver) == f"device: 'cuda' {line}"
+    assert without(MISSING, driver, device="cuda:7") == f"device: 'cuda:7' {line}"
 
 
 def test_a_cupy_that_lacks_its_libraries(without):

@@ -7,13 +7,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import stand_in_cupy
 from minillm import kernels, nn
+from minillm.blocks import GPU_CHUNK
 from minillm.formats import safetensors
 from minillm.formats.lock import Lock
 from minillm.models import GPT2, GPT2Config, Llama, adapter
 from minillm.models.folder import load, load_model, logits_of
 from minillm.models.gguf_export import write_gguf
-from minillm.training import metrics, tuning, tuning_memory
+from minillm.training import methods, metrics, tuning, tuning_memory
 from minillm.training.preference import log_probabilities
 from minillm.training.trainer import Trainer
 from minillm.training.tuning_data import read_parts
@@ -154,6 +156,39 @@ def test_qlora_trains_beside_blocks_that_stay(here, capsys):
     again = json.loads(said.out)["largest_difference_by_merging"]
     assert found["largest_difference_by_merging"] < again < 0.2
     assert "rounding them again adds to the loss" in said.err
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_qlora_keeps_blocks_on_a_gpu_without_an_extension(here, monkeypatch, resumed, capsys):
+    quantised(here / "q.gguf")
+    model, step = load_model(here / "q.gguf"), Trainer.step
+    blocks = model.nbytes
+    methods.widen(model)
+    seen = []
+
+    def watched(self, *arguments):
+        seen.append(self.model.nbytes)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    with stand_in_cupy.installed(), kernels.use("reference"):
+        words = ("--method", "qlora", "--device", "cuda", *("--stop-after", "2") * resumed)
+        assert finetune(*words, model="q.gguf", steps=4) == 0
+        if resumed:
+            assert minillm("finetune", "--resume", "run") == 0
+    assert len(seen) == 4 and blocks < model.nbytes / 2
+    assert max(seen) < blocks + model.nbytes / 10, capsys.readouterr().err
+
+
+def test_what_a_gpu_holds_is_predicted_from_blocks(here):
+    quantised(here / "q.gguf")
+    model, settings = load_model(here / "q.gguf"), TuneSettings(base="b", batch=2, device="cuda")
+    as_blocks = tuning_memory.predicted(model, settings, 90, 2, False)
+    blocks = sum(p.nbytes for p in model.parameters())
+    methods.widen(model)
+    wide = tuning_memory.predicted(model, settings, 90, 2, False)
+    opened = tuning_memory.OPENED_BYTES * GPU_CHUNK
+    assert wide - as_blocks == model.nbytes - blocks - opened
 
 
 @pytest.mark.skipif(

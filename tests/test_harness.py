@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import stand_in_cupy
+from minillm import kernels
 from minillm.generation.scoring import score
 from minillm.models import folder
 from minillm.tasks import harness
@@ -53,6 +55,16 @@ def model(tmp_path):
 
 class TestModel:
     """What needs no harness."""
+
+    def test_it_computes_where_it_is_told(self, model):
+        with stand_in_cupy.installed(), kernels.use("reference"):
+            there = harness.HarnessModel(model.path, device="cuda:1")
+            assert there.model.device == "cuda:1"
+            asked = [Asked("abc ", "dab")]
+            [(total, _)] = there.loglikelihood(asked, True)
+        assert total == pytest.approx(model.loglikelihood(asked, True)[0][0], abs=1e-4)
+        with pytest.raises(ValueError, match="'tpu' is not known, 'cpu' or 'cuda' is needed"):
+            harness.HarnessModel(model.path, device="tpu")
 
     def test_likelihoods_are_those_of_score(self, model):
         text, begin = "abc dab ch", 4

@@ -82,14 +82,17 @@ class TestDeferredParameter:
         optim.AdamW([parameter], lr=0.1, weight_decay=0.0).step()
         assert np.allclose(parameter.data, 1.9)
 
-    def test_where_no_library_multiplies_with_blocks_moving_widens(self):
+    def test_to_a_gpu_blocks_go_as_such_whatever_multiplies_there(self):
         source = Blocks(np.arange(4 * 34, dtype=np.uint8), "Q8_0", (4, 32))
         layer = nn.skip_init(nn.Linear, 32, 4, bias=False)
         layer.weight.defer(source)
-        with stand_in_cupy.installed():
+        with stand_in_cupy.installed() as count:
             layer.to("cuda")
-            assert type(layer.weight) is nn.Parameter and layer.weight.device == "cuda:0"
-            assert np.array_equal(layer.weight.numpy(), source.decode(), equal_nan=True)
+            assert type(layer.weight) is nn.DeferredParameter and layer.weight.device == "cuda:0"
+            assert stand_in_cupy.machine.held[0] == source.raw.size
+            opened = layer.weight.data  # there, not by the host
+            assert not count.waits and type(layer.weight) is nn.Parameter
+            assert np.array_equal(opened.get(), source.decode(), equal_nan=True)
 
     def test_without_values_it_cannot_be_used(self):
         parameter = nn.DeferredParameter((2, 3))

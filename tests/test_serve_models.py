@@ -101,6 +101,15 @@ def test_a_file_without_good_keys_is_refused(tmp_path, capsys, content, fact):
     assert fact.format(path) in capsys.readouterr().err
 
 
+def test_a_file_of_keys_that_is_not_there_is_told_by_its_option(tmp_path, capsys):
+    path = tmp_path / "keys"
+    assert minillm("serve", "m", "--api-key-file", str(path)) == 2
+    assert capsys.readouterr().err == (
+        f"minillm: api-key-file: {path}: no such file or directory, a file with a key on each line "
+        "is needed\n"
+    )
+
+
 def test_a_draft_changes_no_greedy_text(places):
     settings = Settings()
     with_draft = open_served("drafted", str(places / "base"), settings)

@@ -1,9 +1,10 @@
 // A linear layer whose weight stays as the blocks of a file. Few rows, as decoding has them: each
 // warp opens a few rows of the weight, a piece a lane, and all rows of x that are at hand meet it;
 // the sum of a row of x is taken in the same order however many there are. With many rows the
-// weight is opened once, and a product of matrices does the rest.
-#include "blocks.h"
+// weight is opened part by part, and products of matrices do the rest.
+#include "aligned_blocks.h"
 #include "kernels.h"
+#include "open_blocks.h"
 #include "rows.h"
 
 namespace minillm::device {
@@ -11,6 +12,7 @@ namespace {
 
 constexpr int features = 4;  // of the result, a warp
 constexpr int warps = 4;     // a block
+constexpr int64_t opened = 1 << 22;  // numbers of a weight at once, for many rows
 
 // Four numbers of x, those at `left` and after being 0.
 __device__ __forceinline__ Pack<4> four_of(const float* from, int64_t left, bool aligned) {
@@ -76,28 +78,6 @@ __global__ void __launch_bounds__(warps* warp_size) few_rows_kernel(BlockProduct
         }
 }
 
-// The weight in float32, a piece a thread.
-template <class Kind>
-__global__ void __launch_bounds__(block_threads)
-    open_kernel(const uint8_t* blocks, int64_t m, int64_t k, float* out) {
-    const int64_t pieces = divide_up(k, Kind::numbers) * Kind::pieces;
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * block_threads + threadIdx.x;
-    const int64_t row = i / pieces, b = i % pieces / Kind::pieces;
-    if (row >= m) return;
-    const int piece = static_cast<int>(i % Kind::pieces);
-    const int64_t left = k - b * Kind::numbers;
-    const uint8_t* block = blocks + row * Kind::row_bytes(k) + b * Kind::bytes;
-    const Piece w = Kind::open(block, piece, left);
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const int64_t at = Kind::start(piece, half) + j;
-            if (at < left)
-                out[row * k + b * Kind::numbers + at] = w.d[half] * w.numbers[half][j] + w.m[half];
-        }
-}
-
 template <class Kind, int Rows>
 void few_rows(const BlockProduct& p) {
     const dim3 blocks(static_cast<unsigned>(divide_up(p.m, warps * features)),
@@ -108,35 +88,45 @@ void few_rows(const BlockProduct& p) {
 
 template <class Kind>
 void multiply_by(BlockProduct p) {
-    const int64_t bytes = p.m * Kind::row_bytes(p.k);
-    const bool aligned = reinterpret_cast<uintptr_t>(p.blocks) % Kind::alignment == 0;
-    const Scratch<uint8_t> copy(aligned ? 0 : bytes);
-    if (!aligned) {
-        check(cudaMemcpyAsync(copy.data(), p.blocks, bytes, cudaMemcpyDeviceToDevice,
-                              current_stream()),
-              "block_linear_forward");
-        p.blocks = copy.data();
-    }
-    if (p.n < many_rows) return p.n == 1 ? few_rows<Kind, 1>(p) : few_rows<Kind, 4>(p);
-    const Scratch<float> weight(p.m * p.k);
-    const int64_t pieces = p.m * divide_up(p.k, Kind::numbers) * Kind::pieces;
-    launch(open_kernel<Kind>, dim3(static_cast<unsigned>(divide_up(pieces, block_threads))),
-           dim3(block_threads), 0, p.blocks, p.m, p.k, weight.data());
-    linear_forward(p.x, weight.data(), p.bias, p.residual, p.n, p.m, p.k, p.out);
+    const AlignedBlocks aligned(p.blocks, p.m * Kind::row_bytes(p.k), Kind::alignment);
+    p.blocks = aligned.data();
+    p.n == 1 ? few_rows<Kind, 1>(p) : few_rows<Kind, 4>(p);
 }
 
-template <class... Kinds>
-void multiply_kind(const BlockProduct& p) {
-    const bool known = ((p.kind == Kinds::kind && (multiply_by<Kinds>(p), true)) || ...);
-    if (!known) throw std::invalid_argument("block_linear_forward: blocks without a kernel");
+void many_rows_of_numbers(const BlockProduct& p) {
+    linear_forward(p.x, reinterpret_cast<const float*>(p.blocks), p.bias, p.residual, p.n, p.m, p.k,
+                   p.out);
+}
+
+void many_rows_of_blocks(const BlockProduct& p) {
+    const Factor x(p.x, p.n, p.k);
+    const int64_t row_bytes = p.k / size_of_kind(p.kind).numbers * size_of_kind(p.kind).bytes;
+    const int64_t height = min(p.m, max(int64_t{1}, opened / max(int64_t{1}, p.k)));
+    const Room weight(height, p.k);
+    for (int64_t first = 0; first < p.m; first += height) {
+        const int64_t lines = min(height, p.m - first);
+        open_blocks({p.kind, p.blocks + first * row_bytes, lines, p.k, nullptr, lines}, weight);
+        multiply({p.n, lines, p.k, x, transposed(weight), p.out + first, p.m,
+                  p.residual ? p.residual + first : nullptr, p.bias ? p.bias + first : nullptr});
+    }
+}
+
+bool lies_as_numbers(const BlockProduct& p) {
+    return p.kind == F32::kind && reinterpret_cast<uintptr_t>(p.blocks) % sizeof(float) == 0;
 }
 
 }  // namespace
 
 void block_linear_forward(const BlockProduct* products, int64_t count) {
-    for (const BlockProduct* p = products; p < products + count; p++)
-        if (p->n > 0 && p->m > 0)
-            multiply_kind<F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K>(*p);
+    for (const BlockProduct* p = products; p < products + count; p++) {
+        if (p->n == 0 || p->m == 0) continue;
+        if (p->n < many_rows)
+            of_kind(p->kind, [&](auto kind) { multiply_by<decltype(kind)>(*p); });
+        else if (lies_as_numbers(*p))
+            many_rows_of_numbers(*p);
+        else
+            many_rows_of_blocks(*p);
+    }
 }
 
 }  // namespace minillm::device

@@ -1,4 +1,4 @@
-"""The tensor types of GGUF in NumPy: blocks of small whole numbers that share a scale.
+"""The tensor types of GGUF as array code: blocks of small whole numbers that share a scale.
 
 Source: the block layouts of ggml (ggml-common.h); all values are little-endian.
 """
@@ -6,15 +6,17 @@ Source: the block layouts of ggml (ggml-common.h); all values are little-endian.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy
 
-from minillm.arrays import Array
+from minillm.arrays import Array, xp_of
 
 CHUNK = 1 << 16  # numbers decoded at once: with what they are made of, within the second cache
+GPU_CHUNK = 1 << 22  # on a GPU, where each operation has to be worth a launch
 
-Decode = Callable[[Array, Array], None]
+Decode = Callable[[Any, Array], None]
 
 
 class Kind(NamedTuple):
@@ -24,7 +26,7 @@ class Kind(NamedTuple):
     id: int
     elements: int
     layout: numpy.dtype[Any]
-    decode: Decode  # blocks (n,), float32 (n, elements) to be filled
+    decode: Decode  # the fields of n blocks, float32 (n, elements) to be filled
 
     @property
     def block_bytes(self) -> int:
@@ -32,25 +34,44 @@ class Kind(NamedTuple):
 
 
 def decode(kind: Kind, raw: Array, out: Array) -> None:
-    """Write the numbers of `raw`, bytes (n,), to `out`, float32 and contiguous.
+    """Write the numbers of `raw`, bytes (n,), to `out`, float32 and contiguous, where both lie.
 
     NaN and infinite scales give what float32 arithmetic gives, without a warning.
     """
-    blocks = raw.view(kind.layout)
+    blocks = raw.reshape(-1, kind.block_bytes)
     if out.size != len(blocks) * kind.elements or not out.flags.c_contiguous:
         raise ValueError(f"decode: {out.shape} numbers wanted of {len(blocks)} {kind.name} blocks")
     numbers = out.reshape(-1, kind.elements)
-    step = CHUNK // kind.elements
+    step = chunk(xp_of(raw)) // kind.elements
     with numpy.errstate(invalid="ignore", over="ignore"):
         for start in range(0, len(blocks), step):
-            kind.decode(blocks[start : start + step], numbers[start : start + step])
+            part = blocks[start : start + step]
+            kind.decode(_fields(kind.layout, part), numbers[start : start + step])
+
+
+def chunk(xp: ModuleType) -> int:
+    """How many numbers are best decoded at once."""
+    return CHUNK if xp is numpy else GPU_CHUNK
+
+
+def _fields(layout: numpy.dtype[Any], blocks: Array) -> Any:
+    """The parts of blocks, bytes (n, bytes of one), by name; CuPy has no such dtypes."""
+    if layout.fields is None:
+        return blocks.view(layout)
+    parts = {}
+    for name, (kind, start, *_) in layout.fields.items():
+        part = blocks[:, start : start + kind.itemsize]
+        if kind.base.itemsize > 1:  # as CuPy's `view` needs it
+            part = xp_of(part).ascontiguousarray(part)
+        parts[name] = part.view(kind.base) if kind.shape else part.view(kind.base)[:, 0]
+    return parts
 
 
 def decode_rows(name: str, raw: Array) -> Array:
     """The numbers float32 (..., k) of rows of blocks, bytes (..., bytes of a row)."""
-    kind = KINDS[name]
-    out = numpy.empty((*raw.shape[:-1], row_length(name, raw)), numpy.float32)
-    decode(kind, numpy.ascontiguousarray(raw).reshape(-1), out)
+    kind, xp = KINDS[name], xp_of(raw)
+    out = xp.empty((*raw.shape[:-1], row_length(name, raw)), numpy.float32)
+    decode(kind, xp.ascontiguousarray(raw).reshape(-1), out)
     return out
 
 
@@ -60,12 +81,12 @@ def row_length(name: str, raw: Array) -> int:
     return int(raw.shape[-1] // kind.block_bytes * kind.elements)
 
 
-def _decode_plain(blocks: Array, out: Array) -> None:
-    out[:, 0] = blocks
+def _decode_plain(blocks: Any, out: Array) -> None:
+    out[...] = blocks
 
 
-def _decode_bf16(blocks: Array, out: Array) -> None:
-    numpy.left_shift(blocks, numpy.uint32(16), out=out.view(numpy.uint32)[:, 0])
+def _decode_bf16(blocks: Any, out: Array) -> None:
+    out.view(numpy.uint32)[...] = blocks.astype(numpy.uint32) << 16
 
 
 def _column(scale: Array) -> Array:
@@ -80,59 +101,60 @@ def _nibbles(packed: Array, out: Array) -> None:
     out[..., width:] = packed >> 4
 
 
-def _decode_q4_0(blocks: Array, out: Array) -> None:
+def _decode_q4_0(blocks: Any, out: Array) -> None:
     _nibbles(blocks["q"], out)
     out -= 8
     out *= _column(blocks["d"])
 
 
-def _decode_q4_1(blocks: Array, out: Array) -> None:
+def _decode_q4_1(blocks: Any, out: Array) -> None:
     _nibbles(blocks["q"], out)
     out *= _column(blocks["d"])
     out += _column(blocks["m"])
 
 
-def _fifth_bits(blocks: Array) -> Array:
+def _fifth_bits(blocks: Any) -> Array:
     """16 or 0 for each number, (n, 32)."""
-    return numpy.unpackbits(blocks["h"], axis=-1, bitorder="little") << 4
+    return xp_of(blocks["h"]).unpackbits(blocks["h"], bitorder="little").reshape(-1, 32) << 4
 
 
-def _decode_q5_0(blocks: Array, out: Array) -> None:
+def _decode_q5_0(blocks: Any, out: Array) -> None:
     _nibbles(blocks["q"], out)
     out += _fifth_bits(blocks)
     out -= 16
     out *= _column(blocks["d"])
 
 
-def _decode_q5_1(blocks: Array, out: Array) -> None:
+def _decode_q5_1(blocks: Any, out: Array) -> None:
     _nibbles(blocks["q"], out)
     out += _fifth_bits(blocks)
     out *= _column(blocks["d"])
     out += _column(blocks["m"])
 
 
-def _decode_q8_0(blocks: Array, out: Array) -> None:
+def _decode_q8_0(blocks: Any, out: Array) -> None:
     out[...] = blocks["q"]
     out *= _column(blocks["d"])
 
 
-def _scale_groups(blocks: Array, out: Array) -> None:
+def _scale_groups(blocks: Any, out: Array) -> None:
     """out (n, 8, 32) times a scale, minus an offset, for each group; both six bits of 12 bytes."""
+    xp = xp_of(out)
     first, second, rest = (blocks["s"][:, start : start + 4] for start in (0, 4, 8))
-    scales = numpy.concatenate([first & 63, (rest & 15) | ((first >> 2) & 48)], axis=1)
-    offsets = numpy.concatenate([second & 63, (rest >> 4) | ((second >> 2) & 48)], axis=1)
+    scales = xp.concatenate([first & 63, (rest & 15) | ((first >> 2) & 48)], axis=1)
+    offsets = xp.concatenate([second & 63, (rest >> 4) | ((second >> 2) & 48)], axis=1)
     out *= (_column(blocks["d"]) * scales.astype(numpy.float32))[:, :, None]
     out -= (_column(blocks["m"]) * offsets.astype(numpy.float32))[:, :, None]
 
 
-def _decode_q4_k(blocks: Array, out: Array) -> None:
-    count = len(blocks)
+def _decode_q4_k(blocks: Any, out: Array) -> None:
+    count = len(out)
     _nibbles(blocks["q"].reshape(count, 4, 32), out.reshape(count, 4, 64))
     _scale_groups(blocks, out.reshape(count, 8, 32))
 
 
-def _decode_q5_k(blocks: Array, out: Array) -> None:
-    count = len(blocks)
+def _decode_q5_k(blocks: Any, out: Array) -> None:
+    count = len(out)
     _nibbles(blocks["q"].reshape(count, 4, 32), out.reshape(count, 4, 64))
     groups = out.reshape(count, 8, 32)
     for group in range(8):
@@ -140,8 +162,8 @@ def _decode_q5_k(blocks: Array, out: Array) -> None:
     _scale_groups(blocks, groups)
 
 
-def _decode_q6_k(blocks: Array, out: Array) -> None:
-    count = len(blocks)
+def _decode_q6_k(blocks: Any, out: Array) -> None:
+    count = len(out)
     low, high = blocks["q"].reshape(count, 2, 64), blocks["h"].reshape(count, 2, 32)
     groups = out.reshape(count, 2, 4, 32)
     for group in range(4):

@@ -70,7 +70,7 @@ def use(number: int) -> ModuleType:
 
     RuntimeError in one line with the cure where that cannot be.
     """
-    cupy = imported()
+    cupy = imported(f"cuda:{number}" if number else "cuda")
     there = count(cupy)
     if number >= there:
         known = ", ".join(f"cuda:{n}" for n in range(there))
@@ -148,8 +148,8 @@ def _no_device(cupy: ModuleType, error: Any) -> str:
     )
 
 
-def imported() -> ModuleType:
-    """The module cupy; RuntimeError in one line with the cure if it cannot be imported."""
+def imported(device: str = "cuda") -> ModuleType:
+    """The module cupy, for a device; RuntimeError in one line with the cure if there is none."""
     found = sys.modules.get("cupy")
     if found is not None:
         return found
@@ -166,7 +166,7 @@ def imported() -> ModuleType:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name in (None, "cupy"):
             raise RuntimeError(
-                f"device: 'cuda' needs CuPy, which is not installed; install {_extra()}"
+                f"device: {device!r} needs CuPy, which is not installed; install {_extra()}"
             ) from error
         raise RuntimeError(_unfit(error)) from error
 

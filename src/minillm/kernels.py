@@ -83,8 +83,12 @@ def library_of(device: str) -> ModuleType | None:
 
 
 def multiplies_blocks(device: str) -> bool:
-    """Whether weights on a device are multiplied now as the blocks of a file."""
-    return hasattr(library_of(device), "block_linear_forward")
+    """Whether weights on a device are multiplied now as the blocks of a file.
+
+    By kernels, but on a GPU in any case: its memory is scarce, and it opens blocks quickly.
+    """
+    on_gpu = devices.number_of(device) is not None
+    return on_gpu or hasattr(library_of(device), "block_linear_forward")
 
 
 def set_default_device(device: str) -> None:

@@ -27,7 +27,7 @@ class TokenStep:
 
     It keeps the arrays of the weights: changed in place they count, also when that widened blocks;
     another array in the place of one does not. On a GPU everything but the ids and the logits
-    stays there, and each call is waited for once, twice with a table of embeddings in blocks.
+    stays there, and each call is waited for once.
     """
 
     def __init__(self, model: Any) -> None:

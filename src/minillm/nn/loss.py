@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
 
 from minillm import ops
-from minillm.arrays import to_numpy, xp_of
+from minillm.arrays import Array, beside, checked, is_gpu_array, xp_of
 from minillm.nn.parameter import Parameter, held_blocks
-from minillm.ops.loss import IGNORE_INDEX
+from minillm.ops.loss import IGNORE_INDEX, check_targets
 from minillm.tensor import Tensor, checkpoint, of
 
-ROWS_TIMES_CLASSES = 1 << 22  # logits that exist at once where the head lies in blocks
+LOGITS = 1 << 22  # that exist at once where the head lies in blocks
+GPU_LOGITS = 1 << 25  # on a GPU, where each part has to be worth its launches
 
 
 def linear_cross_entropy(
@@ -25,33 +27,51 @@ def linear_cross_entropy(
     """Cross-entropy of targets (B, T) from x (B, T, C) and the head (V, C), as the operation.
 
     A head that is not trained takes no gradient and is multiplied as it lies in a file, a chunk of
-    the rows with a target at a time; the logits are found again in backward.
+    the rows at a time, on the host of those with a target alone; the logits are found again in
+    backward.
     """
-    held = held_blocks(weight)
-    if held is None or not (targets != IGNORE_INDEX).any():
-        how: dict[str, Any] = {"reduction": reduction, "label_smoothing": label_smoothing}
+    how: dict[str, Any] = {"reduction": reduction, "label_smoothing": label_smoothing}
+    held, on_gpu = held_blocks(weight), is_gpu_array(x.data)
+    if on_gpu:  # where nobody looks at targets, and numbers are best left to the operation
+        apart = held is not None and held.kind != "F32"
+    else:
+        apart = held is not None and bool((targets != IGNORE_INDEX).any())
+    if held is None or not apart:
         return ops.linear_cross_entropy(x, weight, targets, **how)
-    flat = to_numpy(targets).reshape(-1)
-    used = numpy.flatnonzero(flat != IGNORE_INDEX)
-    wanted = flat[used]
-    rows = x.reshape(-1, x.shape[-1])
-    rows = rows if len(used) == len(flat) else rows[used]
+    shape = {"size": weight.shape[0], "ignore_index": IGNORE_INDEX}
+    checked(check_targets, [targets], shape | how)
+    wanted, rows = targets.reshape(-1), x.reshape(-1, x.shape[-1])
+    used = None if on_gpu else numpy.flatnonzero(wanted != IGNORE_INDEX)
+    if used is not None and len(used) < wanted.size:
+        wanted, rows = wanted[used], rows[used]
 
     def losses(part: Tensor, wanted: Any) -> Tensor:
         logits = ops.block_linear(part, held.raw, kind=held.kind)
-        how: dict[str, Any] = {"reduction": "none", "label_smoothing": label_smoothing}
-        return ops.cross_entropy(logits, wanted, **how)
+        return ops.cross_entropy(logits, wanted, **how | {"reduction": "none"})
 
-    step = max(1, ROWS_TIMES_CLASSES // weight.shape[0])
-    starts = range(0, len(used), step)
+    step = max(1, (GPU_LOGITS if on_gpu else LOGITS) // weight.shape[0])
     parts = [
         checkpoint(lambda part, at=at: losses(part, wanted[at : at + step]), rows[at : at + step])
-        for at in starts
+        for at in range(0, wanted.size, step)
     ]
     found = parts[0] if len(parts) == 1 else ops.concatenate(*parts, axis=0)
-    if reduction != "none":
-        return getattr(found, reduction)()
-    places = numpy.full(len(flat), len(used))
+    if reduction == "none":
+        return _spread(found, used, targets.shape)
+    total = found.sum()
+    return total if reduction == "sum" else total / _count(targets, total)
+
+
+def _spread(found: Tensor, used: Array | None, shape: tuple[int, ...]) -> Tensor:
+    """Losses of the rows `used`, or of all, in a shape; 0 elsewhere."""
+    if used is None:
+        return found.reshape(*shape)
+    places = numpy.full(math.prod(shape), len(used))
     places[used] = numpy.arange(len(used))
-    padded = ops.concatenate(found, of(xp_of(found.data).zeros(1, found.dtype)), axis=0)
-    return padded[places].reshape(*targets.shape)
+    padded = ops.concatenate(found, of(numpy.zeros(1, found.dtype)), axis=0)
+    return padded[places].reshape(*shape)
+
+
+def _count(targets: Any, like: Tensor) -> Tensor:
+    """How many targets are not ignored, where `like` is."""
+    found = (targets != IGNORE_INDEX).sum()
+    return of(beside(xp_of(found).asarray(found, like.dtype), like.data))

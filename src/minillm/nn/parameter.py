@@ -10,7 +10,7 @@ import numpy
 
 from minillm import devices, kernels
 from minillm.arrays import Array, device_of, is_gpu_array, to_device
-from minillm.blocks import KINDS
+from minillm.blocks import KINDS, decode_rows
 from minillm.tensor import Tensor, grad_mode
 
 Built = TypeVar("Built")
@@ -93,10 +93,10 @@ class DeferredParameter(Parameter):
                         f"Parameter: values of shape {pending.shape} used before any were given, "
                         "load_state_dict is needed"
                     )
-                array = numpy.asarray(pending.source, pending.dtype, order="C")
-                if pending.device != devices.CPU:
-                    self.data = to_device(array, pending.device)
+                if pending.device != devices.CPU and pending.held and pending.held[0]:
+                    self.data = decode_rows(*pending.held[0])
                 else:
+                    array = numpy.asarray(pending.source, pending.dtype, order="C")
                     self.data = array if array.flags.writeable else array.copy()
             return _slot.__get__(self)
 
@@ -109,7 +109,7 @@ class DeferredParameter(Parameter):
     def move(self, device: str) -> None:
         """Go to "cpu", "cuda" or "cuda:N".
 
-        As blocks where a GPU multiplies with them, else widened on the way; back on the host as if
+        To a GPU as blocks if there are any, else widened on the way; back on the host as if
         nothing had moved.
         """
         with _lock:
@@ -124,7 +124,7 @@ class DeferredParameter(Parameter):
             if number is None:
                 _slot.__set__(self, pending._replace(held=None, device=device))
                 return
-            held = _held(pending) if kernels.multiplies_blocks(device) else None
+            held = _held(pending)
             if held is None or held.kind == "F32":
                 self.data = to_device(self.data, device)
                 return
@@ -192,28 +192,26 @@ def _held(pending: _Pending) -> Held | None:
 def held_blocks(parameter: Tensor) -> Held | None:
     """The blocks to compute from; None where the values are used, which widens them once for all.
 
-    They are used to train, without the extension (decoding again and again would be slow), and
-    where blocks save nothing: of float32. What takes no gradient is multiplied as blocks in any
-    case, so that none is computed for it; but on a GPU not in training, where backward would fetch
-    the blocks to decode them.
+    They are used to train, on the host without the extension (decoding again and again would be
+    slow), and where blocks save nothing: of float32. What takes no gradient is multiplied as blocks
+    in any case, so that none is computed for it.
     """
     held = _multiplied(parameter)
     if held is not None or parameter.requires_grad:
         return held
     data = parameter.data
-    if data.ndim != 2 or data.dtype != numpy.float32 or is_gpu_array(data):
+    if data.ndim != 2 or data.dtype != numpy.float32 or not data.flags.c_contiguous:
         return None
-    return Held("F32", data.view(numpy.uint8)) if data.flags.c_contiguous else None
+    return Held("F32", data.view(numpy.uint8))
 
 
 def _multiplied(parameter: Tensor) -> Held | None:
     """The blocks that are not widened yet, where they are multiplied as such."""
     if not isinstance(parameter, DeferredParameter):
         return None
-    device = parameter.device
-    if grad_mode.enabled and (parameter.requires_grad or device != devices.CPU):
+    if grad_mode.enabled and parameter.requires_grad:
         return None
-    held = parameter.held if kernels.multiplies_blocks(device) else None
+    held = parameter.held if kernels.multiplies_blocks(parameter.device) else None
     return None if held is None or held.kind == "F32" else held
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from minillm.arrays import to_numpy
-from minillm.blocks import KINDS, decode_rows
+from minillm.blocks import KINDS, decode_rows, row_length
 from minillm.op import Op
 from minillm.ops.block_linear import random_blocks
 from minillm.ops.linear import check_ids
@@ -15,7 +14,7 @@ def block_embedding_forward(xp, blocks, ids, *, kind):
     blocks bytes (V, bytes of a row) of the type `kind` in minillm.blocks, ids integers of any
     shape, 0 <= id < V (IndexError). Only the rows asked for are decoded.
     """
-    return xp.asarray(decode_rows(kind, to_numpy(blocks[ids]))), ()
+    return decode_rows(kind, blocks[ids]), ()
 
 
 def block_embedding_check(blocks, ids, *, kind):
@@ -30,6 +29,14 @@ def block_embedding_check(blocks, ids, *, kind):
     check_ids("block_embedding", ids, len(blocks))
 
 
+def block_embedding_kernel_forward(lib, xp, blocks, ids, *, kind):
+    width = row_length(kind, blocks)
+    rows = xp.empty((ids.size, width), xp.float32)
+    wanted = xp.ascontiguousarray(ids, dtype=xp.int64).reshape(-1)
+    lib.block_embedding_forward(KINDS[kind].id, xp.ascontiguousarray(blocks), wanted, rows)
+    return rows.reshape(*ids.shape, width), ()
+
+
 def block_embedding_sample(draw):
     kind, size = draw.choice(list(KINDS)), draw.size("V", low=1)
     width = KINDS[kind].elements * draw.choice((1, 3))
@@ -42,4 +49,5 @@ block_embedding = Op(
     None,
     block_embedding_sample,
     check=block_embedding_check,
+    kernel_forward=block_embedding_kernel_forward,
 )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy
 
 from minillm import kernels
-from minillm.arrays import to_numpy
-from minillm.blocks import CHUNK, KINDS, decode_rows, row_length
+from minillm.blocks import KINDS, chunk, decode_rows, row_length
 from minillm.op import Op
 from minillm.ops.arith import sum_rows
 from minillm.ops.linear import check_residual, rows_of
 
 ROUNDED = 2.0**-15
-DECODED = 1 << 20  # numbers of a weight decoded at once in the backward pass
+DECODED = 1 << 20  # numbers of a weight at least decoded at once for a product by a kernel
 
 
 def block_linear_forward(xp, x, blocks, bias=None, residual=None, *, kind):
@@ -27,8 +28,10 @@ def block_linear_forward(xp, x, blocks, bias=None, residual=None, *, kind):
     fewer than 32 rows, none of them changes the bits of another.
     """
     out = xp.empty((*x.shape[:-1], len(blocks)), x.dtype)
-    for start, weight in _pieces(xp, blocks, kind, x.dtype):
-        xp.matmul(x, weight.T, out=out[..., start : start + len(weight)])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    sums = out.reshape(len(rows), len(blocks))
+    for start, weight in _pieces(xp, blocks, kind, x.dtype, chunk(xp)):
+        xp.matmul(rows, weight.T, out=sums[:, start : start + len(weight)])
     if bias is not None:
         out += bias
     if residual is not None:
@@ -39,21 +42,33 @@ def block_linear_forward(xp, x, blocks, bias=None, residual=None, *, kind):
 def block_linear_backward(xp, grad, saved, *, kind):
     blocks, has_bias, has_residual = saved
     dx = xp.zeros((*grad.shape[:-1], row_length(kind, blocks)), grad.dtype)
-    for start, weight in _pieces(xp, blocks, kind, grad.dtype):
+    for start, weight in _pieces(xp, blocks, kind, grad.dtype, chunk(xp)):
         dx += xp.matmul(grad[..., start : start + len(weight)], weight)
     dbias = sum_rows(xp, grad.reshape(-1, grad.shape[-1])) if has_bias else None
     return dx, None, dbias, grad if has_residual else None
 
 
-def _pieces(xp, blocks, kind, dtype, numbers=CHUNK):
-    """(first row, decoded rows) of the weight, in turn, about so many numbers at once."""
+def _pieces(xp, blocks, kind, dtype, numbers, opened=decode_rows):
+    """(first row, opened rows) of the weight, in turn, about so many numbers at once."""
     if kind == "F32" and dtype == xp.float32:
         yield 0, xp.ascontiguousarray(blocks).view(xp.float32)
         return
     step = max(1, numbers // max(1, row_length(kind, blocks)))
     for start in range(0, len(blocks), step):
-        weight = decode_rows(kind, to_numpy(blocks[start : start + step]))
-        yield start, xp.asarray(weight, dtype)
+        yield start, xp.asarray(opened(kind, blocks[start : start + step]), dtype)
+
+
+def opener(lib, xp):
+    """What opens whole rows of blocks: a kernel where there is one."""
+    if not hasattr(lib, "block_embedding_forward"):
+        return decode_rows
+
+    def opened(kind, blocks):
+        out = xp.empty((len(blocks), row_length(kind, blocks)), xp.float32)
+        lib.block_embedding_forward(KINDS[kind].id, xp.ascontiguousarray(blocks), None, out)
+        return out
+
+    return opened
 
 
 def block_linear_check(x, blocks, bias=None, residual=None, *, kind):
@@ -111,7 +126,8 @@ def block_linear_kernel_backward(lib, xp, grad, saved, *, kind):
     width = row_length(kind, blocks)
     rows = rows_of(xp, grad)
     dx = xp.zeros((len(rows), width), grad.dtype)
-    for start, weight in _pieces(xp, blocks, kind, grad.dtype, DECODED):
+    numbers = max(DECODED, chunk(xp))
+    for start, weight in _pieces(xp, blocks, kind, grad.dtype, numbers, opener(lib, xp)):
         part = rows[:, start : start + len(weight)]
         if len(weight) == len(blocks):
             lib.matmul_forward(part, weight, dx)

@@ -107,6 +107,11 @@ def read_keys(path: str, flag: str = "api-key-file") -> tuple[bytes, ...]:
     try:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise ValueError(
+            f"{flag}: {path}: {why}, a file with a key on each line is needed"
+        ) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{flag}: {path} is no UTF-8 ({error.reason}), it is needed") from None
     keys = [line for line in lines if line and not line.startswith("#")]

@@ -33,7 +33,7 @@ class HarnessModel:
                        that begins or ends texts before each window
     batch_size         answers that are written side by side
     max_tokens         of an answer where the task says nothing
-    device             which the harness always names; the processor computes
+    device             "cpu", "cuda" or "cuda:N"; as the harness's option --device
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class HarnessModel:
         batch_size: int | str | None = None,
         max_tokens: int = WRITTEN,
         threads: int | None = None,
-        device: object = None,
+        device: str | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()
         named = [name for name, value in unknown.items() if value is not None]
         if named:
-            known = ("path", "adapter", "context", "stride", "max_tokens", "threads")
+            known = ("path", "adapter", "context", "stride", "max_tokens", "threads", "device")
             raise ValueError(f"harness: unknown argument {named[0]!r}{meant(named[0], known)}")
         if threads is not None:
             kernels.set_threads(int(threads))
-        self.model, self.own_tokenizer = folder.load(path)
+        self.model, self.own_tokenizer = folder.load(path, device=device)
         require_decoder(self.model, "harness")
         if adapter is not None:
             adapters.load(self.model, adapter, folder.logits_of(self.model))

@@ -67,6 +67,7 @@ def _prepare(files: Sequence[str], settings: TuneSettings, folder: Path, say: Sa
     model, tokenizer = open_base(settings.base, settings.template)
     blocks = methods.blocks_held(model)
     settings = decided(settings, model)
+    model.to(settings.device)  # as it lies in the file, before anything is computed
     parts = read_parts(files, tokenizer, settings, settings.context or 0, say)
     reference = model_folder.logits_of(model)(reference_prompt(model))
     what = choose_trained(model, settings, blocks)
@@ -207,7 +208,7 @@ def resume(folder: Path, say: Say, changes: Mapping[str, Any] = {}) -> Trainer:
     """
     settings = read_settings(folder, TuneSettings, changes)
     model, tokenizer = open_base(str(settings.base), settings.template)
-    blocks = methods.blocks_held(model)
+    blocks = methods.blocks_held(model.to(settings.device))
     kept = hf.read_json(folder / INNER / BASE)
     logits = model_folder.logits_of(model)
     config = model.config

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from minillm import devices, nn
+from minillm.blocks import GPU_CHUNK
 from minillm.machine import memory
-from minillm.nn.loss import ROWS_TIMES_CLASSES
+from minillm.nn.loss import GPU_LOGITS, LOGITS
 from minillm.quantities import size
 from minillm.training.plan import LOGITS_BYTES
 from minillm.training.tuning_settings import ADAPTERS, TuneSettings
@@ -16,6 +17,7 @@ from minillm.training.tuning_settings import ADAPTERS, TuneSettings
 WIDE = 8  # times the width: numbers of a token that a block keeps, besides those of its inner part
 HEAD_COPIES = 3  # logits, their gradient and what is between
 MOMENT_BYTES = {"adamw": 8.0, "muon": 8.0, "adamw8bit": 2.04}
+OPENED_BYTES = 8  # of a number that is being opened: itself, and what it is made of
 WORK_BYTES = 10_000_000  # of batches, of what is written to files
 MARGIN = 1.08  # of a prediction, which is not exact, that has to fit
 
@@ -48,7 +50,8 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
     answers = tokens * rows * (1 if settings.objective == "answers" else 2)
     trained = sum(p.size for p in model.parameters() if p.requires_grad)
     head = model.head
-    most = ROWS_TIMES_CLASSES
+    on_gpu = devices.number_of(settings.device) is not None
+    most = GPU_LOGITS if on_gpu else LOGITS
     if head.requires_grad:
         most = LOGITS_BYTES // (4 * HEAD_COPIES)
     logits = HEAD_COPIES * 4 * min(most, answers * head.shape[0])
@@ -57,12 +60,17 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
     accumulates = settings.accumulate * (settings.batch or rows) > rows
     if head.requires_grad and not accumulates:  # gradients take the place of what blocks kept
         growing = max(blocks + 4 * head.size, 4 * trained)
-    held = int((memory().rss_mb or 0.0) * 1e6)
-    if devices.number_of(settings.device) is not None:
-        held = 4 * sum(p.size for p in model.parameters())
+    held = _on_gpu(model) if on_gpu else int((memory().rss_mb or 0.0) * 1e6)
     moments = int(trained * MOMENT_BYTES[settings.optimizer])
     moments += 0 if settings.ema is None else 4 * trained  # the average
     return held + WORK_BYTES + moments + growing + logits
+
+
+def _on_gpu(model: Any) -> int:
+    """Bytes of the weights there, those in blocks as such, and of what is opened of them."""
+    held = [p.held if isinstance(p, nn.DeferredParameter) else None for p in model.parameters()]
+    sizes = [4 * p.size if h is None else h.raw.nbytes for p, h in zip(model.parameters(), held)]
+    return sum(sizes) + (OPENED_BYTES * GPU_CHUNK if any(held) else 0)
 
 
 def _kept(model: Any, settings: TuneSettings, recompute: bool) -> int:
