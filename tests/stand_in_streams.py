@@ -91,6 +91,7 @@ class Stream:
         self.non_blocking = non_blocking
         self.recording: Recording | None = None
         self.asked = self.done_count = 0
+        self.waited: list[Event] = []  # for which it has
         self._queue: list[Callable[[], None]] = []
 
     def __enter__(self) -> Stream:
@@ -119,6 +120,7 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
+        self.waited.append(event)
         event.reach()
 
     def synchronize(self) -> None:

@@ -1,19 +1,30 @@
 """Training by CUDA graphs: what they compute is what is computed without them, bit for bit."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import stand_in_cupy
+import stand_in_streams
 from cuda_device import device, library, needs_device
 from minillm import kernels
-from minillm.arrays import to_device, to_numpy
+from minillm.arrays import default_generator, to_device, to_numpy
 from minillm.ops.dropout import MASK_64, dropout
+from minillm.training import state as states
+from minillm.training.gradients import Gradients
+from minillm.training.staging import Staging
 from minillm.training.trainer import Trainer
-from small_runs import trainer
+from small_llama import small as small_llama
+from small_runs import arrays_of, minillm, same_bits, trainer
+from small_tuning import base, preferences, talks
+from test_finetune import flags, result
 
 pytestmark = needs_device
+played = pytest.mark.skipif(
+    device is None or device.name != "cuda on host", reason="what plays a GPU is asked"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -26,32 +37,265 @@ def engine():
         yield
 
 
-def on_gpu(folder, monkeypatch=None, graphs=True, **options):
-    kernels.graphs = graphs
-    run = trainer(folder, **options)
-    return Trainer(run.model, run.objective, replace(run.settings, device="cuda"), run.folder)
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """start(graphs, model=None, **options): a Trainer on the GPU."""
+
+    def begin(graphs, model=None, **options):
+        monkeypatch.setattr(kernels, "graphs", graphs)
+        run = trainer(tmp_path / f"run{len(list(tmp_path.iterdir()))}", **options)
+        settings = replace(run.settings, device="cuda")
+        return Trainer(model or run.model, run.objective, settings, run.folder)
+
+    return begin
 
 
-def after(run, steps):
-    """What each step measured, and the weights after them."""
-    found = [run.step(n / 8) for n in range(steps)]
-    measured = [(one.loss, one.grad_norm, one.lr, one.skipped) for one in found]
-    return measured, {name: to_numpy(p.data) for name, p in run.trained.items()}
+def steps(run, count, first=0):
+    """What each step measured; its learning rate is another one each time."""
+    return [vars(run.step((first + n) / 8)) for n in range(count)]
 
 
-def same(one, other):
-    assert one[0] == other[0]
-    for name, weight in one[1].items():
-        assert np.array_equal(weight, other[1][name]), name
+OPTIONS = {
+    "gpt2": {},
+    "dropout": {"dropout": 0.1},
+    "accumulated": {"dropout": 0.1, "accumulate": 3, "batch": 2},
+    "recomputed": {"dropout": 0.1, "recompute": True, "layers": 2},
+    "averaged": {"dropout": 0.1, "ema": 0.9, "optimizer": "muon"},
+    "bf16": {"dropout": 0.1, "precision": "bf16"},
+    "smoothed": {"label_smoothing": 0.1},
+}
 
 
-@pytest.mark.parametrize("options", [{"dropout": 0.1}, {"dropout": 0.1, "accumulate": 2}], ids=str)
-def test_graphs_give_the_bits_of_steps_without(tmp_path, options):
-    wanted = after(on_gpu(tmp_path / "eager", graphs=False, **options), 5)
-    run = on_gpu(tmp_path / "graphs", **options)
-    same(after(run, 5), wanted)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_graphs_give_the_bits_of_steps_without(start, options):
+    wanted, run = start(False, **options), start(True, **options)
+    run.model.recompute = wanted.model.recompute = options.get("recompute", False)
+    assert steps(run, 5) == steps(wanted, 5)
+    assert same_bits(arrays_of(run), arrays_of(wanted))
     assert run.gradients.told() is None
-    assert run.gradients.graphs == options.get("accumulate", 1)
+    assert run.gradients.graphs == min(2, options.get("accumulate", 1))
+
+
+def test_a_llama_trains_by_graphs(start):
+    vocabulary = start(False).objective.tokenizer.vocab_size
+    models = [small_llama(vocab_size=vocabulary) for _ in range(2)]
+    wanted, run = start(False, models[0]), start(True, models[1])
+    assert steps(run, 4) == steps(wanted, 4)
+    assert same_bits(arrays_of(run), arrays_of(wanted))
+    assert run.gradients.graphs == 1
+
+
+def test_a_run_goes_on_with_graphs_or_without(start):
+    wanted = start(False, dropout=0.1, accumulate=2)
+    straight = steps(wanted, 6)
+    for graphs in (True, False):
+        first = start(graphs, dropout=0.1, accumulate=2)
+        found = steps(first, 3)
+        path = first.save()
+        second = start(not graphs, dropout=0.1, accumulate=2)
+        second.restore(states.load_latest(path.parent)[0])
+        assert found + steps(second, 3, first=3) == straight
+        assert same_bits(arrays_of(second), arrays_of(wanted))
+
+
+def test_a_step_that_is_not_finite_is_skipped_by_graphs_too(start):
+    found = []
+    for graphs in (False, True):
+        run = start(graphs, dropout=0.1)
+        rows = steps(run, 3)
+        weight = next(iter(run.trained.values()))
+        kept = weight.data.copy()
+        weight.data[...] = np.inf
+        rows += steps(run, 1, first=3)
+        assert rows[-1].pop("skipped").startswith("weight ")
+        weight.data[...] = kept
+        rows += steps(run, 2, first=4)
+        found.append(([{k: str(v) for k, v in row.items()} for row in rows], arrays_of(run)))
+    assert found[0][0] == found[1][0]
+    assert same_bits(found[0][1], found[1][1])
+
+
+@played
+def test_a_step_waits_twice_and_is_one_launch_a_batch(start):
+    run, count = start(True, dropout=0.1, accumulate=2), stand_in_cupy.count
+    steps(run, 3)
+    for first in range(3, 6):
+        for noted in (count.waits, count.launches, count.uploads):
+            noted.clear()
+        steps(run, 1, first=first)
+        assert count.waits == ["__float__", "get"]  # the norm, the losses
+        assert len(count.launches) == 2
+        assert sorted(count.uploads) == ["asarray", "asarray", "set"]  # seeds, the next batches
+
+
+@pytest.mark.parametrize(
+    ("words", "data", "graphs"),
+    [
+        ((), talks, True),
+        (("--method", "lora", "--lora-dropout", "0.2"), talks, True),
+        (("--objective", "simpo"), preferences, True),
+    ],
+    ids=["full", "lora", "simpo"],
+)
+def test_tuning_with_batches_of_many_lengths(tmp_path, monkeypatch, words, data, graphs):
+    """Several graphs, some of which others wrote gradients before: accumulated over two batches."""
+    monkeypatch.chdir(tmp_path)
+    base(tmp_path / "base")
+    data(tmp_path / "data.jsonl")
+    launched = []
+    for out, on in (("eager", False), ("graphs", True)):
+        monkeypatch.setattr(kernels, "graphs", on)
+        count = stand_in_cupy.count if device.name == "cuda on host" else None
+        command = ("finetune", "base", "data.jsonl", "--out", out, "--device", "cuda", *words)
+        assert minillm(*command, *flags(**BRIEFLY)) == 0
+        launched.append(len(count.launches) if count else on)
+    assert result(tmp_path / "eager") == result(tmp_path / "graphs")
+    assert bool(launched[1]) == graphs and not launched[0]
+
+
+BRIEFLY = {
+    "steps": 5, "batch": 1, "eval_every": 5, "save_every": 5, "sample_tokens": 0, "context": 40
+}  # fmt: skip
+
+
+def look_at_a_value(loss, model, batch):
+    return loss(model, batch) if int(batch[0].max()) >= 0 else None
+
+
+def skip_rows(loss, model, batch):
+    rows = batch[0][:, 0] >= 0
+    return loss(model, (batch[0][rows], batch[1][rows]))
+
+
+def draw(loss, model, batch):
+    return loss(model, batch) * (1 + default_generator.random())
+
+
+def derive_ids(loss, model, batch):
+    return loss(model, ((batch[0] + 1) % 3, batch[1]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (look_at_a_value, "cudaErrorStreamCaptureUnsupported"),
+        (skip_rows, "cudaErrorStreamCaptureUnsupported"),
+        (draw, "no CUDA graphs: the model draws other random numbers than dropout's seeds"),
+        (derive_ids, "cudaErrorStreamCaptureUnsupported"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+@played
+def test_what_would_be_baked_in_is_not_captured(start, loss, told):
+    runs = []
+    for graphs in (False, True):
+        run = start(graphs, dropout=0.1)
+        original = run.objective.loss
+        run.objective.loss = lambda model, batch, original=original: loss(original, model, batch)
+        runs.append(run)
+    assert steps(runs[1], 4) == steps(runs[0], 4)
+    assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
+    assert told in runs[1].gradients.told() and runs[1].gradients.told() is None
+    assert not runs[1].gradients.graphs
+
+
+def test_a_loss_that_uses_a_number_of_the_batch_is_not_captured(start):
+    runs = [start(graphs) for graphs in (False, True)]
+    for run in runs:
+        loss, build, tokens = run.objective.loss, run.objective.batch, run.objective.tokens
+        run.objective.batch = lambda first, size, b=build: (*b(first, size), 1.0 + first)
+        run.objective.tokens = lambda batch, t=tokens: t(batch[:2])
+        run.objective.loss = lambda model, batch, f=loss: f(model, batch[:2]) * batch[2]
+    assert steps(runs[1], 3) == steps(runs[0], 3)
+    told = runs[1].gradients.told()
+    assert told == "no CUDA graphs: its loss looks at a number of the batch"
+
+
+def test_ids_of_every_batch_are_checked(start):
+    run = start(True)
+    steps(run, 3)
+    ids = run.objective.batch(0, run.settings.batch)[0].copy()
+    ids[1, 2] = run.model.config.vocab_size
+    run.objective.batch = lambda first, size: (ids, np.zeros_like(ids))
+    run.objective.targets = lambda batch: batch[1].size
+    run._batches.take(run.objective, 0)  # those that were built before
+    with pytest.raises(IndexError, match=f"embedding: id {ids[1, 2]}, 0 <= id < {ids[1, 2]}"):
+        run.step(0.5)
+
+
+def test_memory_beside_graphs_makes_them_give_way(start, monkeypatch):
+    """Where a validation finds none; a second time it is an error."""
+    run = start(True)
+    steps(run, 3)
+    assert run.gradients.graphs
+    wanted, evaluate = run.evaluate(), run.objective.evaluate
+
+    def hungry(model, limit):
+        if run.gradients.graphs:
+            raise MemoryError("Out of memory allocating 8 bytes")
+        return evaluate(model, limit)
+
+    run.objective.evaluate = hungry
+    assert run.evaluate() == wanted
+    assert run.gradients.told() == "no CUDA graphs: there is not memory enough for them"
+    eager = start(False)
+    assert steps(run, 3, first=3) == steps(eager, 6)[3:]
+    run.objective.evaluate = lambda model, limit: (_ for _ in ()).throw(MemoryError("full"))
+    with pytest.raises(MemoryError, match="full"):
+        run.evaluate()
+
+
+@played
+def test_graphs_count_in_the_pool_and_give_its_memory_back(start):
+    run, machine = start(True, accumulate=2), stand_in_cupy.machine
+    eager = start(False, accumulate=2)
+    steps(eager, 2)
+    steps(run, 1)
+    before = machine.held[0]
+    steps(run, 3, first=1)
+    assert run.gradients.graphs == 2 and machine.held[0] > before + run.model.nbytes
+    run.gradients.forget()
+    assert machine.held[0] == before
+    steps(run, 3, first=4)  # and captures them anew
+    assert run.gradients.graphs == 2
+
+
+@played
+def test_copies_come_when_they_are_waited_for(monkeypatch):
+    cupy = device.xp
+    staging = Staging(cupy)
+    rows = [[(np.full(5, n), np.full((2, 3), n, np.float32))] for n in range(4)]
+    staging.send(rows[0])
+    used = []
+    for now, then in pairwise(rows):
+        (part,) = staging.take(now)
+        staging.used()
+        used.append(staging._slots[0].used)
+        staging.send(then)
+        if len(used) > 1:  # the step before the last has read what is written over
+            assert used[-2] in staging.copying.waited and used[-1] not in staging.copying.waited
+        for array, wanted in zip(part.arrays, now[0]):
+            assert array.dtype == wanted.dtype and np.array_equal(to_numpy(array), wanted)
+    waits = stand_in_cupy.count.waits
+    assert set(waits) <= {"get"}
+    staging.send(rows[0])  # one that was never taken: what was not copied yet is not written over
+    staging.send(rows[1])
+    assert waits[-1] == "an event"
+
+
+def test_batches_of_two_lengths_leave_gradients_in_one_place(start):
+    """Four graphs: each length as the first batch of a step, and added to the other one."""
+    runs = [start(graphs, dropout=0.1, accumulate=2, batch=2) for graphs in (False, True)]
+    for run in runs:
+
+        def cut(first, size, build=run.objective.batch):
+            width = 16 if (first // size) % 4 in (0, 3) else 12
+            return tuple(part[:, :width].copy() for part in build(first, size))
+
+        run.objective.batch = cut
+    assert steps(runs[1], 8) == steps(runs[0], 8)
+    assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
+    assert runs[1].gradients.graphs == 4 and runs[1].gradients.told() is None
 
 
 @pytest.mark.parametrize("provider", ["auto", "reference"])
@@ -65,3 +309,22 @@ def test_a_seed_that_the_gpu_reads_drops_what_the_number_does(provider, seed):
         (gradient,) = dropout.run_backward(there, (), {"p": 0.3, "seed": at})
     assert to_numpy(found).tobytes() == to_numpy(wanted).tobytes() == to_numpy(gradient).tobytes()
     assert 200 < np.count_nonzero(to_numpy(found) == 0) < 400
+
+
+@played
+def test_cupy_alone_computes_step_by_step_and_says_why(start):
+    with kernels.use("reference"):
+        wanted, run = start(False), start(True)
+        assert steps(run, 3) == steps(wanted, 3)
+    assert run.gradients.told() == (
+        "no CUDA graphs: calling cuBLAS API during stream capture is currently unsupported"
+    )
+    assert not stand_in_streams.launches
+
+
+def test_few_graphs_are_kept(start, monkeypatch):
+    monkeypatch.setattr("minillm.training.gradients.KEPT", 1)
+    wanted, run = start(False, accumulate=2), start(True, accumulate=2)
+    assert isinstance(run.gradients, Gradients)
+    assert steps(run, 5) == steps(wanted, 5)
+    assert run.gradients.graphs == 1

@@ -97,10 +97,22 @@ def test_the_stand_in_has_the_signatures_of_cupy():
         getattr(cupy.cuda.Device, name)
     for name in ("used_bytes", "total_bytes", "free_all_blocks", "set_limit", "get_limit"):
         getattr(cupy.cuda.MemoryPool, name)
-    for name in (*stand_in_cupy.METHODS, "device", "get", "item", "tolist", "tobytes"):
+    for kind in ("Stream", "Event", "Graph", "MemoryPool"):
+        own, there = getattr(stand_in_cupy.streams, kind), getattr(cupy.cuda, kind)
+        for name in STREAMS[kind].split():
+            assert hasattr(own, name) and hasattr(there, name), name
+    for name in ("using_allocator", "alloc_pinned_memory", "get_current_stream"):
+        getattr(cupy.cuda, name)
+    for name in (*stand_in_cupy.METHODS, "device", "get", "set", "item", "tolist", "tobytes"):
         getattr(cupy.ndarray, name)
 
 
+STREAMS = {  # what is asked of them
+    "Stream": "null __enter__ __exit__ record wait_event synchronize begin_capture end_capture",
+    "Event": "record done synchronize",
+    "Graph": "launch",
+    "MemoryPool": "malloc used_bytes total_bytes free_all_blocks",
+}
 OPTIMIZERS = {
     "adamw": lambda model: AdamW(decay_groups(model.parameters(), 0.1), lr=1e-2),
     "adamw8bit": lambda model: AdamW8bit(decay_groups(model.parameters(), 0.1), lr=1e-2),

@@ -31,7 +31,9 @@ class Unseen:
     """A number of a batch, which may be another one the next time."""
 
     __getattr__ = __bool__ = __eq__ = __ne__ = __hash__ = _look  # type: ignore[assignment]
-    __int__ = __float__ = __index__ = __array__ = _look
+    __int__ = __float__ = __index__ = __array__ = __lt__ = __le__ = __gt__ = __ge__ = _look
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __neg__ = _look
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = _look
 
 
 class Knobs:

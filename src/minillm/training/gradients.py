@@ -69,13 +69,13 @@ class _Graph:
 class Gradients:
     """Finds gradients of `trained` parameters on a GPU.
 
-    `run` computes loss and gradient of a batch. Memory that graphs work in is a pool's own, taken
-    of the common one, and so bounded and counted with it.
+    Memory that graphs work in is a pool's own, taken of the common one, and so bounded and counted
+    with it.
     """
 
-    def __init__(self, device: str, trained: Sequence[Parameter], run: Run) -> None:
+    def __init__(self, device: str, trained: Sequence[Parameter]) -> None:
         self.cupy = devices.use(devices.number_of(device) or 0)
-        self.trained, self.run = trained, run
+        self.trained = trained
         self.staging = Staging(self.cupy)
         self._off = not kernels.graphs
         self._notice = "no CUDA graphs: MINILLM_GRAPHS is off" if self._off else None
@@ -121,10 +121,11 @@ class Gradients:
 
         return malloc
 
-    def find(self, batch: Any, part: Part, scale: float) -> Array:
-        """The loss of a batch, its gradient times `scale` added to that of the parameters."""
+    def find(self, run: Run, batch: Any, part: Part, scale: float) -> Array:
+        """The loss of a batch; its gradient times `scale`, as `run` finds it, is added to that of
+        the parameters."""
         if self._off:
-            return self._eagerly(batch, part, scale)[0]
+            return self._eagerly(run, batch, part, scale)[0]
         key = self._key(batch)
         graph = self._graphs.get(key)
         if graph is not None and self._fits(graph):
@@ -132,13 +133,13 @@ class Gradients:
             return self._launched(graph, batch, part, scale)
         seeds = self._known.get(key)
         if seeds is None or graph is not None or not self._can_add():
-            loss, self._known[key] = self._eagerly(batch, part, scale)
+            loss, self._known[key] = self._eagerly(run, batch, part, scale)
             if len(self._known) > KNOWN:
                 self._known.popitem(last=False)
             return loss
-        graph = self._try_to_capture(batch, seeds)
+        graph = self._try_to_capture(run, batch, seeds)
         if graph is None:
-            return self._eagerly(batch, part, scale)[0]
+            return self._eagerly(run, batch, part, scale)[0]
         self._keep(key, graph)
         return self._launched(graph, batch, part, scale)
 
@@ -161,11 +162,11 @@ class Gradients:
         lasting = self._lasting or [None] * len(there)
         return all(grad is None or grad is last for grad, last in zip(there, lasting))
 
-    def _eagerly(self, batch: Any, part: Part, scale: float) -> tuple[Array, int]:
+    def _eagerly(self, run: Run, batch: Any, part: Part, scale: float) -> tuple[Array, int]:
         """The loss, and how many seeds were drawn."""
         staged = _Staged(batch, part)
         with placing(staged):
-            loss = self.run(batch, lambda dtype: numpy.asarray(scale, dtype))
+            loss = run(batch, lambda dtype: numpy.asarray(scale, dtype))
         return loss, len(staged.seeds)
 
     def _launched(self, graph: _Graph, batch: Any, part: Part, scale: float) -> Array:
@@ -180,12 +181,12 @@ class Gradients:
             self.cupy.cuda.get_current_stream().synchronize()
             self._graphs.popitem(last=False)
 
-    def _try_to_capture(self, batch: Any, seeds: int) -> _Graph | None:
+    def _try_to_capture(self, run: Run, batch: Any, seeds: int) -> _Graph | None:
         """None, and all graphs are given up, where that cannot be; nothing has changed then."""
         grads = [parameter.grad for parameter in self.trained]
         state = default_generator.bit_generator.state
         try:
-            return self._captured(batch, seeds)
+            return self._captured(run, batch, seeds)
         except Exception as error:  # of this program, CuPy or CUDA: each tells what is not captured
             why = " ".join(str(error).split()) or type(error).__name__
             for parameter, grad in zip(self.trained, grads):
@@ -195,7 +196,7 @@ class Gradients:
         self.turn_off(why)
         return None
 
-    def _captured(self, batch: Any, seeds: int) -> _Graph:
+    def _captured(self, run: Run, batch: Any, seeds: int) -> _Graph:
         cupy, arrays = self.cupy, arrays_of(batch)
         graph = _Graph(cupy.zeros(layout(arrays)[1], numpy.uint8), Knobs(cupy, seeds))
         there = views(graph.raw, arrays)
@@ -209,7 +210,7 @@ class Gradients:
             stream.begin_capture()
             try:
                 with placing(capture):
-                    graph.loss = self.run(given, graph.knobs.scale)
+                    graph.loss = run(given, graph.knobs.scale)
                 capture.require_only_seeds()
                 graph.after = self._lasting = self._left()
             except BaseException:

@@ -200,7 +200,9 @@ class Run:
             return
         try:
             with trainer.averaged():
-                found = trainer.objective.sample(trainer.model, s.sample_tokens)
+                found = trainer.with_room(
+                    lambda: trainer.objective.sample(trainer.model, s.sample_tokens)
+                )
         except ValueError as error:  # weights that overflowed give no probabilities
             progress.message(f"step {trainer.counters.step}: no sample ({error})")
             return

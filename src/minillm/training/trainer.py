@@ -94,7 +94,7 @@ class Trainer:
         self._batches = Batches(cast(int, settings.batch), settings.accumulate)
         self.gradients: Gradients | None = None  # of a GPU
         if devices.number_of(settings.device) is not None:
-            self.gradients = Gradients(settings.device, list(self.trained.values()), self._gradient)
+            self.gradients = Gradients(settings.device, list(self.trained.values()))
         self.step_seconds = 0.0  # measured by `rehearse`
         self.whole = True  # but in an update: weights and moments belong to one step
 
@@ -176,7 +176,7 @@ class Trainer:
             kernels.precision(self.settings.precision, self.settings.device),
             numpy.errstate(over="ignore", invalid="ignore"),  # step() judges the outcome
         ):
-            losses = self._with_room(lambda: self._losses(batches, 1 / count, stop))
+            losses = self.with_room(lambda: self._losses(batches, 1 / count, stop))
             meanwhile()
         norm = grad_norm(self.optimizer.parameters())
         return [loss / count for loss in numbers(losses)], norm
@@ -187,16 +187,18 @@ class Trainer:
         on_gpu = self.gradients
         parts = None if on_gpu is None else on_gpu.staging.take(batches)
         losses = []
-        for part, batch in enumerate(batches):
-            if stop():
-                raise Interrupted
-            manual_seed(self.settings.seed, self.counters.step, part)
-            if on_gpu is None or parts is None:
-                losses.append(self._gradient(batch, lambda dtype: numpy.asarray(scale, dtype)))
-            else:
-                losses.append(on_gpu.find(batch, parts[part], scale))
-        if on_gpu is not None:
-            on_gpu.staging.used()
+        try:
+            for part, batch in enumerate(batches):
+                if stop():
+                    raise Interrupted
+                manual_seed(self.settings.seed, self.counters.step, part)
+                if on_gpu is None or parts is None:
+                    losses.append(self._gradient(batch, lambda dtype: numpy.asarray(scale, dtype)))
+                else:
+                    losses.append(on_gpu.find(self._gradient, batch, parts[part], scale))
+        finally:
+            if on_gpu is not None:
+                on_gpu.staging.used()
         return losses
 
     def _gradient(self, batch: Any, scale: Scale) -> Array:
@@ -204,7 +206,7 @@ class Trainer:
         loss.backward(scale(loss.dtype))
         return loss.data
 
-    def _with_room(self, compute: Callable[[], Any]) -> Any:
+    def with_room(self, compute: Callable[[], Any]) -> Any:
         """compute(), once more without the memory of graphs where a GPU has not enough."""
         try:
             return compute()
@@ -278,7 +280,7 @@ class Trainer:
         self.model.eval()
         precise = kernels.precision(self.settings.precision, self.settings.device)
         with self.averaged(), self.arena.step(), no_grad(), precise:
-            return self._with_room(lambda: self.objective.evaluate(self.model, limit))
+            return self.with_room(lambda: self.objective.evaluate(self.model, limit))
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside it the model has the weights that are validated and kept: averages, with --ema."""
