@@ -132,10 +132,12 @@ def attention(at: Place, _: Limits) -> Iterator[Row]:
 def train(at: Place, known: Limits) -> Iterator[Row]:
     size = TINY if at.rehearsal else GPT2
     before = at.free_bytes()
-    mine = Training(size, "cuda", "bf16", 1, "cuda")
-    calls: dict[str, Callable[[], object]] = {"ours": mine.step}
-    mine.step()
+    mine = Training(size, "cuda", "bf16", 1, "cuda", graphs=True)
+    for _ in range(3):  # from the second on by a graph
+        mine.step()
     used = before - at.free_bytes()
+    eager = Training(size, "cuda", "bf16", 1, "cuda")
+    calls: dict[str, Callable[[], object]] = {"ours": mine.step, "without graphs": eager.step}
     torch, memory = rival(), {}
     if torch is not None:
         for name, compiled in (("torch", False), ("torch-compile", not at.rehearsal)):
@@ -144,9 +146,15 @@ def train(at: Place, known: Limits) -> Iterator[Row]:
             other.step()
             memory.setdefault("torch", torch.peak_bytes(at.torch_device) / 1e9)
     ms = at.turns(calls)
-    others = {name: time for name, time in ms.items() if name != "ours"}
+    others = {name: time for name, time in ms.items() if name.startswith("torch")}
     faster = min(others.values()) / ms["ours"] if others else None
     yield Row("training step", "ms", ms["ours"], others, "x the better torch", faster, 1.0)
+    assert mine.gradients is not None
+    graphs = float(mine.gradients.graphs)
+    yield Row("graphs of a step", "", graphs, {}, "captured", graphs, None if at.rehearsal else 1.0)
+    step_by_step = ms["without graphs"]
+    gain = step_by_step / ms["ours"]
+    yield Row("step without graphs", "ms", step_by_step, {}, "x with graphs", gain)
     rate = size.step_flop / ms["ours"] * 1e-9
     share = rate / known[RATE] if RATE in known else None
     yield Row("training rate", "TFLOP/s", rate, {}, "of the bf16 rate", share, 0.4)
@@ -187,14 +195,16 @@ def curve(at: Place, _: Limits) -> Iterator[Row]:
     off = float((abs(losses(size, "cuda", steps) - wanted) / unit).max())
     allowed = testing.budget([], [])
     yield Row("loss curve", "units", off, {}, "units off", off, allowed, True)
-    same = float(weights(size, steps) == weights(size, steps))
-    yield Row("same bits twice", "", same, {}, "equal", same, 1.0)
+    once = weights(size, steps)
+    for what, graphs in (("same bits twice", False), ("same bits by graphs", True)):
+        same = float(weights(size, steps, graphs) == once)
+        yield Row(what, "", same, {}, "equal", same, 1.0)
 
 
-def weights(size: Size, steps: int) -> list[bytes]:
+def weights(size: Size, steps: int, graphs: bool = False) -> list[bytes]:
     """After `steps` steps in bfloat16."""
     manual_seed(0)
-    run = Training(size, "cuda", "bf16", 1, "cuda")
+    run = Training(size, "cuda", "bf16", 1, "cuda", graphs)
     for _ in range(steps):
         run.step()
     return [parameter.numpy().tobytes() for parameter in run.model.parameters()]

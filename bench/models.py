@@ -16,6 +16,7 @@ from minillm.arrays import new_generator
 from minillm.models import GPT2, GPT2Config
 from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm
 from minillm.tensor import no_grad
+from minillm.training.gradients import Gradients
 
 BATCHES = 4  # different ones, in turn
 OPTIONS: dict[str, Any] = {"lr": 3e-4, "betas": (0.9, 0.95)}
@@ -110,24 +111,45 @@ class Ours(Contender):
 
 
 class Training(Ours):
-    """A step: forward, backward, clipping, AdamW."""
+    """A step: forward, backward, clipping, AdamW; on a GPU with `graphs` as runs do it there."""
 
     def __init__(
-        self, size: Size, provider: str, precision: str, threads: int, device: str = "cpu"
+        self,
+        size: Size,
+        provider: str,
+        precision: str,
+        threads: int,
+        device: str = "cpu",
+        graphs: bool = False,
     ) -> None:
         super().__init__(size, provider, precision, threads, device)
         self.optimizer = AdamW(decay_groups(self.model.parameters(), WEIGHT_DECAY), **OPTIONS)
         self.batches = batches(size)
         self.arena = kernels.Arena()
+        self.gradients = Gradients(device, self.optimizer.parameters()) if graphs else None
 
     def step(self) -> float:
-        inputs, targets = self.batches[self.optimizer.steps % BATCHES]
+        batch = self.batches[self.optimizer.steps % BATCHES]
         with self.arena.step():
             self.optimizer.zero_grad()
-            loss = self.model.loss(inputs, targets)
-            loss.backward()
+            if self.gradients is None:
+                loss = self.gradient(batch, lambda dtype: numpy.ones((), dtype))
+            else:
+                loss = self.captured(self.gradients, batch)
             self.optimizer.step(clip_scale(grad_norm(self.optimizer.parameters()), CLIP))
-            return loss.item()
+            return float(loss)
+
+    def gradient(self, batch: Any, scale: Any) -> Any:
+        """The loss, an array; `scale` gives what its gradient is multiplied by, for a dtype."""
+        loss = self.model.loss(*batch)
+        loss.backward(scale(loss.dtype))
+        return loss.data
+
+    def captured(self, gradients: Gradients, batch: Any) -> Any:
+        parts = gradients.staging.take([batch])
+        loss = gradients.find(self.gradient, batch, parts[0], 1.0)
+        gradients.staging.used()
+        return loss
 
 
 class Truth:
