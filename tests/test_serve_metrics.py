@@ -68,6 +68,8 @@ def test_requests_and_tokens_are_counted_once():
             right = sum(usage[field] for usage in usages)
             assert of_model(f"{name}_tokens_total") == right
             assert of_model(f"request_{name}_tokens_sum") == right
+        assert of_model("request_success_total", finished_reason="stop") == 2
+        assert of_model("request_success_total", finished_reason="length") == 1
         for name in ("time_to_first_token", "e2e_request_latency"):
             assert of_model(f"{name}_seconds_count") == 3
         assert of_model("time_per_output_token_seconds_count") == 2  # one token has no next

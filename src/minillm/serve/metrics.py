@@ -45,6 +45,10 @@ class Metrics:
         self.cached = self._counter("prompt_tokens_cached", "Those of them read before")
         self.generated = self._counter("generation_tokens", "Tokens written")
         self.cancelled = self._counter("requests_cancelled", "Requests given up before their end")
+        self.finished = Counter(
+            "minillm_request_success", "Texts by why they ended", ("model", "finished_reason"),
+            registry=self.registry,
+        )  # fmt: skip
         self.first = self._histogram("time_to_first_token_seconds", "From queue to token", SECONDS)
         self.each = self._histogram("time_per_output_token_seconds", "After the first", PER_TOKEN)
         self.whole = self._histogram("e2e_request_latency_seconds", "From queue to end", SECONDS)
@@ -86,6 +90,8 @@ class Metrics:
             self._count(follow)
             read, _, written = self._seen.pop(follow)
         self.cancelled.labels(model).inc(follow.cancelled)
+        for reason, texts in follow.ends.items():
+            self.finished.labels(model, reason).inc(texts)
         if follow.first is None:
             return
         self.first.labels(model).observe(follow.first - follow.asked)
@@ -94,10 +100,10 @@ class Metrics:
         self.whole.labels(model).observe(follow.ended - follow.asked)
         self.read.labels(model).observe(read)
         self.texts.labels(model).observe(written)
-        texts = sum(ticket.options.rows for ticket in follow.tickets)
-        if written > texts:
-            took = (follow.ended - follow.first) * texts
-            self.each.labels(model).observe(took / (written - texts))
+        rows = sum(ticket.options.rows for ticket in follow.tickets)
+        if written > rows:
+            took = (follow.ended - follow.first) * rows
+            self.each.labels(model).observe(took / (written - rows))
 
     def _count(self, follow: Follow) -> None:
         """Add the tokens of a request that were not added yet; its prompt once it is read."""

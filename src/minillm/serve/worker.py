@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -96,6 +96,7 @@ class Follow:
         self.asked = time.monotonic()
         self.first: float | None = None
         self.ended: float | None = None
+        self.ends: Counter[str] = Counter()  # texts by why they ended
         self._given: deque[list[Piece] | None] = deque()
         self._wanted: asyncio.Future[None] | None = None
         self.later = deque(self.tickets)  # those that are not queued yet
@@ -280,8 +281,12 @@ class Worker:
         """Hand out what a step gave, and forget what is over."""
         given: dict[Follow, list[Piece]] = {}
         for piece in pieces:
-            if piece.finish_reason != "error":  # the ticket's own error says it
-                given.setdefault(self._follows[piece.ticket], []).append(piece)
+            if piece.finish_reason == "error":  # the ticket's own error says it
+                continue
+            follow = self._follows[piece.ticket]
+            given.setdefault(follow, []).append(piece)
+            if piece.finish_reason is not None:
+                follow.ends[piece.finish_reason] += 1
         now = time.monotonic()
         for follow in given:
             follow.first = follow.first or now
