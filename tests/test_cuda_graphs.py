@@ -63,6 +63,8 @@ OPTIONS = {
     "averaged": {"dropout": 0.1, "ema": 0.9, "optimizer": "muon"},
     "bf16": {"dropout": 0.1, "precision": "bf16"},
     "smoothed": {"label_smoothing": 0.1},
+    "fim": {"objective": "fim"},
+    "t5": {"objective": "span", "tokenizer": "unigram", "vocab_size": 420, "dropout": 0.1},
 }
 
 
@@ -134,8 +136,9 @@ def test_a_step_waits_twice_and_is_one_launch_a_batch(start):
         ((), talks, True),
         (("--method", "lora", "--lora-dropout", "0.2"), talks, True),
         (("--objective", "simpo"), preferences, True),
+        (("--objective", "dpo"), preferences, True),
     ],
-    ids=["full", "lora", "simpo"],
+    ids=["full", "lora", "simpo", "dpo"],
 )
 def test_tuning_with_batches_of_many_lengths(tmp_path, monkeypatch, words, data, graphs):
     """Several graphs, some of which others wrote gradients before: accumulated over two batches."""
@@ -197,6 +200,19 @@ def test_what_would_be_baked_in_is_not_captured(start, loss, told):
     assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
     assert told in runs[1].gradients.told() and runs[1].gradients.told() is None
     assert not runs[1].gradients.graphs
+
+
+MASKED = {"objective": "mlm", "tokenizer": "wordpiece", "vocab_size": 420}
+DOCUMENTS = {"tokenizer": "byte", "document_mask": True}
+
+
+@pytest.mark.parametrize("options", [MASKED, DOCUMENTS], ids=["mlm", "documents"])
+@played
+def test_objectives_that_need_the_host_are_computed_step_by_step(start, options):
+    wanted, run = start(False, **options), start(True, **options)
+    assert steps(run, 3) == steps(wanted, 3)
+    assert same_bits(arrays_of(run), arrays_of(wanted))
+    assert run.gradients.told().startswith("no CUDA graphs: ")
 
 
 def test_a_loss_that_uses_a_number_of_the_batch_is_not_captured(start):

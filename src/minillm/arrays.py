@@ -87,6 +87,9 @@ class Placing(Protocol):
     def seed(self, generator: numpy.random.Generator, drawn: int) -> Any:
         """The seed that was drawn, a number or an array (1,) of uint64."""
 
+    def vouch(self, array: Array) -> None:
+        """These ids, computed on the GPU, are in range if those that they come from are."""
+
 
 class _Placing(threading.local):
     by: Placing | None = None
@@ -118,6 +121,13 @@ def checked(check: Callable[..., None], arrays: Sequence[Any], params: dict[str,
         check(*arrays, **params)
     else:
         _placing.by.check(check, arrays, params)
+
+
+def vouched(array: Array) -> Array:
+    """The ids themselves, of which nobody but their maker can know that they are in range."""
+    if _placing.by is not None and is_gpu_array(array):
+        _placing.by.vouch(array)
+    return array
 
 
 def drawn_seed(generator: numpy.random.Generator) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from minillm import nn, ops
+from minillm.arrays import Array, vouched, xp_of
 from minillm.models.pretrained import Pretrained
 from minillm.nn.attention import MemoryCache
 from minillm.tensor import Tensor
@@ -122,17 +123,16 @@ class EncoderDecoder(Pretrained):
         """Logits (B, V) after the last of decoder_ids."""
         return self.head(self.features(ids, decoder_ids, mask, cache)[:, -1])
 
-    def shift_right(self, targets: Any) -> numpy.ndarray:
+    def shift_right(self, targets: Any) -> Array:
         """Decoder ids for targets (B, T): the start token first, the last target left out.
 
         Targets that are ignored (-100) are read as padding.
         """
         check_ids(self.family, targets)
-        targets = numpy.asarray(targets)
-        shifted = numpy.full_like(targets, self.config.decoder_start_token_id)
+        xp, pad = xp_of(targets), targets.dtype.type(self.config.pad_token_id)
+        shifted = xp.full(targets.shape, self.config.decoder_start_token_id, targets.dtype)
         shifted[:, 1:] = targets[:, :-1]
-        shifted[shifted == IGNORED] = self.config.pad_token_id
-        return shifted
+        return vouched(xp.where(shifted == IGNORED, pad, shifted))
 
     def loss(
         self,

@@ -46,6 +46,9 @@ class _Staged:
         self.seeds.add(drawn)
         return drawn
 
+    def vouch(self, array: Array) -> None:
+        """The ids of this batch are on the host, where they are checked."""
+
 
 class _Graph:
     """What was captured of a batch, and where it finds and leaves arrays."""
