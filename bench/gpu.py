@@ -1,10 +1,12 @@
 """Everything there is to know of minillm on a GPU, by one command: python bench/gpu.py
 
-Builds the extension for the GPU in a temporary folder, runs the property suite there, with
-compute-sanitizer where it is found, and measures beside PyTorch what is measured; about nine
-minutes at most. Each part is a process of its own with a time limit: one that fails costs itself.
-Needs CUDA, CMake, pybind11, CuPy, PyTorch, pytest and hypothesis. Exit code 1 if a figure is
-missed. --rehearse runs all of it but the build on a machine without a GPU, at tiny sizes.
+Builds the extension for the GPU, measures beside PyTorch what is measured, runs the property suite
+there and a share of it under compute-sanitizer where that is found; about ten minutes at most. Each
+part is a process of its own with a time limit: one that fails costs itself, and what is found is
+written after each. --only PART ... runs some, and leaves what the JSON file has of others; --keep
+FOLDER builds there, once. Needs CUDA, CMake, pybind11, CuPy, PyTorch, pytest and hypothesis. Exit
+code 1 if a figure is missed. --rehearse runs all of it but build and sanitizer on a machine without
+a GPU, at tiny sizes.
 """
 
 from __future__ import annotations
@@ -14,95 +16,34 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURED = {"limits": 60, "train": 200, "attention": 60, "bound": 90, "decode": 60, "curve": 90}
-CHECKED = {"suite": 180, "sanitizer": 150}
-SECONDS = {"build": 240} | MEASURED | CHECKED  # at most, each
-IN_ALL, LEAST = 530, 5  # seconds of the whole, and for a part to be begun
-SUITE = ["tests/test_cuda.py", "tests/test_cuda_attention.py", "tests/test_cuda_products.py"]
-PYTEST = ["-m", "pytest", "-o", "addopts=", "-q", "-x", "-p", "no:cacheprovider"]
+sys.path.insert(0, str(ROOT))
+from bench.gpu_run import Row, Run, table  # noqa: E402
 
-
-class Run:
-    """The parts so far: their rows, and the time that is left."""
-
-    def __init__(self, package: Path, rehearse: bool) -> None:
-        self.end = time.monotonic() + IN_ALL
-        self.rehearse = rehearse
-        self.rows: list[dict[str, Any]] = []
-        self.environment = os.environ | {
-            "PYTHONPATH": f"{package}:{ROOT}",
-            "MINILLM_KERNELS": "auto",  # the package has no extension for the CPU
-        }
-
-    def command(self, part: str, command: list[str]) -> str | None:
-        """Run it; its rows are kept, its other lines shown. None if it worked, else why not."""
-        left = self.end - time.monotonic()
-        if left < LEAST:
-            return "no time was left"
-        seconds = min(SECONDS[part], left)
-        print(f"== {part}, at most {seconds:.0f} s", flush=True)
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            os.killpg(process.pid, signal.SIGKILL)
-
-        timer = threading.Timer(seconds, stop)
-        timer.start()
-        last = ""
-        try:
-            for line in process.stdout or ():
-                last = self.take(part, line) or last
-            code = process.wait()
-        finally:
-            timer.cancel()
-        if late.is_set():
-            return f"stopped after {seconds:.0f} s"
-        return None if code == 0 else last or f"exit code {code}"
-
-    def take(self, part: str, line: str) -> str:
-        """Keep a row; show any other line, and give it back unless it is empty."""
-        if line.startswith("row "):
-            row = {"part": part} | json.loads(line.removeprefix("row "))
-            self.rows.append(row)
-            print("   " + " | ".join(cells(row)), flush=True)
-            return ""
-        print("   " + line.rstrip(), flush=True)
-        return line.strip()
-
-    def part(self, name: str, command: list[str]) -> bool:
-        """Run a part; whether it worked. That it did not is a row."""
-        error = self.command(name, command)
-        if error is not None or name in CHECKED or name == "build":
-            self.rows.append({"part": name, "what": name, "error": error, "passed": error is None})
-        if error is not None:
-            print(f"   {name}: {error}", flush=True)
-        return error is None
-
-    def limits(self) -> str:
-        """What the part `limits` found, as JSON."""
-        found = (row for row in self.rows if row["part"] == "limits" and "ours" in row)
-        return json.dumps({row["what"]: row["ours"] for row in found})
+# Seconds, at most; a suite's are those of each file.
+MEASURED = {
+    "limits": 60,
+    "train": 120,
+    "compiled": 200,
+    "attention": 60,
+    "bound": 120,
+    "decode": 90,
+    "curve": 90,
+}
+SANITIZERS = {"memcheck": 200, "racecheck": 150, "synccheck": 100}
+CHECKED = {"suite": 150, "doctor": 120} | SANITIZERS
+PARTS = {"build": 300} | MEASURED | CHECKED
+IN_ALL = 570.0  # seconds of the whole
+FIRST = ("limits", "train", "attention", "decode", "bound", "suite", "compiled", "curve")
+COMPARED = ("limits", "train", "bound")  # what the first is measured for
+PYTEST = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
+SHARE = "any_length or large_cases or every_size"  # of the tests, under a sanitizer
+SANITIZED = ("test_cuda.py", "test_cuda_attention.py", "test_cuda_step.py")
 
 
 def build(run: Run, package: Path) -> bool:
@@ -115,6 +56,7 @@ def build(run: Run, package: Path) -> bool:
         ROOT / "src" / "minillm",
         package / "minillm",
         ignore=shutil.ignore_patterns("*.so", "__pycache__"),
+        dirs_exist_ok=True,
     )
     nvcc = shutil.which("nvcc", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
     settings = {
@@ -125,43 +67,38 @@ def build(run: Run, package: Path) -> bool:
         "CMAKE_LIBRARY_OUTPUT_DIRECTORY": package / "minillm",
     }
     configure = ["cmake", "-S", str(ROOT / "cmake" / "cuda"), "-B", str(made)]
+    configure += ["-G", "Ninja"] if shutil.which("ninja") else []
     configure += [f"-D{name}={value}" for name, value in settings.items()]
     compile_it = ["cmake", "--build", str(made), "--parallel", str(os.cpu_count() or 1)]
-    both = " && ".join(map(shlex.join, (configure, compile_it)))
-    return run.part("build", ["sh", "-c", both])
+    load = [sys.executable, "-c", "from minillm import kernels; assert kernels.cuda is not None"]
+    steps = " && ".join(map(shlex.join, (configure, compile_it, load)))
+    return run.check("build", "build", ["sh", "-c", steps], PARTS["build"])
 
 
-def check(run: Run, part: str) -> None:
-    """The property suite; under compute-sanitizer a share of it."""
-    pytest = [sys.executable, *PYTEST]
+def check(run: Run, part: str, rehearse: bool) -> None:
+    """The property suite by files, since an error of the GPU ends all of a process; what doctor
+    finds, which is every operation by CuPy and by the extension; a share of the suite under a tool
+    of compute-sanitizer."""
+    limit = PARTS[part]
     if part == "suite":
-        run.part(part, [*pytest, *SUITE])
-        return
-    found = shutil.which("compute-sanitizer", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
-    if found is None:
-        run.rows.append({"part": part, "what": part, "error": "not found", "passed": None})
-        return
-    chosen = ["-k", "any_length or long_rows", SUITE[0]]
-    run.part(part, [found, "--error-exitcode", "9", *pytest, *chosen])
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """A row of the table: what, ours, the others', how it compares, what is needed, whether so."""
-    passed = {True: "yes", False: "NO", None: ""}[row["passed"]]
-    if "error" in row:
-        return [row["what"], row["error"] or "passed", "", "", "", passed]
-    number = "{:.4g}".format
-    others = ", ".join(f"{name} {number(value)}" for name, value in row["rivals"].items())
-    got = "" if row["got"] is None else f"{number(row['got'])} {row['measure']}"
-    needed = "" if row["needed"] is None else f"{'≤' if row['at_most'] else '≥'} {row['needed']:g}"
-    return [row["what"], f"{number(row['ours'])} {row['unit']}", others, got, needed, passed]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    heads = ["what", "minillm", "PyTorch", "compared", "needed", "reached"]
-    lines = [heads, ["---"] * len(heads), *map(cells, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        for path in sorted((ROOT / "tests").glob("test_cuda*.py")):
+            if path.stem != "test_cuda_on_host":
+                command = [*PYTEST, "-rf", "--tb=short", "--maxfail=9", str(path)]
+                run.check(part, f"{part} {path.stem}", command, limit, "" if rehearse else "passed")
+    elif part == "doctor":
+        command = [sys.executable, "-m", "minillm", "doctor", "--cases", "2" if rehearse else "12"]
+        run.check(part, part, command, limit)
+    else:
+        found = shutil.which("compute-sanitizer", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
+        if rehearse or found is None:
+            return run.told(part, part, "no GPU" if rehearse else "not found", None)
+        sanitizer = [found, "--tool", part, "--error-exitcode", "9"]
+        if part == "memcheck":  # errors of kernels alone: libraries probe what a driver can do
+            sanitizer += ["--report-api-errors", "no"]
+        run.environment["MINILLM_TEST_EXACT_MEMORY"] = "1"
+        files = [str(ROOT / "tests" / name) for name in SANITIZED]
+        run.check(part, part, [*sanitizer, *PYTEST, "-k", SHARE, *files], limit)
+        del run.environment["MINILLM_TEST_EXACT_MEMORY"]
 
 
 def machine() -> dict[str, str]:
@@ -175,13 +112,47 @@ def machine() -> dict[str, str]:
     return facts
 
 
+def earlier(path: Path, facts: dict[str, str], wanted: list[str] | None) -> list[Row]:
+    """The rows that the file has, from this machine, of parts that are not run now."""
+    if wanted is None or not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["machine"] != facts:
+        raise ValueError(f"{path} is of another machine, another file is needed; name it by --json")
+    return [row for row in content["rows"] if row["part"] not in (*wanted, "build")]
+
+
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--only", nargs="+", choices=[*MEASURED, *CHECKED], metavar="PART")
+    parser.add_argument("--seconds", type=float, default=IN_ALL, metavar="N", help="of the whole")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build there, and keep it")
     parser.add_argument("--json", type=Path, default=Path("gpu.json"))
     parser.add_argument("--table", type=Path, default=Path("gpu.md"))
     parser.add_argument("--rehearse", action="store_true")
     return parser.parse_args()
+
+
+def run_parts(run: Run, package: Path, options: argparse.Namespace) -> None:
+    """All that is wanted. Without the extension CuPy alone is measured, and the suite is not run:
+    it would have nothing to test."""
+    rehearse, wanted = options.rehearse, options.only or PARTS
+    built = rehearse or build(run, package)
+    order = [*FIRST, *(part for part in PARTS if part not in FIRST and part != "build")]
+    for part in order:
+        asked = any(one in wanted for one in COMPARED) if part == "limits" else part in wanted
+        if part in MEASURED and asked:
+            command = [sys.executable, "-m", "bench.gpu_parts", part, run.limits()]
+            run.measure(part, command + ["rehearse"] * rehearse, PARTS[part])
+        elif asked:
+            if built or part == "doctor":
+                check(run, part, rehearse)
+            else:
+                run.told(part, part, "not run: there is no extension", False)
 
 
 def main() -> int:
@@ -189,32 +160,30 @@ def main() -> int:
     sys.path.insert(0, str(ROOT / "src"))
     from minillm import devices
 
-    if not options.rehearse:
-        try:
+    try:
+        if not options.rehearse:
             devices.use(0)
-        except RuntimeError as error:
-            print(f"gpu: {error}; --rehearse runs without one", file=sys.stderr)
-            return 2
-    facts = {"card": "none, a rehearsal"} if options.rehearse else machine()
+        facts = {"card": "none, a rehearsal"} if options.rehearse else machine()
+        before = earlier(options.json, facts, options.only)
+    except (RuntimeError, ValueError) as error:
+        hint = "; --rehearse runs without one" if isinstance(error, RuntimeError) else ""
+        print(f"gpu: {error}{hint}", file=sys.stderr)
+        return 2
     for name, value in facts.items():
         print(f"{name:8} {value}")
+
+    def save(rows: list[Row]) -> None:
+        content: dict[str, Any] = {"machine": facts, "rows": before + rows}
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        options.table.write_text(f"{facts['card']}\n\n{table(before + rows)}", encoding="utf-8")
+
     with tempfile.TemporaryDirectory() as folder:
-        package = ROOT / "src" if options.rehearse else Path(folder)
-        run = Run(package, options.rehearse)
-        if options.rehearse or build(run, package):
-            wanted = options.only or SECONDS
-            for part in MEASURED:
-                if part in wanted or part == "limits":  # which the others are compared with
-                    command = [sys.executable, "-m", "bench.gpu_parts", part, run.limits()]
-                    run.part(part, command + ["rehearse"] * options.rehearse)
-            for part in CHECKED:
-                if part in wanted:
-                    check(run, part)
-    text = table(run.rows)
-    options.json.write_text(json.dumps({"machine": facts, "rows": run.rows}, indent=1) + "\n")
-    options.table.write_text(f"{facts['card']}\n\n{text}", encoding="utf-8")
-    print(f"\n{text}\nwritten: {options.json}, {options.table}")
-    return int(any(row["passed"] is False for row in run.rows))
+        package = ROOT / "src" if options.rehearse else options.keep or Path(folder)
+        run = Run(package.absolute(), options.seconds, save)
+        run_parts(run, package.absolute(), options)
+    save(run.rows)
+    print(f"\n{table(before + run.rows)}\nwritten: {options.json}, {options.table}")
+    return int(any(row["passed"] is False for row in before + run.rows))
 
 
 if __name__ == "__main__":

@@ -137,18 +137,9 @@ def train(at: Place, known: Limits) -> Iterator[Row]:
         mine.step()
     used = before - at.free_bytes()
     eager = Training(size, "cuda", "bf16", 1, "cuda")
-    calls: dict[str, Callable[[], object]] = {"ours": mine.step, "without graphs": eager.step}
-    torch, memory = rival(), {}
-    if torch is not None:
-        for name, compiled in (("torch", False), ("torch-compile", not at.rehearsal)):
-            other = torch.training(size, at.torch_device, compiled)
-            calls[name] = other.step
-            other.step()
-            memory.setdefault("torch", torch.peak_bytes(at.torch_device) / 1e9)
-    ms = at.turns(calls)
-    others = {name: time for name, time in ms.items() if name.startswith("torch")}
-    faster = min(others.values()) / ms["ours"] if others else None
-    yield Row("training step", "ms", ms["ours"], others, "x the better torch", faster, 1.0)
+    ours = {"ours": mine.step, "without graphs": eager.step}
+    ms, memory = beside_torch(at, size, ours, False)
+    yield step_row("training step", ms)
     assert mine.gradients is not None
     graphs = float(mine.gradients.graphs)
     yield Row("graphs of a step", "", graphs, {}, "captured", graphs, None if at.rehearsal else 1.0)
@@ -158,7 +149,36 @@ def train(at: Place, known: Limits) -> Iterator[Row]:
     rate = size.step_flop / ms["ours"] * 1e-9
     share = rate / known[RATE] if RATE in known else None
     yield Row("training rate", "TFLOP/s", rate, {}, "of the bf16 rate", share, 0.4)
-    yield Row("training memory", "GB", used / 1e9, memory)
+    yield Row("training memory", "GB", used / 1e9, {"torch": memory} if memory else {})
+
+
+def compiled(at: Place, known: Limits) -> Iterator[Row]:
+    """The same step beside `torch.compile`, which takes a minute to compile, or fails."""
+    size = TINY if at.rehearsal else GPT2
+    mine = Training(size, "cuda", "bf16", 1, "cuda", graphs=True)
+    for _ in range(3):
+        mine.step()
+    ms, _ = beside_torch(at, size, {"ours": mine.step}, True)
+    yield step_row("training step, torch.compile", ms)
+
+
+def beside_torch(
+    at: Place, size: Size, ours: dict[str, Callable[[], object]], by_compiler: bool
+) -> tuple[dict[str, float], float]:
+    """Milliseconds of a step of ours and of PyTorch's, where that is; its most memory in GB."""
+    calls, torch, memory = dict(ours), rival(), 0.0
+    if torch is not None:
+        other = torch.training(size, at.torch_device, by_compiler and not at.rehearsal)
+        calls["torch"] = other.step
+        other.step()
+        memory = torch.peak_bytes(at.torch_device) / 1e9
+    return at.turns(calls), memory
+
+
+def step_row(what: str, ms: dict[str, float]) -> Row:
+    others = {"torch": ms["torch"]} if "torch" in ms else {}
+    faster = ms["torch"] / ms["ours"] if others else None
+    return Row(what, "ms", ms["ours"], others, "x torch", faster, 1.0)
 
 
 def decode(at: Place, _: Limits) -> Iterator[Row]:
@@ -224,7 +244,7 @@ def losses(size: Size, device: str, steps: int, seed: int = 0) -> numpy.ndarray:
     return numpy.array([run.step() for _ in range(steps)])
 
 
-PARTS = {part.__name__: part for part in (limits, bound, attention, train, decode, curve)}
+PARTS = {part.__name__: part for part in (limits, bound, attention, train, compiled, decode, curve)}
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def adamw(*arrays, step, grad_scale, **params):  # type: ignore[no-untyped-def]
     parameters, grads, m, v = (list(arrays[place::4]) for place in range(4))
     if grad_scale != 1:
         grads = [grad * grad_scale for grad in grads]
-    steps = [torch.tensor(float(step)) for _ in parameters]
+    steps = [torch.full((), float(step), device=p.device) for p in parameters]
     torch._fused_adamw_(parameters, grads, m, v, [], steps, amsgrad=False, maximize=False, **params)
     return parameters[0]
 

@@ -124,6 +124,7 @@ class Machine:
             raise CUDARuntimeError(46, self.broken)
 
 
+chance = numpy.random.default_rng(0)
 count = Count()
 machine = Machine()
 
@@ -532,8 +533,12 @@ pool = Pool()
 
 
 def scatter_add(target: ndarray, index: Any, values: Any) -> None:
-    given = host(values)
-    done(lambda: numpy.add.at(target._array, target._index(index), given))
+    """In another order each time, as atomic additions are made."""
+    given, places = host(values), numpy.arange(target.size).reshape(target.shape)
+    places = places[target._index(index)].reshape(-1)
+    order = chance.permutation(places.size)
+    parts = numpy.broadcast_to(given, numpy.shape(given)).reshape(-1)[order]
+    done(lambda: numpy.add.at(target._array.reshape(-1), places[order], parts))
 
 
 def ndtr(x: ndarray) -> ndarray:

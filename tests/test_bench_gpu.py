@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench is not installed
-from bench import gpu
+from bench import gpu, gpu_run
 from bench.gpu_place import Row
 
 ROOT = gpu.ROOT
@@ -63,20 +64,53 @@ def test_the_table():
         Row("step", "ms", 12.34567, {"torch": 13.0}, "x torch", 1.0530, 1.0).content(),
         {"part": "suite", "what": "suite", "error": "3 failed", "passed": False},
     ]
-    assert gpu.table(rows).splitlines()[2:] == [
+    assert gpu_run.table(rows).splitlines()[2:] == [
         "| step | 12.35 ms | torch 13 | 1.053 x torch | ≥ 1 | yes |",
         "| suite | 3 failed |  |  |  | NO |",
     ]
 
 
-def test_a_part_that_fails_or_takes_too_long_costs_itself(monkeypatch, tmp_path):
-    attempt = gpu.Run(tmp_path, True)
-    assert not attempt.part("train", [sys.executable, "-c", "print('row {}' * 0); 1 / 0"])
-    assert attempt.rows[-1]["error"] == "ZeroDivisionError: division by zero"
-    monkeypatch.setitem(gpu.SECONDS, "train", 0.3)
+def test_a_part_that_fails_or_takes_too_long_costs_itself(tmp_path):
+    saved = []
+    attempt = gpu_run.Run(tmp_path, 600, lambda rows: saved.append(len(rows)))
+    measured = f"row {json.dumps(Row('step', 'ms', 1.0).content())}"
+    failing = f"print({measured!r}); 1 / 0"
+    assert not attempt.measure("train", [sys.executable, "-c", failing], 60)
+    assert attempt.rows[0]["ours"] == 1.0  # what it had found stays
+    assert attempt.rows[1]["error"] == "ZeroDivisionError: division by zero"
     endless = "import sys; print('on', flush=True); sys.stdin.read(); [0 for _ in iter(int, 1)]"
-    assert not attempt.part("train", [sys.executable, "-c", endless])
+    assert not attempt.measure("train", [sys.executable, "-c", endless], 0.3)
     assert attempt.rows[-1]["error"].startswith("stopped after ")
-    attempt.end = gpu.time.monotonic()
-    assert not attempt.part("train", [sys.executable, "-c", ""])
+    attempt.end = gpu_run.time.monotonic()
+    assert not attempt.measure("train", [sys.executable, "-c", ""], 60)
     assert attempt.rows[-1]["error"] == "no time was left"
+    assert saved == [2, 3, 4]
+
+
+def test_a_suite_of_which_nothing_ran_has_not_passed(tmp_path):
+    attempt = gpu_run.Run(tmp_path, 600, lambda rows: None)
+    for printed, passed in (("3 passed, 1 skipped", True), ("4 skipped", False)):
+        command = [sys.executable, "-c", f"print({printed!r})"]
+        assert attempt.check("suite", "suite a", command, 60, "passed") is passed
+        assert attempt.rows[-1]["passed"] is passed
+    assert attempt.rows[-1]["error"] == "nothing was tested: 4 skipped"
+
+
+def test_parts_that_are_not_run_again_stay_in_the_file(tmp_path):
+    path, facts = tmp_path / "gpu.json", {"card": "A"}
+    rows = [{"part": "train", "what": "step"}, {"part": "build", "what": "build"}]
+    path.write_text(json.dumps({"machine": facts, "rows": rows}))
+    assert gpu.earlier(path, facts, ["decode"]) == rows[:1]
+    assert gpu.earlier(path, facts, ["train"]) == gpu.earlier(path, facts, None) == []
+    with pytest.raises(ValueError, match=r"gpu.json is of another machine, another file is needed"):
+        gpu.earlier(path, {"card": "B"}, ["decode"])
+
+
+def test_without_the_extension_nothing_of_it_is_said_to_work(monkeypatch, tmp_path):
+    attempt = gpu_run.Run(tmp_path, 600, lambda rows: None)
+    monkeypatch.setattr(gpu, "build", lambda run, package: False)
+    gpu.run_parts(attempt, tmp_path, Namespace(rehearse=False, only=["suite", "memcheck"]))
+    assert {(row["part"], row["passed"]) for row in attempt.rows} == {
+        ("suite", False),
+        ("memcheck", False),
+    }

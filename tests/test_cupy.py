@@ -1,5 +1,6 @@
 """The CuPy path without a GPU: ops, training, generation on arrays that do what CuPy's do."""
 
+import importlib
 import inspect
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 
 import stand_in_cupy
 from minillm import Tensor, kernels, testing
-from minillm.arrays import to_device, to_numpy
+from minillm.arrays import add_pairwise, scatter_add, to_device, to_numpy
 from minillm.generation.reading import Reader
 from minillm.models import GPT2
 from minillm.ops import cross_entropy
@@ -32,7 +33,14 @@ from test_ops import Small, each_gradient, each_op
 
 
 @pytest.fixture
-def count():
+def count(monkeypatch):
+    def scatter_add(xp, *given):  # on the host too, so that bits can be compared
+        scatter = np.add.at if xp is np else stand_in_cupy.scatter_add
+        add_pairwise(xp, scatter, *given)
+
+    for module in ("linear", "shape"):
+        home = importlib.import_module(f"minillm.ops.{module}")
+        monkeypatch.setattr(home, "scatter_add", scatter_add)
     with stand_in_cupy.installed() as counted, kernels.use("reference"):
         yield counted
 
@@ -79,6 +87,24 @@ def test_the_gradient_runs_on_the_device(op, count):
         grad = np.asarray(np.random.default_rng(0).standard_normal(np.shape(out)), np.float32)
         found = op.run_backward(moved(grad), moved(saved), params)
         same(list(found), list(op.run_backward(grad, saved, params)))
+
+
+@pytest.mark.parametrize("index", ["rows", "pairs"])
+def test_gradients_of_repeated_places_have_the_same_bits(index, count):
+    rng = np.random.default_rng(1)
+    rows, columns = rng.integers(-3, 3, 200), rng.integers(0, 5, 200)
+    chosen = rows if index == "rows" else (rows, columns)
+    where = to_device(rows, "cuda") if index == "rows" else tuple(map(moved, chosen))
+    wanted = np.zeros((3, 5), np.float32)
+    values = rng.standard_normal(wanted[chosen].shape).astype(np.float32)
+    np.add.at(wanted, chosen, values)
+    found = set()
+    for _ in range(5):
+        total = to_device(np.zeros((3, 5), np.float32), "cuda")
+        scatter_add(stand_in_cupy.module(), total, where, moved(values))
+        np.testing.assert_allclose(to_numpy(total), wanted, rtol=1e-4, atol=1e-5)
+        found.add(to_numpy(total).tobytes())
+    assert len(found) == 1
 
 
 def test_the_stand_in_has_the_signatures_of_cupy():

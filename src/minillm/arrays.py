@@ -147,13 +147,42 @@ def numbers(arrays: Sequence[Array]) -> list[float]:
 
 
 def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> None:
-    """target[index] += values, where every repetition of an index counts."""
+    """target[index] += values, where every repetition of an index counts; contiguous arrays."""
     if xp is numpy:
         numpy.add.at(target, index, values)
     else:
         import cupyx
 
-        cupyx.scatter_add(target, index, values)
+        add_pairwise(xp, cupyx.scatter_add, target, index, values)
+
+
+def add_pairwise(
+    xp: ModuleType, scatter: Callable[..., Any], target: Array, index: Any, values: Array
+) -> None:
+    """The same by a `scatter` that may add in any order, as the atomic additions of CuPy do.
+
+    The values of one place are added to each other first, in pairs and in the order in which they
+    come; `scatter` is given one number for each place, and zeros.
+    """
+    if is_array(index) and index.dtype.kind in "iu":
+        index = placed(xp, index) if isinstance(index, numpy.ndarray) else index
+        places, target = index.reshape(-1), target.reshape(len(target), -1)
+        places = xp.where(places < 0, places + len(target), places)
+    else:
+        places = xp.arange(target.size).reshape(target.shape)[index].reshape(-1)
+        target = target.reshape(-1, 1)
+    if not places.size or not target.size:
+        return
+    order = places.argsort()
+    places, sums = places[order], values.reshape(places.size, -1)[order]
+    reach = 1  # sums[i] is that of values i to i + reach of its place
+    while reach < places.size:
+        more = (places[reach:] == places[:-reach]).reshape(-1, 1)
+        sums[:-reach] += xp.where(more, sums[reach:], sums.dtype.type(0))
+        reach *= 2
+    begins = xp.ones((places.size, 1), bool)
+    begins[1:, 0] = places[1:] != places[:-1]
+    scatter(target, places, xp.where(begins, sums, sums.dtype.type(0)))
 
 
 def new_generator(*seeds: int) -> numpy.random.Generator:
