@@ -181,6 +181,18 @@ def test_a_client_that_sends_on_after_its_refusal_is_left():
         assert answered(raw(client, post(b"{", length=10**6)))[0] == 413
 
 
+@pytest.mark.parametrize("line", [b"", b"Connection: close\r\n"])
+def test_a_client_that_sends_all_of_a_body_that_is_too_large_hears_so(line):
+    """Closed at once, its system would throw the answer away with what it still sends."""
+    with hello(max_body=100) as client:
+        address = client.base_url.host, client.base_url.port
+        with socket.create_connection(address, 60) as connection:
+            size = 8 << 20
+            head = post(b"", length=size).replace(b"Connection: close\r\n", line)
+            connection.sendall(head + b"x" * size)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_client_that_was_answered_is_left_however_it_sends_on(monkeypatch):
     monkeypatch.setattr(protocol, "LINGER", 0.05)
     with hello() as client:

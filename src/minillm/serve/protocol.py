@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -20,6 +21,16 @@ def protocol_of(settings: Settings) -> type[H11Protocol]:
     return type("Protocol", (BoundedProtocol,), {"settings": settings})
 
 
+class _Patient:
+    """A transport that is closed as its protocol says."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport, self.close = transport, close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class BoundedProtocol(H11Protocol):
     """Closes a connection whose client takes longer than the settings allow to send the headers of
     a request, or to read what it is sent; takes no more connections than they allow.
@@ -28,13 +39,14 @@ class BoundedProtocol(H11Protocol):
     """
 
     settings: Settings
-    _refused = False
+    _refused = False  # is answered for good
     _lingers = False  # is answered and still sends its body: no byte of it buys more time
     _timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._close_now = transport.close
+        super().connection_made(_Patient(transport, self._close))  # type: ignore[arg-type]
         if len(self.connections) > self.settings.max_connections:
             self._refuse(503, "too many connections, fewer are needed; try again later")
             return
@@ -44,6 +56,7 @@ class BoundedProtocol(H11Protocol):
         self._cancel_timer()
         self._cancel_write_timer()
         super().connection_lost(exc)
+        self.transport.close = self._close_now  # type: ignore[method-assign]  # holds us no more
 
     def data_received(self, data: bytes) -> None:
         if self._refused or self.transport.is_closing():
@@ -94,6 +107,18 @@ class BoundedProtocol(H11Protocol):
                 self.transport.write(self.conn.send(part))
         except h11.LocalProtocolError:  # an answer is on its way
             pass
+        self._leave()
+
+    def _close(self) -> None:
+        """What uvicorn calls after an answer; its client may still be sending the body."""
+        if self._refused or self.conn.their_state is not h11.SEND_BODY:
+            self._close_now()
+            return
+        self._refused = True
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nothing more is said, and what still comes is not looked at."""
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._linger()
@@ -101,7 +126,7 @@ class BoundedProtocol(H11Protocol):
     def _linger(self) -> None:
         """Close a little later: what still comes in would make the system drop the answer."""
         self._cancel_timer()
-        self._timer = self.loop.call_later(LINGER, self.transport.close)
+        self._timer = self.loop.call_later(LINGER, self._close_now)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
