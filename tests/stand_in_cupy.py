@@ -171,18 +171,14 @@ class ndarray:
 
     __array_ufunc__ = None
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_array", "_base", "_held", "_number", "_owner")
+    __slots__ = ("__weakref__", "_array", "_base", "_memory", "_number")
 
     def __init__(self, array: numpy.ndarray, base: ndarray | None = None) -> None:
-        self._held, self._owner = 0, streams.allocator() or machine
         self._array, self._base = array, base
         self._number = _thread.current if base is None else base._number
-        if base is None:
-            self._owner.take(self._number, array.nbytes)
-            self._held = array.nbytes
-
-    def __del__(self) -> None:
-        self._owner.give(self._number, self._held)
+        self._memory = (
+            None if base is not None else (streams.allocator() or pool.malloc)(array.nbytes)
+        )
 
     shape = property(lambda self: self._array.shape)
     ndim = property(lambda self: self._array.ndim)

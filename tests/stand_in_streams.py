@@ -29,7 +29,7 @@ class CUDARuntimeError(RuntimeError):
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.streams: list[Stream] = []
-        self.pool: MemoryPool | None = None
+        self.allocator: Callable[[int], Any] | None = None
 
 
 _thread = _Thread()
@@ -161,9 +161,8 @@ class Recording:
             self._device.begin_capture()
         self._work: list[Callable[[], None]] = []
         self._made: list[tuple[weakref.ref[Any], numpy.ndarray]] = []
-        self.pool, self.spoilt = _thread.pool, False
-        if self.pool is not None:
-            self.pool.recordings.add(self)
+        self.pool: MemoryPool | None = None
+        self.spoilt = False
 
     def add(self, work: Callable[[], None]) -> None:
         if self._device is not None:
@@ -172,6 +171,9 @@ class Recording:
 
     def make(self, array: Any, memory: numpy.ndarray) -> None:
         self._made.append((weakref.ref(array), memory))
+        self.pool = getattr(array._memory, "pool", None)
+        if self.pool is not None:
+            self.pool.recordings.add(self)
         scribble(memory)
 
     def end(self) -> None:
@@ -188,7 +190,7 @@ class Recording:
             if any(array() is None for array, _ in self._made):
                 raise AssertionError("a graph uses memory that was given back to the common pool")
         else:
-            if not self.pool.total:
+            if not self.pool.total_bytes():
                 raise AssertionError("a graph uses memory of a pool that was given back")
             for other in list(self.pool.recordings):
                 other.spoil_memory(other is self)
@@ -224,6 +226,7 @@ class Chunk:
     """Memory that was taken of a GPU, given back with this object."""
 
     def __init__(self, machine: Any, number: int, size: int) -> None:
+        self._of = machine, number, 0
         machine.take(number, size)
         self._of = machine, number, size
 
@@ -233,52 +236,61 @@ class Chunk:
 
 
 class MemoryPool:
-    """A pool of its own on top of another allocator."""
+    """A pool of its own on top of another allocator. What a stream gave back only that stream is
+    given again."""
 
     def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
-        self._allocator, self._chunks = allocator, []  # type: ignore[var-annotated]
-        self.used = self.total = 0
+        self._allocator = allocator
+        self._chunks: list[Any] = []
+        self.used: dict[int, int] = {}  # by the number of a stream
+        self.total: dict[int, int] = {}
         self.recordings: weakref.WeakSet[Recording] = weakref.WeakSet()
 
-    def malloc(self, size: int) -> Any:
-        raise AssertionError("only an allocator of arrays here")
-
-    def take(self, number: int, size: int) -> None:
-        more = self.used + size - self.total
-        if more > 0:
+    def malloc(self, size: int) -> Pooled:
+        stream = current().ptr
+        used, total = self.used.get(stream, 0) + size, self.total.get(stream, 0)
+        if used > total:
             assert self._allocator is not None
-            self._chunks.append(self._allocator(more))
-            self.total += more
-        self.used += size
-
-    def give(self, number: int, size: int) -> None:
-        self.used -= size
+            self._chunks.append(self._allocator(used - total))
+            self.total[stream] = used
+        self.used[stream] = used
+        return Pooled(self, stream, size)
 
     def used_bytes(self) -> int:
-        return self.used
+        return sum(self.used.values())
 
     def total_bytes(self) -> int:
-        return self.total
+        return sum(self.total.values())
 
     def free_all_blocks(self) -> None:
-        if not self.used:
+        if not self.used_bytes():
             self._chunks.clear()
-            self.total = 0
+            self.total.clear()
+
+
+class Pooled:
+    """Memory of such a pool, given back with this object."""
+
+    def __init__(self, pool: MemoryPool, stream: int, size: int) -> None:
+        self.pool, self._of = pool, (stream, size)
+
+    def __del__(self) -> None:
+        stream, size = self._of
+        self.pool.used[stream] -= size
 
 
 @contextmanager
 def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
-    before, of = _thread.pool, getattr(allocator, "__self__", None)
-    _thread.pool = of if isinstance(of, MemoryPool) else None
+    before, _thread.allocator = _thread.allocator, allocator
     try:
         yield
     finally:
-        _thread.pool = before
+        _thread.allocator = before
 
 
-def allocator() -> MemoryPool | None:
-    """The pool that arrays are taken from; None for the common one."""
-    return _thread.pool
+def allocator() -> Callable[[int], Any] | None:
+    """What arrays are taken from; None for the common pool."""
+    return _thread.allocator
 
 
 def alloc_pinned_memory(size: int) -> bytearray:

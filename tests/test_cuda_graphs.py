@@ -1,5 +1,7 @@
 """Training by CUDA graphs: what they compute is what is computed without them, bit for bit."""
 
+import gc
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,7 +11,7 @@ import pytest
 import stand_in_cupy
 import stand_in_streams
 from cuda_device import device, library, needs_device
-from minillm import kernels
+from minillm import device_memory, kernels
 from minillm.arrays import default_generator, to_device, to_numpy
 from minillm.ops.dropout import MASK_64, dropout
 from minillm.training import state as states
@@ -17,7 +19,9 @@ from minillm.training.gradients import Gradients
 from minillm.training.staging import Staging
 from minillm.training.trainer import Trainer
 from small_llama import small as small_llama
-from small_runs import arrays_of, minillm, same_bits, trainer
+from small_runs import arrays_of, minillm, same_bits, story, trainer
+from small_runs import flags as story_flags
+from small_runs import result as run_result
 from small_tuning import base, preferences, talks
 from test_finetune import flags, result
 
@@ -336,6 +340,68 @@ def test_cupy_alone_computes_step_by_step_and_says_why(start):
         "no CUDA graphs: calling cuBLAS API during stream capture is currently unsupported"
     )
     assert not stand_in_streams.launches
+
+
+def test_weights_that_were_moved_are_captured_anew(start):
+    runs = [start(graphs, dropout=0.1) for graphs in (False, True)]
+    for run in runs:
+        steps(run, 3)
+        for weight in run.trained.values():
+            weight.data = weight.data * 2
+    assert steps(runs[1], 4, first=3) == steps(runs[0], 4, first=3)
+    assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
+    assert runs[1].gradients.graphs == 1
+
+
+def test_a_trainer_leaves_no_memory_for_the_collector(start):
+    run = start(True, dropout=0.1)
+    steps(run, 3)
+    gone = weakref.ref(run.gradients)
+    gc.collect()
+    gc.disable()
+    try:
+        del run
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@played
+def test_what_follows_a_graph_uses_its_memory(tmp_path, monkeypatch, capsys):
+    """Muon's update and a validation where hardly more is free than what graphs hold."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kernels, "graphs", True)
+    (tmp_path / "s.txt").write_text(story(40), encoding="utf-8")
+    words = ("train", "s.txt", "--device", "cuda", *story_flags(steps=6, eval_every=3, batch=8))
+    assert minillm(*words, "--out", "straight") == 0
+    assert "; CUDA graphs" in capsys.readouterr().err
+    step = Trainer.step
+
+    def scarce(self, *arguments):
+        if self.counters.step == 2:
+            device_memory.limit("cuda", stand_in_cupy.machine.held[0] + 20_000)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", scarce)
+    assert minillm(*words, "--out", "scarce") == 0
+    assert "no CUDA graphs" not in capsys.readouterr().err
+    assert run_result(tmp_path / "scarce") == run_result(tmp_path / "straight")
+
+
+@played
+def test_what_is_kept_in_the_memory_of_graphs_ends_them(start):
+    wanted, run = start(False), start(True)
+    steps(run, 3)
+    update, kept = run._update, []
+
+    def keeping(*arguments):
+        update(*arguments)
+        kept.append(to_device(np.zeros(5), "cuda"))
+
+    run._update = keeping
+    rows = steps(run, 1, first=3)
+    assert run.gradients.told() == "no CUDA graphs: something is kept in their memory"
+    assert rows + steps(run, 2, first=4) == steps(wanted, 6)[3:]
 
 
 def test_few_graphs_are_kept(start, monkeypatch):

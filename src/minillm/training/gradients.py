@@ -8,8 +8,8 @@ captured as well. What cannot be captured is told, once, and all batches are com
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -61,6 +61,10 @@ class _Graph:
         self.weights: list[Array] = []
         self.before: list[Array | None] = []  # gradients it adds to
         self.after: list[Array | None] = []
+
+    def reads_others(self, trained: Sequence[Parameter]) -> bool:
+        """Whether weights lie no longer where they did."""
+        return any(one.data is not weight for one, weight in zip(trained, self.weights))
 
     def launch(self, batch: Any, part: Part, scale: float) -> None:
         check_again(self.checks, arrays_of(batch))
@@ -124,6 +128,25 @@ class Gradients:
 
         return malloc
 
+    @contextmanager
+    def lending(self) -> Iterator[None]:
+        """Inside the block arrays are taken of the memory of graphs, which none of them needs now.
+
+        One that lives on after it would be written over: all graphs are given up then.
+        """
+        if not self._graphs:
+            yield
+            return
+        pool, used = self._pool, self._pool.used_bytes()
+        with self.cupy.cuda.using_allocator(self._own_memory):
+            yield
+        if pool is self._pool and pool.used_bytes() != used:
+            self.turn_off("something is kept in their memory")
+
+    def _own_memory(self, size: int) -> Any:
+        with self._capturing:  # a pool gives what a stream gave back to that stream alone
+            return self._pool.malloc(size)
+
     def find(self, run: Run, batch: Any, part: Part, scale: float) -> Array:
         """The loss of a batch; its gradient times `scale`, as `run` finds it, is added to that of
         the parameters."""
@@ -131,7 +154,10 @@ class Gradients:
             return self._eagerly(run, batch, part, scale)[0]
         key = self._key(batch)
         graph = self._graphs.get(key)
-        if graph is not None and self._fits(graph):
+        if graph is not None and graph.reads_others(self.trained):
+            self.forget()
+            graph = None
+        if graph is not None and self._adds_to(graph):
             self._graphs.move_to_end(key)
             return self._launched(graph, batch, part, scale)
         seeds = self._known.get(key)
@@ -152,12 +178,10 @@ class Gradients:
         first = all(parameter.grad is None for parameter in self.trained)
         return first, shapes, kernels.active_precision, kernels.active_cuda is None
 
-    def _fits(self, graph: _Graph) -> bool:
-        """Whether weights and gradients lie where it reads and writes them."""
-        return all(
-            parameter.data is weight and _data(parameter.grad) is before
-            for parameter, weight, before in zip(self.trained, graph.weights, graph.before)
-        )
+    def _adds_to(self, graph: _Graph) -> bool:
+        """Whether the gradients so far lie where it adds to them."""
+        grads = (_data(parameter.grad) for parameter in self.trained)
+        return all(grad is before for grad, before in zip(grads, graph.before))
 
     def _can_add(self) -> bool:
         """Whether the gradients so far, if any, lie where they will the next time."""

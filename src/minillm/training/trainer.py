@@ -131,9 +131,10 @@ class Trainer:
         outcome = Step(sum(losses), norm, lr)
         if math.isfinite(outcome.loss) and math.isfinite(norm):
             self.whole = False
-            self._update(lr, norm)
-            if self.average is not None:
-                self.average.update(self.optimizer.steps)
+            with self._lending():
+                self._update(lr, norm)
+                if self.average is not None:
+                    self.average.update(self.optimizer.steps)
             self.whole = True
             place.skipped_in_a_row = 0
         else:
@@ -178,7 +179,8 @@ class Trainer:
         ):
             losses = self.with_room(lambda: self._losses(batches, 1 / count, stop))
             meanwhile()
-        norm = grad_norm(self.optimizer.parameters())
+        with self._lending():
+            norm = grad_norm(self.optimizer.parameters())
         return [loss / count for loss in numbers(losses)], norm
 
     def _losses(self, batches: list[Any], scale: float, stop: Callable[[], bool]) -> list[Array]:
@@ -280,7 +282,15 @@ class Trainer:
         self.model.eval()
         precise = kernels.precision(self.settings.precision, self.settings.device)
         with self.averaged(), self.arena.step(), no_grad(), precise:
-            return self.with_room(lambda: self.objective.evaluate(self.model, limit))
+            return self.with_room(lambda: self._evaluated(limit))
+
+    def _evaluated(self, limit: int | None) -> Mapping[str, float]:
+        with self._lending():
+            return self.objective.evaluate(self.model, limit)
+
+    def _lending(self) -> AbstractContextManager[None]:
+        """Inside it memory of graphs is used for what does not outlive it."""
+        return nullcontext() if self.gradients is None else self.gradients.lending()
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside it the model has the weights that are validated and kept: averages, with --ema."""
