@@ -34,3 +34,21 @@ def under_test(monkeypatch):
     with stand_in_cupy.installed():
         yield device
     device.lib.runtime.set_order(0)
+
+
+@pytest.fixture(scope="module")
+def url():
+    """The address of a server of the web page's models."""
+    from small_page import served
+
+    with served() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser without a window."""
+    from small_page import browser
+
+    with browser() as found:
+        yield found

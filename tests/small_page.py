@@ -14,6 +14,7 @@ from small_bigram import CHATML, SPECIALS, TURN, bigram, tokenizer  # noqa: E402
 from small_server import serving  # noqa: E402
 
 expect = sync_api.expect
+expect.set_options(timeout=30_000)  # as of what the page is asked to do: machines may be busy
 CANARY = "<script>document.title='hit'</script><img src=x onerror=\"document.title='hit'\">"
 PIECES = ("Hello, ", "*dear* ", "reader. ", CANARY, "\n\n```c\nint x;\n```\n", "- one\n", "- two")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -103,5 +104,5 @@ def say(page, text):
 def answer(page, number=1):
     """The article of an answer, once it is whole."""
     article = page.locator(".message.assistant").nth(number - 1)
-    expect(article).to_have_attribute("aria-busy", "false", timeout=30_000)
+    expect(article).to_have_attribute("aria-busy", "false")
     return article

@@ -58,3 +58,28 @@ def chunks(response):
     events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
     assert events[-1] == "[DONE]"
     return [json.loads(event) for event in events[:-1]]
+
+
+def begun(count, ask):
+    """Streams, each opened by `ask`, once all have begun; what this returns gives their whole texts
+    when it is called."""
+    ready, found = threading.Barrier(count + 1), []
+
+    def one():
+        with ask() as response:
+            lines = response.iter_lines()
+            first = next(lines)
+            ready.wait(60)
+            found.append(first + "".join(lines))
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    ready.wait(60)
+
+    def whole():
+        for thread in threads:
+            thread.join(120)
+        return found
+
+    return whole

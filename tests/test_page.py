@@ -5,21 +5,9 @@ import pytest
 pytest.importorskip("starlette", reason="starlette, of the extra `serve`, is not installed")
 
 from minillm.serve.settings import digest_of
-from small_page import CANARY, answer, browser, expect, opened, say, served, without_models
+from small_page import CANARY, answer, expect, opened, say, served, without_models
 
 REFUSED = ("status of 400",)  # the browser's own line about an answer that the test asks for
-
-
-@pytest.fixture(scope="module")
-def url():
-    with served() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture

@@ -2,19 +2,7 @@
 
 import pytest
 
-from small_page import browser, expect, opened, served, without_models
-
-
-@pytest.fixture(scope="module")
-def url():
-    with served() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as found:
-        yield found
+from small_page import expect, opened, without_models
 
 
 @pytest.fixture

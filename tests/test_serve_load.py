@@ -13,7 +13,7 @@ from minillm.generation import complete
 from minillm.tokenizers import ByteTokenizer
 from small_bigram import saved
 from small_gpt2 import small
-from small_server import httpx, serving  # the extra `serve`, or skipped
+from small_server import begun, httpx, serving  # the extra `serve`, or skipped
 
 CANARY = "zebra-7741"
 PROMPTS = (CANARY, CANARY[:-1], CANARY + "x", "z", "other", CANARY[:5] + "!")
@@ -96,24 +96,10 @@ def test_sigterm_loses_no_answer_that_runs(tmp_path):
                 "messages": [{"role": "user", "content": "?"}], "temperature": 0,
                 "max_tokens": 1500, "stream": True,
             }  # fmt: skip
-            begun, found = threading.Barrier(9), []
-
-            def one():
-                with httpx.stream(
-                    "POST", f"{url}/v1/chat/completions", json=body, timeout=60
-                ) as response:
-                    lines = response.iter_lines()
-                    first = next(lines)
-                    begun.wait(60)
-                    found.append(first + "".join(lines))
-
-            threads = [threading.Thread(target=one) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            begun.wait(60)
+            path = f"{url}/v1/chat/completions"
+            whole = begun(8, lambda: httpx.stream("POST", path, json=body, timeout=60))
             process.send_signal(signal.SIGTERM)
-            for thread in threads:
-                thread.join(120)
+            found = whole()
             said = process.stderr.read()
             assert process.wait(60) == 0
         finally:

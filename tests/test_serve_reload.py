@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import threading
 import weakref
 from contextlib import suppress
 
@@ -14,7 +13,7 @@ from minillm.generation.budget import Budget
 from minillm.models.folder import save_model
 from minillm.tokenizers import ByteTokenizer
 from small_bigram import TURN, bigram, saved, tokenizer
-from small_server import listening  # the extra `serve`, or skipped
+from small_server import begun, listening  # the extra `serve`, or skipped
 
 from minillm.serve.app import build  # isort: skip
 from minillm.serve.catalogue import Catalogue  # isort: skip
@@ -56,26 +55,13 @@ def text_of(client, **more):
 
 
 def test_requests_that_run_are_finished_by_the_old_model(client, place):
-    begun, found, body = threading.Barrier(9), [], ask(max_tokens=2000, stream=True)
-
-    def one():
-        with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            lines = response.iter_lines()
-            first = next(lines)
-            begun.wait(60)
-            found.append(first + "".join(lines))
-
-    threads = [threading.Thread(target=one) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    begun.wait(60)
+    body = ask(max_tokens=2000, stream=True)
+    whole = begun(8, lambda: client.stream("POST", "/v1/chat/completions", json=body))
     saved(place, NEW)
     answer = client.post("/admin/reload", headers=ADMIN)
     assert answer.status_code == 200 and answer.json()["models"][0]["id"] == "m"
     assert text_of(client) == "b"
-    for thread in threads:
-        thread.join(60)
-    assert [text.count('"content":"a"') for text in found] == [2000] * 8
+    assert [text.count('"content":"a"') for text in whole()] == [2000] * 8
 
 
 def test_a_model_that_is_bad_leaves_the_old_one(client, place):
@@ -136,26 +122,12 @@ def test_outcomes_are_counted_and_the_log_says_why(client, place, caplog):
 
 
 def test_the_old_model_is_freed_once_its_last_request_is_over(client, place):
-    catalogue, began, held = client.app.state.catalogue, threading.Barrier(5), []
-    old = weakref.ref(catalogue.find("m").model)
-
-    def one():
-        body = ask(max_tokens=2000, stream=True)
-        with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            lines = response.iter_lines()
-            held.append(next(lines))
-            began.wait(60)
-            held.extend(lines)
-
-    threads = [threading.Thread(target=one) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    began.wait(60)
+    old = weakref.ref(client.app.state.catalogue.find("m").model)
+    body = ask(max_tokens=2000, stream=True)
+    whole = begun(4, lambda: client.stream("POST", "/v1/chat/completions", json=body))
     saved(place, NEW)
     assert client.post("/admin/reload", headers=ADMIN).status_code == 200
-    for thread in threads:
-        thread.join(60)
-    assert held.count("data: [DONE]") == 4
+    assert [text.endswith("data: [DONE]") for text in whole()] == [True] * 4
     assert text_of(client) == "b"  # the worker has forgotten what is over
     assert old() is None
 
