@@ -194,7 +194,7 @@ class ndarray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        return dict(self._array.__array_interface__)
+        return dict(self._array.__array_interface__) | {"stream": streams.current().ptr or 1}
 
     def __array__(self, *_: Any, **__: Any) -> numpy.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed")

@@ -404,6 +404,34 @@ def test_what_is_kept_in_the_memory_of_graphs_ends_them(start):
     assert rows + steps(run, 2, first=4) == steps(wanted, 6)[3:]
 
 
+@played
+def test_kernels_that_would_not_be_captured_are_noticed(start, monkeypatch):
+    def unnamed(self):
+        return dict(self._array.__array_interface__)
+
+    monkeypatch.setattr(stand_in_cupy.ndarray, "__cuda_array_interface__", property(unnamed))
+    wanted, run = start(False), start(True)
+    assert steps(run, 3) == steps(wanted, 3)
+    assert "CUPY_CUDA_ARRAY_INTERFACE_EXPORT_VERSION=3" in run.gradients.told()
+
+
+@played
+def test_two_gpus_are_trained_on_in_turn(start):
+    wanted = steps(start(False, dropout=0.1), 4)
+    first = start(True, dropout=0.1)
+    other = Trainer(
+        start(True, dropout=0.1).model,
+        first.objective,
+        replace(first.settings, device="cuda:1"),
+        first.folder,
+    )
+    for n in range(4):
+        other._batches.take(other.objective, 0)  # built and sent in the step itself
+        assert steps(first, 1, first=n) == steps(other, 1, first=n) == wanted[n : n + 1]
+    assert first.gradients.graphs == other.gradients.graphs == 1
+    assert min(stand_in_cupy.machine.held) > first.model.nbytes
+
+
 def test_few_graphs_are_kept(start, monkeypatch):
     monkeypatch.setattr("minillm.training.gradients.KEPT", 1)
     wanted, run = start(False, accumulate=2), start(True, accumulate=2)

@@ -19,7 +19,7 @@ from minillm import devices, kernels
 from minillm.arrays import Array, default_generator, placing
 from minillm.nn.module import Parameter
 from minillm.tensor import Tensor, of
-from minillm.training.capture import Capture, Check, Knobs, Unseen, check_again
+from minillm.training.capture import Capture, Check, Knobs, Refused, Unseen, check_again
 from minillm.training.staging import Part, Staging, arrays_of, layout, mapped, views
 
 KEPT = 16  # graphs, the last used
@@ -94,19 +94,15 @@ class Gradients:
         """How many are kept."""
         return len(self._graphs)
 
-    def forget(self) -> bool:
-        """Let go of all graphs and their memory; whether there were any."""
-        had = bool(getattr(self, "_graphs", None))
-        if had:
+    def forget(self) -> None:
+        """Let go of all graphs and their memory."""
+        if getattr(self, "_graphs", None):
             self.cupy.cuda.get_current_stream().synchronize()  # one of them may be at work
         self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
         self._known: OrderedDict[Any, int] = OrderedDict()  # seeds that a batch draws
         self._constants: dict[Any, Array] = {}
-        self._lasting: list[Array | None] | None = (
-            None  # gradients that graphs of first parts leave
-        )
+        self._lasting: list[Array | None] = [None] * len(self.trained)  # where gradients are left
         self._pool = self.cupy.cuda.MemoryPool(self._common_memory())
-        return had
 
     def turn_off(self, why: str) -> None:
         """Compute batch by batch without graphs from now on."""
@@ -185,9 +181,8 @@ class Gradients:
 
     def _can_add(self) -> bool:
         """Whether the gradients so far, if any, lie where they will the next time."""
-        there = [_data(parameter.grad) for parameter in self.trained]
-        lasting = self._lasting or [None] * len(there)
-        return all(grad is None or grad is last for grad, last in zip(there, lasting))
+        grads = (_data(parameter.grad) for parameter in self.trained)
+        return all(grad is None or grad is last for grad, last in zip(grads, self._lasting))
 
     def _eagerly(self, run: Run, batch: Any, part: Part, scale: float) -> tuple[Array, int]:
         """The loss, and how many seeds were drawn."""
@@ -234,12 +229,16 @@ class Gradients:
         given = mapped(batch, lambda _: next(rest), lambda _: Unseen())
         stream = self._capturing
         with stream, cupy.cuda.using_allocator(self._pool.malloc):
+            if graph.raw.__cuda_array_interface__.get("stream") != stream.ptr:
+                raise Refused(  # kernels would run on another stream, at once
+                    "CuPy does not name its stream, CUPY_CUDA_ARRAY_INTERFACE_EXPORT_VERSION=3 does"
+                )
             stream.begin_capture()
             try:
                 with placing(capture):
                     graph.loss = run(given, graph.knobs.scale)
                 capture.require_only_seeds()
-                graph.after = self._lasting = self._left()
+                graph.after = [self._left(place) for place in range(len(self.trained))]
             except BaseException:
                 with suppress(Exception):  # of a capture that is spoilt
                     stream.end_capture()
@@ -249,16 +248,16 @@ class Gradients:
         cupy.cuda.get_current_stream().wait_event(self.staging.copying.record())  # the constants
         return graph
 
-    def _left(self) -> list[Array | None]:
-        """The gradients, where all graphs leave them."""
-        found = []
-        for parameter, last in zip(self.trained, self._lasting or [None] * len(self.trained)):
-            grad = _data(parameter.grad)
-            if grad is not None and last is not None and grad is not last:
-                last[...] = grad
-                grad = last
-            found.append(grad)
-        return found
+    def _left(self, place: int) -> Array | None:
+        """The gradient of a parameter, if any, where all graphs leave it."""
+        grad, last = _data(self.trained[place].grad), self._lasting[place]
+        if grad is None:
+            return None
+        if last is None:
+            self._lasting[place] = last = grad
+        elif grad is not last:
+            last[...] = grad
+        return last
 
     def _constant(self, array: numpy.ndarray) -> Array:
         """On the GPU: what no value of a batch can have decided."""

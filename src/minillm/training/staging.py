@@ -71,13 +71,14 @@ class Staging:
     """Two steps' batches on a GPU, the one that is computed and the next."""
 
     def __init__(self, cupy: ModuleType) -> None:
-        self.cupy = cupy
+        self.cupy, self.number = cupy, cupy.cuda.runtime.getDevice()
         # It waits for the others by events alone: a blocking stream would for all of the default's.
         self.copying = cupy.cuda.Stream(non_blocking=True)
         self._slots = [_Slot(), _Slot()]
 
     def send(self, batches: list[Any]) -> None:
         """Begin to copy the batches of a step; nobody waits for it."""
+        self.cupy.cuda.Device(self.number).use()
         self._slots.reverse()
         slot, arrays = self._slots[0], [arrays_of(batch) for batch in batches]
         ends = numpy.cumsum([0] + [layout(part)[1] for part in arrays]).tolist()
@@ -93,7 +94,11 @@ class Staging:
         slot.sent, slot.batches = self.copying.record(), batches
 
     def take(self, batches: list[Any]) -> list[Part]:
-        """The batches of a step for the current stream, sent now if they were not before."""
+        """The batches of a step for the current stream, sent now if they were not before.
+
+        Their GPU becomes the current one of this thread.
+        """
+        self.cupy.cuda.Device(self.number).use()
         if self._slots[0].batches is not batches:
             self.send(batches)
         slot = self._slots[0]
