@@ -12,6 +12,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -191,8 +192,12 @@ def decode(at: Place, _: Limits) -> Iterator[Row]:
         for _ in range(count):
             ids = [int(reader.read([(reading, ids)])[0].argmax())]
 
+    def write_without_graphs() -> None:
+        with without_graphs():
+            write()
+
     torch = rival()
-    calls: dict[str, Callable[[], object]] = {"ours": write}
+    calls: dict[str, Callable[[], object]] = {"ours": write, "without graphs": write_without_graphs}
     if torch is not None:
         other = torch.Decoding(size, at.torch_device)
         calls["torch"] = lambda: other.write(prompt, count)
@@ -202,6 +207,21 @@ def decode(at: Place, _: Limits) -> Iterator[Row]:
     faster = ms["torch"] / ms["ours"] if others else None
     speed = count / ms["ours"] * 1e3
     yield Row("decoding, batch 1", "tokens/s", speed, others, "x torch", faster, 1.5)
+    launched, gain = count / ms["without graphs"] * 1e3, ms["without graphs"] / ms["ours"]
+    yield Row("decoding without graphs", "tokens/s", launched, {}, "x with graphs", gain)
+
+
+@contextmanager
+def without_graphs() -> Iterator[None]:
+    """Token steps are launched kernel by kernel."""
+    if kernels.cuda is None:
+        yield
+        return
+    kernels.cuda.runtime.set_graphs(False)
+    try:
+        yield
+    finally:
+        kernels.cuda.runtime.set_graphs(kernels.graphs)
 
 
 def curve(at: Place, _: Limits) -> Iterator[Row]:

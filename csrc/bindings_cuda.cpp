@@ -6,6 +6,7 @@
 #include "cuda/bind_open_blocks.h"
 #include "cuda/bind_products.h"
 #include "cuda/launch.h"
+#include "cuda/plan_device.h"
 #include "precision.h"
 #ifdef MINILLM_CUDA_ON_HOST
 #include "check/static_shared.h"
@@ -30,6 +31,8 @@ void bind_runtime(pybind11::module_ runtime) {
     runtime.def("bf16", bf16_products, "Whether matrix products use bfloat16.");
     runtime.def("set_bf16", set_bf16_products, arg("wanted"));
     runtime.def("has_products", has_products, "Whether cuBLASLt was found.");
+    runtime.def("graphs", device::keeps_graphs, "Whether token steps are repeated as graphs.");
+    runtime.def("set_graphs", device::set_keeps_graphs, arg("wanted"));
     runtime.attr("keeps_logits") = false;
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
@@ -51,6 +54,8 @@ void bind_capture(pybind11::module_ module) {
                "What this thread asks of any stream is kept from now on.");
     module.def("cut", on_host::cut, "What was kept since the beginning or the last cut.");
     module.def("end_capture", on_host::end_capture, "What was kept since the last cut.");
+    module.def("graphs", on_host::graphs, "How many graphs there are now.");
+    module.def("launched_graphs", on_host::launched_graphs, "How often a graph was launched.");
     module.def("refuse_captures", on_host::refuse_captures, pybind11::arg("refused"),
                "Streams cannot be captured.");
 }

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
@@ -59,6 +60,7 @@ class GrowingMemory {
     GrowingMemory(const GrowingMemory&) = delete;
     GrowingMemory& operator=(const GrowingMemory&) = delete;
     float* at_least(int64_t floats);
+    void release();
 
  private:
     float* data_ = nullptr;
@@ -73,6 +75,7 @@ class Plan {
 
     // Floats of a row of each slot. The result is written to the last slot.
     explicit Plan(std::vector<int64_t> widths);
+    ~Plan();
 
     void linear(View out, View x, const View* residual, const Linear& layer);
     void rms_norm(View out, View x, const float* weight, double eps, int64_t width);
@@ -117,10 +120,16 @@ class Plan {
         std::vector<int> slots;
     };
 
+    struct OnDevice;  // cuda/plan_device.h
+
     Step& append(Kind kind, View out, View a);
     int64_t place_beside(View out, View x) const;
     float* at(View view, int64_t row) const;
+    void make_room(const Tokens& tokens);
+    void run_as_graph(const Tokens& tokens, float* result);
+    void run_steps(const Tokens& tokens);
     void run_step(const Step& step, int64_t rows, const Tokens& tokens);
+    void run_elements(const Step& step, int64_t rows) const;
     void run_linears(const Step* steps, int64_t count, int64_t rows) const;
     void run_norm(const Step& step, int64_t rows);
     void run_attention(const Step& step, const Tokens& tokens) const;
@@ -131,6 +140,7 @@ class Plan {
     std::vector<float*> data_;
     GrowingMemory spare_;  // what kernels give and nobody reads
     std::vector<Step> steps_;
+    std::shared_ptr<OnDevice> device_;
 };
 
 }  // namespace minillm

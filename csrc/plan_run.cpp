@@ -39,29 +39,43 @@ void over_rows(int64_t rows, const F& work) {
 
 }  // namespace
 
-GrowingMemory::~GrowingMemory() { delete[] data_; }
+GrowingMemory::~GrowingMemory() { release(); }
+
+void GrowingMemory::release() {
+    delete[] data_;
+    data_ = nullptr;
+    floats_ = 0;
+}
 
 float* GrowingMemory::at_least(int64_t floats) {
     if (floats_ < floats) {
-        delete[] data_;
-        data_ = nullptr;
-        floats_ = 0;
+        release();
         data_ = new float[floats];
         floats_ = floats;
     }
     return data_;
 }
 
+Plan::~Plan() = default;
+
 void Plan::run(const std::vector<const float*>& inputs, const Tokens& tokens, float* result) {
+    make_room(tokens);
+    data_.back() = result;
+    for (size_t i = 0; i < inputs.size(); i++)
+        std::memcpy(data_[i], inputs[i], sizeof(float) * tokens.count * widths_[i]);
+    run_steps(tokens);
+}
+
+void Plan::make_room(const Tokens& tokens) {
     int64_t widest = 0;
     for (size_t slot = 0; slot + 1 < widths_.size(); slot++) {
         data_[slot] = memory_[slot].at_least(tokens.count * widths_[slot]);
         widest = std::max(widest, widths_[slot]);
     }
-    data_.back() = result;
     spare_.at_least(2 * tokens.count * widest);
-    for (size_t i = 0; i < inputs.size(); i++)
-        std::memcpy(data_[i], inputs[i], sizeof(float) * tokens.count * widths_[i]);
+}
+
+void Plan::run_steps(const Tokens& tokens) {
     int64_t rows = tokens.count;
     for (size_t i = 0; i < steps_.size();) {
         const Step& step = steps_[i++];
@@ -94,22 +108,9 @@ void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
         case Kind::attend:
             return run_attention(step, tokens);
         case Kind::activate:
-            return over_rows(rows, [&](int64_t i) {
-                if (step.activation == Activation::silu)
-                    return kernels().silu_forward(at(step.a, i), width, at(step.out, i));
-                kernels().gelu_forward(at(step.a, i), width,
-                                       step.activation == Activation::gelu_tanh, at(step.out, i));
-            });
         case Kind::add:
         case Kind::multiply:
-            return over_rows(rows, [&](int64_t i) {
-                const float *a = at(step.a, i), *b = at(step.b, i);
-                float* out = at(step.out, i);
-                if (step.kind == Kind::add)
-                    for (int64_t j = 0; j < width; j++) out[j] = a[j] + b[j];
-                else
-                    for (int64_t j = 0; j < width; j++) out[j] = a[j] * b[j];
-            });
+            return run_elements(step, rows);
         case Kind::select:
             for (const int slot : step.slots)
                 for (size_t i = 0; i < tokens.wanted.size(); i++)
@@ -119,6 +120,23 @@ void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
                                     sizeof(float) * widths_[slot]);
             return;
     }
+}
+
+void Plan::run_elements(const Step& step, int64_t rows) const {
+    const int64_t width = step.out.width;
+    over_rows(rows, [&](int64_t i) {
+        const float *a = at(step.a, i), *b = at(step.b, i);
+        float* out = at(step.out, i);
+        if (step.kind == Kind::add) {
+            for (int64_t j = 0; j < width; j++) out[j] = a[j] + b[j];
+        } else if (step.kind == Kind::multiply) {
+            for (int64_t j = 0; j < width; j++) out[j] = a[j] * b[j];
+        } else if (step.activation == Activation::silu) {
+            kernels().silu_forward(a, width, out);
+        } else {
+            kernels().gelu_forward(a, width, step.activation == Activation::gelu_tanh, out);
+        }
+    });
 }
 
 void Plan::run_linears(const Step* steps, int64_t count, int64_t rows) const {

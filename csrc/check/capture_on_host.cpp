@@ -1,3 +1,4 @@
+#include <atomic>
 #include <map>
 #include <stdexcept>
 #include <utility>
@@ -68,6 +69,7 @@ namespace {
 
 thread_local std::unique_ptr<Capture> capture;
 bool refused = false;
+std::atomic<int64_t> made{0}, launched{0};
 
 Capture& captured() {
     if (!capture) throw std::runtime_error("cuda_on_host: nothing is captured");
@@ -118,6 +120,12 @@ std::shared_ptr<Recording> end_capture() {
 }
 
 void refuse_captures(bool wanted) { refused = wanted; }
+int64_t graphs() { return made; }
+int64_t launched_graphs() { return launched; }
+
+cudaError_t forbidden_in_capture() {
+    return capture ? capture->spoil(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}
 
 }  // namespace minillm::on_host
 
@@ -176,10 +184,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t graph,
                                           unsigned long long) {
     *exec = new MinillmGraphExec{graph->recording};
+    made++;
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    launched++;
     return perform(stream, [recording = exec->recording] { recording->run(); });
 }
 
@@ -190,5 +200,24 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
     delete exec;
+    made--;
     return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return forbidden_in_capture(); }
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+    *event = new char;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete static_cast<char*>(event);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return forbidden_in_capture(); }
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+    return forbidden_in_capture();
 }

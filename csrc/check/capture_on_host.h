@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include <functional>
 #include <memory>
@@ -40,6 +41,7 @@ class Recording {
 cudaError_t perform(cudaStream_t stream, std::function<void()> work);
 cudaError_t allocate_async(void** data, size_t bytes, cudaStream_t stream);
 cudaError_t free_async(void* data, cudaStream_t stream);
+cudaError_t forbidden_in_capture();  // success where this thread captures nothing
 
 // For a stand-in of CuPy, which keeps work of its own in between: what this thread asks of any
 // stream is kept; `cut` hands out what was kept since the beginning or the last cut.
@@ -47,6 +49,8 @@ void begin_capture();
 std::shared_ptr<Recording> cut();
 std::shared_ptr<Recording> end_capture();
 void refuse_captures(bool refused);  // as a driver would for a reason of its own
+int64_t graphs();                    // that can be launched
+int64_t launched_graphs();
 
 }  // namespace minillm::on_host
 
@@ -59,7 +63,8 @@ struct MinillmGraphExec {
 using cudaGraph_t = MinillmGraph*;
 using cudaGraphExec_t = MinillmGraphExec*;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
-constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+using cudaEvent_t = void*;
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
@@ -70,3 +75,9 @@ cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t gra
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);

@@ -1,23 +1,25 @@
 #pragma once
 
 #include "../kernels.h"
+#include "places.h"
 
 namespace minillm::device {
 
-// Attention of a few consecutive tokens of one text to its keys and values, their own included, as
-// decoding has it: token i sees the last `window` of the positions up to last + i, or all if 0.
+// Attention of the tokens of a step to the keys and values of their texts, their own included, as
+// decoding has it.
 struct FewQueries {
-    int64_t rows, heads, kv_heads, d, value_d, capacity;
+    int64_t tokens;
+    CachedAttention attention;
     Heads<const float> q;
-    const float *k, *v;  // (kv_heads, capacity, d or value_d)
     Heads<float> out;
-    int64_t last, window;
-    float scale;
+    Places places;
 };
 
-// Of so many the scores fit into the shared memory of a block on every card.
-constexpr int64_t most_keys = 20000;
+// Floats that are needed where none of the tokens sees more than `most_keys`.
+int64_t room_of_few(int64_t tokens, const CachedAttention& attention, int64_t most_keys);
 
-void attend_few(const FewQueries& f);
+// The launches follow from the sizes and from `most_keys`; the bits of a token follow from the
+// number of keys that it sees itself. `keys_by_fours`: 16 divides the addresses of all keys.
+void attend_few(const FewQueries& f, int64_t most_keys, bool keys_by_fours, float* room);
 
 }  // namespace minillm::device

@@ -1,11 +1,11 @@
-// A plan run on a device: each step is a launch or a few, and no step waits. Positions and texts of
-// the tokens are known to the host.
-#include <algorithm>
-
-#include "../plan.h"
+// The steps of a plan on a device: each is a launch or a few, and none waits. What follows from
+// positions and texts alone is read on the device, so that calls with as many tokens launch alike.
 #include "elements.h"
 #include "few_queries.h"
+#include "few_rows.h"
 #include "kernels.h"
+#include "plan_device.h"
+#include "rotary.h"
 
 namespace minillm {
 
@@ -43,34 +43,35 @@ class Rows {
     float* data_;
 };
 
-// The rows of one text among the tokens.
-struct Stretch {
-    int64_t first, rows;
-};
-
-template <class F>
-void over_texts(const Tokens& tokens, const F& work) {
-    for (int64_t first = 0, end; first < tokens.count; first = end) {
-        end = first + 1;
-        while (end < tokens.count && tokens.texts[end] == tokens.texts[first]) end++;
-        work(Stretch{first, end - first});
-    }
-}
-
-// Keys and values of consecutive tokens, (rows, heads d) each, to their places.
+// Keys and values of tokens, (tokens, heads d) each, to their places.
 struct Stored {
     const float *k, *v;
-    int64_t k_stride, v_stride, heads, d, value_d, capacity, position;
-    float *keys, *values;
+    int64_t k_stride, v_stride, d, value_d, layer;
+    Places places;
 };
 
 __global__ void store_keys(Stored s) {
     const int64_t head = blockIdx.x, row = blockIdx.y;
-    const int64_t place = head * s.capacity + s.position + row;
+    const LayerKeys keys = s.places.of(row, s.layer);
+    const int64_t place = head * keys.capacity + s.places.position(row);
     for (int64_t i = threadIdx.x; i < s.d; i += blockDim.x)
-        s.keys[place * s.d + i] = s.k[row * s.k_stride + head * s.d + i];
+        keys.k[place * s.d + i] = s.k[row * s.k_stride + head * s.d + i];
     for (int64_t i = threadIdx.x; i < s.value_d; i += blockDim.x)
-        s.values[place * s.value_d + i] = s.v[row * s.v_stride + head * s.value_d + i];
+        keys.v[place * s.value_d + i] = s.v[row * s.v_stride + head * s.value_d + i];
+}
+
+// Fewer than many rows have the bits that each has alone.
+void multiply_floats(const Linear& layer, const float* x, const float* residual, int64_t rows,
+                     float* out) {
+    const auto* weight = reinterpret_cast<const float*>(layer.weight);
+    const int64_t m = layer.outputs, k = layer.inputs;
+    if (rows >= many_rows)
+        return kernels().linear_forward(x, weight, layer.bias, residual, rows, m, k, out);
+    for (int64_t first = 0; first < rows; first += most_few_rows) {
+        const int64_t n = rows - first < most_few_rows ? rows - first : most_few_rows;
+        few_rows_forward(x + first * k, weight, layer.bias,
+                         residual ? residual + first * m : nullptr, n, m, k, out + first * m);
+    }
 }
 
 struct Plus {
@@ -82,32 +83,7 @@ struct Times {
 
 }  // namespace
 
-GrowingMemory::~GrowingMemory() {
-    if (data_) cudaFreeAsync(data_, current_stream());
-}
-
-float* GrowingMemory::at_least(int64_t floats) {
-    if (floats_ >= floats) return data_;
-    if (data_) check(cudaFreeAsync(data_, current_stream()), "plan");
-    data_ = nullptr;
-    floats_ = 0;
-    check(
-        cudaMallocAsync(reinterpret_cast<void**>(&data_), sizeof(float) * floats, current_stream()),
-        "plan");
-    floats_ = floats;
-    return data_;
-}
-
-void Plan::run(const std::vector<const float*>& inputs, const Tokens& tokens, float* result) {
-    int64_t widest = 0;
-    for (size_t slot = 0; slot + 1 < widths_.size(); slot++) {
-        data_[slot] = memory_[slot].at_least(tokens.count * widths_[slot]);
-        widest = std::max(widest, widths_[slot]);
-    }
-    data_.back() = result;
-    spare_.at_least(2 * tokens.count * widest);
-    for (size_t i = 0; i < inputs.size(); i++)
-        copy_rows(inputs[i], widths_[i], tokens.count, widths_[i], data_[i], widths_[i]);
+void Plan::run_steps(const Tokens& tokens) {
     int64_t rows = tokens.count;
     for (const Step& step : steps_) {
         run_step(step, rows, tokens);
@@ -116,50 +92,29 @@ void Plan::run(const std::vector<const float*>& inputs, const Tokens& tokens, fl
 }
 
 void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
-    const int64_t width = step.out.width;
-    // f(first row, how many numbers from there): at once where the rows of all views lie together.
-    const auto in_rows = [&](const auto& f) {
-        bool together = rows == 1;
-        if (!together) {
-            together = widths_[step.out.slot] == width && widths_[step.a.slot] == width;
-            const bool two = step.kind == Kind::add || step.kind == Kind::multiply;
-            together = together && (!two || widths_[step.b.slot] == width);
-        }
-        if (together) return f(0, rows * width);
-        for (int64_t i = 0; i < rows; i++) f(i, width);
-    };
     switch (step.kind) {
         case Kind::linear:
             return run_linears(&step, 1, rows);
         case Kind::rms_norm:
         case Kind::layer_norm:
             return run_norm(step, rows);
-        case Kind::rotate:
-            for (int64_t i = 0; i < rows; i++) {
-                const int64_t half = step.width / 2, angle = tokens.positions[i] * half;
-                kernels().rotary_forward(at(step.a, i), tokens.cos + angle, tokens.sin + angle,
-                                         width / step.width, 1, step.width, half, false,
-                                         at(step.out, i));
-            }
-            return;
+        case Kind::rotate: {
+            const int64_t heads = step.out.width / step.width;
+            const TokenHeads all{rows,
+                                 heads,
+                                 step.width,
+                                 widths_[step.a.slot],
+                                 widths_[step.out.slot],
+                                 at(step.a, 0),
+                                 at(step.out, 0)};
+            return turn_tokens(all, tokens.cos, tokens.sin, device_->places.places());
+        }
         case Kind::attend:
             return run_attention(step, tokens);
         case Kind::activate:
-            return in_rows([&](int64_t i, int64_t n) {
-                if (step.activation == Activation::silu)
-                    return kernels().silu_forward(at(step.a, i), n, at(step.out, i));
-                kernels().gelu_forward(at(step.a, i), n, step.activation == Activation::gelu_tanh,
-                                       at(step.out, i));
-            });
         case Kind::add:
         case Kind::multiply:
-            return in_rows([&](int64_t i, int64_t n) {
-                const float *a = at(step.a, i), *b = at(step.b, i);
-                if (step.kind == Kind::add)
-                    for_each_element(n, Plus(), at(step.out, i), a, b);
-                else
-                    for_each_element(n, Times(), at(step.out, i), a, b);
-            });
+            return run_elements(step, rows);
         case Kind::select:
             for (const int slot : step.slots)
                 for (size_t i = 0; i < tokens.wanted.size(); i++)
@@ -170,6 +125,23 @@ void Plan::run_step(const Step& step, int64_t rows, const Tokens& tokens) {
     }
 }
 
+void Plan::run_elements(const Step& step, int64_t rows) const {
+    const int64_t width = step.out.width, all = rows * width;
+    const bool two = step.kind != Kind::activate;
+    const Rows a(at(step.a, 0), rows, width, widths_[step.a.slot]);
+    const Rows b(at(step.b, 0), two ? rows : 0, width, widths_[step.b.slot]);
+    const float *left = a, *right = b;
+    float* out = at(step.out, 0);
+    if (step.kind == Kind::add)
+        for_each_element(all, Plus(), out, left, right);
+    else if (step.kind == Kind::multiply)
+        for_each_element(all, Times(), out, left, right);
+    else if (step.activation == Activation::silu)
+        kernels().silu_forward(left, all, out);
+    else
+        kernels().gelu_forward(left, all, step.activation == Activation::gelu_tanh, out);
+}
+
 void Plan::run_linears(const Step* step, int64_t, int64_t rows) const {
     const View b = step->b;
     const Linear& layer = step->layer;
@@ -177,9 +149,7 @@ void Plan::run_linears(const Step* step, int64_t, int64_t rows) const {
     const Rows added(at(b, 0), step->has_b ? rows : 0, layer.outputs, widths_[b.slot]);
     const float* residual = step->has_b ? static_cast<const float*>(added) : nullptr;
     float* out = at(step->out, 0);
-    if (layer.kind == 0)
-        return kernels().linear_forward(x, reinterpret_cast<const float*>(layer.weight), layer.bias,
-                                        residual, rows, layer.outputs, layer.inputs, out);
+    if (layer.kind == 0) return multiply_floats(layer, x, residual, rows, out);
     const BlockProduct product{layer.kind,    layer.weight, x,  layer.bias, residual, rows,
                                layer.outputs, layer.inputs, out};
     kernels().block_linear_forward(&product, 1);
@@ -200,39 +170,24 @@ void Plan::run_norm(const Step& step, int64_t rows) {
 // All keys and values are stored before anything attends; a text's own tokens see each other.
 void Plan::run_attention(const Step& step, const Tokens& tokens) const {
     const CachedAttention& a = step.attention;
-    over_texts(tokens, [&](const Stretch& s) {
-        const LayerKeys& keys = (*tokens.keys[tokens.texts[s.first]])[a.layer];
-        const Stored stored{at(step.b, s.first),
-                            at(step.c, s.first),
-                            widths_[step.b.slot],
-                            widths_[step.c.slot],
-                            a.kv_heads,
-                            a.d,
-                            a.value_d,
-                            keys.capacity,
-                            tokens.positions[s.first],
-                            keys.k,
-                            keys.v};
-        const dim3 grid(static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(s.rows));
-        launch(store_keys, grid, 2 * warp_size, 0, stored);
-        if (s.rows >= many_rows && !a.window) return attend_once(step, tokens, s.first, s.rows);
-        const int64_t last = tokens.positions[s.first];
-        const int64_t few = a.window ? s.rows : std::clamp(most_keys - last, int64_t{0}, s.rows);
-        attend_few({few,
-                    a.heads,
-                    a.kv_heads,
-                    a.d,
-                    a.value_d,
-                    keys.capacity,
-                    {at(step.a, s.first), 0, a.d, widths_[step.a.slot]},
-                    keys.k,
-                    keys.v,
-                    {at(step.out, s.first), 0, a.value_d, widths_[step.out.slot]},
-                    last,
-                    a.window,
-                    a.scale});
-        for (int64_t i = few; i < s.rows; i++) attend_once(step, tokens, s.first + i, 1);
-    });
+    const Places places = device_->places.places();
+    const Stored stored{at(step.b, 0),
+                        at(step.c, 0),
+                        widths_[step.b.slot],
+                        widths_[step.c.slot],
+                        a.d,
+                        a.value_d,
+                        a.layer,
+                        places};
+    const dim3 grid(static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(tokens.count));
+    launch(store_keys, grid, 2 * warp_size, 0, stored);
+    if (tokens.count >= many_rows && !a.window) return attend_once(step, tokens, 0, tokens.count);
+    attend_few({tokens.count,
+                a,
+                {at(step.a, 0), 0, a.d, widths_[step.a.slot]},
+                {at(step.out, 0), 0, a.value_d, widths_[step.out.slot]},
+                places},
+               device_->most_keys, device_->places.by_fours(), device_->splits.at_least(0));
 }
 
 // `rows` consecutive tokens of one text, the first of them `first`.

@@ -1,3 +1,5 @@
+#include "rotary.h"
+
 #include "kernels.h"
 #include "rows.h"
 
@@ -9,15 +11,39 @@ struct Angles {
     int64_t positions, half;
 };
 
+// Rows lie one after another, and so do their positions, over and over.
+struct InARow {
+    Angles angles;
+    int64_t d;
+
+    __device__ int64_t angle(int64_t row) const { return row % angles.positions; }
+    __device__ int64_t from(int64_t row) const { return row * d; }
+    __device__ int64_t to(int64_t row) const { return row * d; }
+};
+
+// The heads of tokens.
+struct OfTokens {
+    Angles angles;
+    int64_t d, heads, from_stride, to_stride;
+    Places places;
+
+    __device__ int64_t angle(int64_t row) const { return places.position(row / heads); }
+    __device__ int64_t from(int64_t row) const {
+        return row / heads * from_stride + row % heads * d;
+    }
+    __device__ int64_t to(int64_t row) const { return row / heads * to_stride + row % heads * d; }
+};
+
 // A row of a block's lanes along x; packs of both halves, or of neighbours, turn together.
-template <int W, bool interleaved>
+template <int W, bool interleaved, class Lies>
 __global__ void __launch_bounds__(block_threads)
-    rotary_kernel(const float* x, Angles angles, int64_t rows, int64_t d, float* out) {
+    rotary_kernel(const float* x, Lies lies, int64_t rows, float* out) {
     const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    const int64_t half = angles.half, angle = row % angles.positions * half;
-    const float* from = x + row * d;
-    float* to = out + row * d;
+    const Angles& angles = lies.angles;
+    const int64_t half = angles.half, angle = lies.angle(row) * half;
+    const float* from = x + lies.from(row);
+    float* to = out + lies.to(row);
     for (int64_t i = threadIdx.x * W; i < half; i += blockDim.x * W) {
         const Pack<W> cos = load<W>(angles.cos + angle + i), sin = load<W>(angles.sin + angle + i);
         const int64_t first = interleaved ? 2 * i : i, second = interleaved ? first + W : i + half;
@@ -36,7 +62,19 @@ __global__ void __launch_bounds__(block_threads)
         store(to + first, result[0]);
         store(to + second, result[1]);
     }
-    for (int64_t i = 2 * half + threadIdx.x; i < d; i += blockDim.x) to[i] = from[i];
+    for (int64_t i = 2 * half + threadIdx.x; i < lies.d; i += blockDim.x) to[i] = from[i];
+}
+
+template <bool interleaved, class Lies>
+void turn(const float* x, const Lies& lies, int64_t rows, bool fours, float* out) {
+    const int64_t packs = lies.angles.half / (fours ? 4 : 1);
+    unsigned lanes = 1;
+    while (lanes < warp_size && lanes < packs) lanes *= 2;
+    const unsigned together = block_threads / lanes;
+    const dim3 grid(static_cast<unsigned>(divide_up(rows, together))), block(lanes, together);
+    const auto kernel =
+        fours ? rotary_kernel<4, interleaved, Lies> : rotary_kernel<1, interleaved, Lies>;
+    launch(kernel, grid, block, 0, x, lies, rows, out);
 }
 
 }  // namespace
@@ -44,14 +82,15 @@ __global__ void __launch_bounds__(block_threads)
 void rotary_forward(const float* x, const float* cos, const float* sin, int64_t rows,
                     int64_t positions, int64_t d, int64_t half, bool interleaved, float* out) {
     const bool fours = half % 4 == 0 && by_fours(d, {x, cos, sin, out});
-    unsigned lanes = 1;
-    while (lanes < warp_size && lanes < half / (fours ? 4 : 1)) lanes *= 2;
-    const unsigned together = block_threads / lanes;
-    const Angles angles{cos, sin, positions, half};
-    const dim3 grid(static_cast<unsigned>(divide_up(rows, together))), block(lanes, together);
-    const auto kernel = fours ? (interleaved ? rotary_kernel<4, true> : rotary_kernel<4, false>)
-                              : (interleaved ? rotary_kernel<1, true> : rotary_kernel<1, false>);
-    launch(kernel, grid, block, 0, x, angles, rows, d, out);
+    const InARow lies{{cos, sin, positions, half}, d};
+    (interleaved ? turn<true, InARow> : turn<false, InARow>)(x, lies, rows, fours, out);
+}
+
+void turn_tokens(const TokenHeads& t, const float* cos, const float* sin, const Places& places) {
+    const bool fours =
+        (t.d / 2 | t.from_stride | t.to_stride) % 4 == 0 && by_fours(4, {t.from, cos, sin, t.to});
+    const OfTokens lies{{cos, sin, 0, t.d / 2}, t.d, t.heads, t.from_stride, t.to_stride, places};
+    turn<false>(t.from, lies, t.tokens * t.heads, fours, t.to);
 }
 
 }  // namespace minillm::device

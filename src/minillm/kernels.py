@@ -62,6 +62,8 @@ def _graphs() -> bool:
 graphs: bool = _graphs()
 cpu: ModuleType | None = _load("_cpu", _mode())
 cuda: ModuleType | None = _load("_cuda", _mode())
+if cuda is not None:
+    cuda.runtime.set_graphs(graphs)
 
 # Rows from which on kernels may give a row other bits, those of neighbours among them
 MANY_ROWS: int = sys.maxsize if cpu is None else cpu.runtime.many_rows

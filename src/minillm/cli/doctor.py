@@ -92,7 +92,8 @@ def _gpus() -> Iterator[tuple[str, str]]:
         yield "cuda", str(error).removeprefix("device: ")
         return
     ready = []
-    extension = "CuPy serves every op" if kernels.cuda is None else "extension _cuda"
+    graphs = "" if kernels.graphs else ", no graphs (MINILLM_GRAPHS=off)"
+    extension = "CuPy serves every op" if kernels.cuda is None else f"extension _cuda{graphs}"
     for card in found:
         try:
             state = f"a kernel was compiled and run in {devices.probe(card.number):.2f} s"
