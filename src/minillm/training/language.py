@@ -93,7 +93,8 @@ class LanguageModelling:
         how = {"reduction": "sum", "label_smoothing": smoothing(model, self.label_smoothing)}
         if self.border is None:
             return model.loss(inputs, targets, **how)
-        documents = numpy.cumsum(inputs == self.border, axis=1)  # an end token begins the next one
+        ends = inputs == self.border  # each begins the next document
+        documents = ends.cumsum(axis=1, dtype=numpy.int64)
         return model.loss(inputs, targets, documents=documents, **how)
 
     def excerpt(self, batch: Any) -> str:
