@@ -315,6 +315,17 @@ def test_batches_of_two_lengths_leave_gradients_in_one_place(start):
     assert runs[1].gradients.graphs == 4 and runs[1].gradients.told() is None
 
 
+@played
+def test_pinned_memory_that_is_not_there_is_a_lack_of_memory(monkeypatch):
+    def none(size):
+        raise stand_in_streams.CUDARuntimeError(2, "cudaErrorMemoryAllocation: out of memory")
+
+    staging = Staging(device.xp)
+    monkeypatch.setattr(device.xp.cuda, "alloc_pinned_memory", none)
+    with pytest.raises(MemoryError, match="no 64 bytes of pinned memory for batches: cudaError"):
+        staging.send([(np.zeros(3),)])
+
+
 @pytest.mark.parametrize("provider", ["auto", "reference"])
 @pytest.mark.parametrize("seed", [0, 7, (1 << 63) - 1, MASK_64])
 def test_a_seed_that_the_gpu_reads_drops_what_the_number_does(provider, seed):

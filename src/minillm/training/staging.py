@@ -109,6 +109,12 @@ class Staging:
         """All work on what was taken last is given to the current stream."""
         self._slots[0].used = self.cupy.cuda.get_current_stream().record()
 
+    def _pinned(self, size: int) -> Any:
+        try:
+            return self.cupy.cuda.alloc_pinned_memory(max(1, size))
+        except self.cupy.cuda.runtime.CUDARuntimeError as error:
+            raise MemoryError(f"no {size:,} bytes of pinned memory for batches: {error}") from None
+
     def _make_room(self, slot: _Slot, size: int) -> None:
         """Let the copy wait for whoever reads what lies there, the host for what it copies from."""
         if slot.sent is not None and not slot.sent.done:
@@ -116,8 +122,7 @@ class Staging:
         if slot.used is not None:
             self.copying.wait_event(slot.used)
         if slot.there is None or slot.there.size < size:
-            pinned = self.cupy.cuda.alloc_pinned_memory(max(1, size))
-            slot.pinned = numpy.frombuffer(pinned, numpy.uint8, size)
+            slot.pinned = numpy.frombuffer(self._pinned(size), numpy.uint8, size)
             slot.parts, slot.there = [], None  # before more is taken
             slot.there = self.cupy.empty(size, numpy.uint8)
             # What the pool gives may still be read by what the default stream has to do.
