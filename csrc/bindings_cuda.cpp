@@ -56,6 +56,7 @@ void bind_capture(pybind11::module_ module) {
     module.def("end_capture", on_host::end_capture, "What was kept since the last cut.");
     module.def("graphs", on_host::graphs, "How many graphs there are now.");
     module.def("launched_graphs", on_host::launched_graphs, "How often a graph was launched.");
+    module.def("asked", on_host::asked, "How many launches, products and copies there were.");
     module.def("refuse_captures", on_host::refuse_captures, pybind11::arg("refused"),
                "Streams cannot be captured.");
 }

@@ -70,6 +70,7 @@ namespace {
 thread_local std::unique_ptr<Capture> capture;
 bool refused = false;
 std::atomic<int64_t> made{0}, launched{0};
+std::atomic<uint64_t> asked_for{0};
 
 Capture& captured() {
     if (!capture) throw std::runtime_error("cuda_on_host: nothing is captured");
@@ -84,10 +85,13 @@ void Recording::run() const {
 }
 
 cudaError_t perform(cudaStream_t stream, std::function<void()> work) {
+    asked_for++;
     if (capture) return capture->keep(stream, std::move(work));
     work();
     return cudaSuccess;
 }
+
+uint64_t asked() { return asked_for; }
 
 cudaError_t allocate_async(void** data, size_t bytes, cudaStream_t stream) {
     if (capture) return capture->allocate(data, bytes, stream);

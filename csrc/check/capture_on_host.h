@@ -42,6 +42,7 @@ cudaError_t perform(cudaStream_t stream, std::function<void()> work);
 cudaError_t allocate_async(void** data, size_t bytes, cudaStream_t stream);
 cudaError_t free_async(void* data, cudaStream_t stream);
 cudaError_t forbidden_in_capture();  // success where this thread captures nothing
+uint64_t asked();  // how often streams were asked for work, memory aside, since the beginning
 
 // For a stand-in of CuPy, which keeps work of its own in between: what this thread asks of any
 // stream is kept; `cut` hands out what was kept since the beginning or the last cut.

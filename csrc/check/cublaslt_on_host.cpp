@@ -1,48 +1,18 @@
-// cuBLASLt for kernels that run on the host: the functions of cuda/cublaslt.h with plain loops over
-// matrices that lie column by column, and its strictness: it refuses strides, types and alignments
-// that are not as they were declared, and workspace that was not promised.
+// cuBLASLt for kernels that run on the host: the functions of cuda/cublaslt.h and its strictness:
+// it refuses strides, types and alignments that are not as they were declared, what an epilogue
+// lacks, and workspace that was not promised.
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
 
-#include "../cuda/cublaslt.h"
-#include "../cuda/launch.h"
+#include "lt_product_on_host.h"
 
 namespace minillm::device::lt {
 namespace {
 
 constexpr int invalid = 7, execution_failed = 13, not_supported = 15;
 constexpr uint64_t needed_workspace = 96;  // of every second algorithm
-
-struct Desc {
-    int32_t transposed[2] = {no_transpose, no_transpose};  // a, b
-    uint32_t epilogue = plain;
-    const float* bias = nullptr;
-};
-
-struct Layout {
-    int type;
-    int64_t rows, cols, stride;
-    int32_t batch = 1;
-    int64_t offset = 0;
-
-    int64_t place(int64_t entry, int64_t row, int64_t col) const {
-        return entry * offset + row + col * stride;
-    }
-    float get(const void* data, int64_t entry, int64_t row, int64_t col) const {
-        const int64_t at = place(entry, row, col);
-        return type == bfloat16 ? __bfloat162float(static_cast<const __nv_bfloat16*>(data)[at])
-                                : static_cast<const float*>(data)[at];
-    }
-    void put(void* data, int64_t entry, int64_t row, int64_t col, float value) const {
-        const int64_t at = place(entry, row, col);
-        if (type == bfloat16)
-            static_cast<__nv_bfloat16*>(data)[at] = __float2bfloat16_rn(value);
-        else
-            static_cast<float*>(data)[at] = value;
-    }
-};
 
 struct Preferences {
     uint64_t workspace = 0;
@@ -52,7 +22,7 @@ struct Preferences {
 
 // What an algorithm of this library holds: what was promised when it was chosen.
 struct Promise {
-    uint32_t alignment[4];
+    uint32_t alignment[6];  // of a, b, c, d, the bias and aux
     uint64_t workspace;
     uint32_t epilogue;
 };
@@ -92,6 +62,10 @@ int desc_set(MatmulDesc desc, int attribute, const void* value, size_t size) {
             return take(d.epilogue, value, size) ? success : invalid;
         case bias_pointer:
             return take(d.bias, value, size) ? success : invalid;
+        case aux_pointer:
+            return take(d.aux, value, size) ? success : invalid;
+        case aux_stride:
+            return take(d.aux_stride, value, size) ? success : invalid;
         default:
             return invalid;
     }
@@ -141,6 +115,32 @@ bool depth_of(const Desc& desc, const Layout& a, const Layout& b, const Layout& 
            (tb ? b.rows : b.cols) == d.cols && a.batch == d.batch && b.batch == d.batch;
 }
 
+// Some have no algorithm here, as it may be on a card.
+int can_finish(const Desc& desc, const Layout& d, int64_t depth) {
+    if ((desc.has_bias() && !desc.bias) || (desc.has_aux() && !desc.aux)) return invalid;
+    if (desc.has_aux() && (desc.aux_stride % aux_multiple || desc.aux_stride < d.rows))
+        return invalid;
+    switch (desc.epilogue) {
+        case plain:
+            return success;
+        case add_bias:
+            return d.type == float32 ? success : not_supported;  // a bias is float32 here
+        case gelu_aux:
+        case gelu_aux_bias:
+        case dgelu:
+        case bias_of_b:
+            return d.batch == 1 && d.type == float32 && depth % 5 ? success : not_supported;
+        default:
+            return not_supported;
+    }
+}
+
+// The largest power of 2 up to 256 that divides an address.
+uint32_t alignment(const void* data) {
+    const auto address = reinterpret_cast<uintptr_t>(data) | 256;
+    return static_cast<uint32_t>(address & (~address + 1));
+}
+
 int heuristic(Handle, MatmulDesc desc, MatrixLayout a, MatrixLayout b, MatrixLayout, MatrixLayout d,
               Preference preference, int wanted, HeuristicResult* result, int* found) {
     const auto& own = *static_cast<Desc*>(desc);
@@ -151,12 +151,14 @@ int heuristic(Handle, MatmulDesc desc, MatrixLayout a, MatrixLayout b, MatrixLay
     *found = 0;
     if (wanted < 1 || !depth_of(own, left, right, out, depth)) return invalid;
     if (left.type != right.type || (left.type == float32 && out.type != float32) ||
-        (own.epilogue != plain && own.epilogue != add_bias) ||
         wishes.schemes != reduce_in_workspace)
         return not_supported;
+    if (const int status = can_finish(own, out, depth)) return status;
     Promise promise{};
     std::copy_n(wishes.alignment, 4, promise.alignment);
     promise.workspace = (depth % 2) * std::min(needed_workspace, wishes.workspace);
+    promise.alignment[4] = own.has_bias() ? alignment(own.bias) : 1;
+    promise.alignment[5] = own.has_aux() ? alignment(own.aux) : 1;
     promise.epilogue = own.epilogue;
     std::memcpy(&result->algorithm, &promise, sizeof promise);
     result->workspace_size = promise.workspace;
@@ -166,40 +168,6 @@ int heuristic(Handle, MatmulDesc desc, MatrixLayout a, MatrixLayout b, MatrixLay
 }
 
 bool aligned(const void* data, uint32_t to) { return reinterpret_cast<uintptr_t>(data) % to == 0; }
-
-// A product with all that describes it, which the caller may change once it was asked for.
-struct Asked {
-    Desc desc;
-    Layout left, right, out;
-    int64_t depth;
-    float factor, keep;
-    const void *a, *b, *c;
-    void *d, *workspace;
-    size_t workspace_size;
-
-    void run() const {
-        if (workspace_size) std::memset(workspace, 0xA5, workspace_size);
-        for (int64_t entry = 0; entry < out.batch; entry++)
-            for (int64_t col = 0; col < out.cols; col++)
-                for (int64_t row = 0; row < out.rows; row++)
-                    out.put(d, entry, row, col, element(entry, row, col));
-    }
-
- private:
-    float element(int64_t entry, int64_t row, int64_t col) const {
-        float sum = 0;
-        for (int64_t i = 0; i < depth; i++) {
-            const float one =
-                desc.transposed[0] ? left.get(a, entry, i, row) : left.get(a, entry, row, i);
-            sum += one *
-                   (desc.transposed[1] ? right.get(b, entry, col, i) : right.get(b, entry, i, col));
-        }
-        sum *= factor;
-        if (keep != 0) sum += keep * out.get(c, entry, row, col);
-        if (desc.epilogue == add_bias) sum += desc.bias[row];
-        return sum;
-    }
-};
 
 int matmul(Handle handle, MatmulDesc desc, const void* alpha, const void* a, MatrixLayout a_layout,
            const void* b, MatrixLayout b_layout, const void* beta, const void* c, MatrixLayout,
@@ -214,6 +182,7 @@ int matmul(Handle handle, MatmulDesc desc, const void* alpha, const void* a, Mat
     if (!handle || !depth_of(own, left, right, out, depth) || own.epilogue != promise.epilogue ||
         !aligned(a, promise.alignment[0]) || !aligned(b, promise.alignment[1]) ||
         !aligned(c, promise.alignment[2]) || !aligned(d, promise.alignment[3]) ||
+        !aligned(own.bias, promise.alignment[4]) || !aligned(own.aux, promise.alignment[5]) ||
         size < promise.workspace || (size && !workspace))
         return invalid;
     const Asked asked{own,

@@ -1,6 +1,8 @@
 // Matrix products by cuBLASLt. Its matrices lie column by column: what lies row by row is its own
-// transpose there, so out^T = b^T a^T is asked for, and the bias runs along out's columns as an
-// epilogue wants it. Which algorithm is taken depends on shapes, types and alignment alone.
+// transpose there, so out^T = b^T a^T is asked for: its A is our b, its B our a, and the bias runs
+// along out's columns as an epilogue wants it. Which algorithm is taken depends on shapes, types
+// and alignment alone, and for the same of those it gives the same bits ("Results Reproducibility"
+// in the manual of cuBLAS).
 #include <algorithm>
 #include <array>
 #include <map>
@@ -38,9 +40,9 @@ struct Plan {
     bool found = false;
 };
 
-using Key = std::array<int64_t, 20>;
+using Key = std::array<int64_t, 21>;
 
-Key key_of(const Product& p, int device) {
+Key key_of(const Product& p, const Fused& fused, int device) {
     const auto number = [](const Operand& a) { return static_cast<int64_t>(a.number); };
     return {device,
             p.rows,
@@ -58,10 +60,11 @@ Key key_of(const Product& p, int device) {
             static_cast<int64_t>(p.out_number),
             p.stride,
             p.batch_stride,
-            (p.start != nullptr) + 2 * (p.bias != nullptr),
+            (p.start != nullptr) + 2 * (p.bias != nullptr) + 4 * fused.kind,
+            fused.stride,
             alignment(p.a.data) + 512 * static_cast<int64_t>(alignment(p.b.data)),
             alignment(p.out) + 512 * static_cast<int64_t>(alignment(p.start)),
-            alignment(p.bias)};
+            alignment(p.bias) + 512 * static_cast<int64_t>(alignment(fused.data))};
 }
 
 int current_device() {
@@ -98,14 +101,29 @@ void set(int (*setter)(void*, int, const void*, size_t), void* object, int attri
     require(setter(object, attribute, &value, sizeof value), "attribute");
 }
 
-void describe(const Functions& f, const Product& p, Plan& plan) {
+Epilogue epilogue_of(const Product& p, const Fused& fused) {
+    if (fused.kind == Fused::row_sums) return bias_of_b;
+    if (fused.kind == Fused::gelu) return p.bias ? gelu_aux_bias : gelu_aux;
+    if (fused.kind == Fused::gelu_slope) return dgelu;
+    return p.bias ? add_bias : plain;
+}
+
+// The vectors and matrices that epilogues read and write. The choice of an algorithm looks at how
+// these addresses are aligned.
+void point(const Functions& f, const Product& p, const Fused& fused, const Plan& plan) {
+    const bool sums = fused.kind == Fused::row_sums;
+    const void* vector = sums ? fused.data : p.bias;
+    if (vector) set(f.desc_set, plan.desc, bias_pointer, vector);
+    if (fused.data && !sums) set(f.desc_set, plan.desc, aux_pointer, fused.data);
+}
+
+void describe(const Functions& f, const Product& p, const Fused& fused, Plan& plan) {
     require(f.desc_create(&plan.desc, compute_float32, float32), "descriptor");
     set(f.desc_set, plan.desc, transpose_a, p.b.transposed ? transpose : no_transpose);
     set(f.desc_set, plan.desc, transpose_b, p.a.transposed ? transpose : no_transpose);
-    if (p.bias) {
-        set(f.desc_set, plan.desc, epilogue, static_cast<uint32_t>(add_bias));
-        set(f.desc_set, plan.desc, bias_pointer, p.bias);
-    }
+    set(f.desc_set, plan.desc, epilogue, static_cast<uint32_t>(epilogue_of(p, fused)));
+    if (fused.stride) set(f.desc_set, plan.desc, aux_stride, fused.stride);
+    point(f, p, fused, plan);
     plan.a = layout(f, p.b, p.depth, p.cols, p.batch);
     plan.b = layout(f, p.a, p.rows, p.depth, p.batch);
     plan.out = layout(f, p.out_number, p.rows, p.cols, p.stride, p.batch, p.batch_stride);
@@ -138,13 +156,13 @@ class Plans {
         return kept;
     }
 
-    Plan& plan(const Functions& f, const Product& p, int device) {
-        const Key key = key_of(p, device);
+    Plan& plan(const Functions& f, const Product& p, const Fused& fused, int device) {
+        const Key key = key_of(p, fused, device);
         const auto known = plans_.find(key);
         if (known != plans_.end()) return known->second;
         if (plans_.size() >= most_plans) forget(f);
         Plan made;
-        describe(f, p, made);
+        describe(f, p, fused, made);
         choose(f, handle(f, device), p, made);
         return plans_.emplace(key, made).first->second;
     }
@@ -171,14 +189,15 @@ Plans& plans() {
 
 bool available() { return functions() != nullptr; }
 
-bool multiply(const Product& p) {
+bool multiply(const Product& p, const Fused& fused) {
     const Functions* f = functions();
-    if (!f) return false;
+    if (!f || !p.rows || !p.cols || !p.depth || !p.batch || fused.stride % aux_multiple)
+        return false;
     const int device = current_device();
     const std::lock_guard<std::mutex> held(plans().lock);
-    const Plan& plan = plans().plan(*f, p, device);
+    const Plan& plan = plans().plan(*f, p, fused, device);
     if (!plan.found) return false;
-    if (p.bias) set(f->desc_set, plan.desc, bias_pointer, p.bias);
+    point(*f, p, fused, plan);
     const float one = 1, beta = p.start ? 1 : 0;
     const Scratch<uint8_t> workspace(plan.result.workspace_size);
     require(f->matmul(plans().handle(*f, device), plan.desc, &one, p.b.data, plan.a, p.a.data,

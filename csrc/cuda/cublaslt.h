@@ -30,7 +30,14 @@ constexpr int float32 = 0, bfloat16 = 14;  // cudaDataType
 constexpr int compute_float32 = 68;        // CUBLAS_COMPUTE_32F: no TF32
 constexpr int32_t no_transpose = 0, transpose = 1;
 
-enum DescAttribute : int { transpose_a = 3, transpose_b = 4, epilogue = 7, bias_pointer = 8 };
+enum DescAttribute : int {
+    transpose_a = 3,
+    transpose_b = 4,
+    epilogue = 7,
+    bias_pointer = 8,
+    aux_pointer = 11,
+    aux_stride = 12
+};
 enum LayoutAttribute : int { batch_count = 5, batch_offset = 6 };
 enum PreferenceAttribute : int {
     most_workspace = 1,
@@ -40,7 +47,19 @@ enum PreferenceAttribute : int {
     alignment_c = 7,
     alignment_d = 8
 };
-enum Epilogue : uint32_t { plain = 1, add_bias = 4 };
+// Of D, A times B, all column by column: a bias is as long as D's rows; `gelu_aux` writes what GELU
+// gets to aux, `dgelu` multiplies by GELU's slope at aux, and aux lies as D does, in D's type, its
+// stride a multiple of 8. `bias_of_b` writes the sums of B's columns, as many as D has, in D's
+// type.
+enum Epilogue : uint32_t {
+    plain = 1,
+    add_bias = 4,
+    gelu_aux = 32 | 128,
+    gelu_aux_bias = gelu_aux | add_bias,
+    dgelu = 64 | 128,
+    bias_of_b = 512
+};
+constexpr int64_t aux_multiple = 8;
 
 // Parts of a sum are added up in float32, from a workspace, in one order: no atomics, the same bits
 // each time.

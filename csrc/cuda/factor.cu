@@ -5,10 +5,10 @@
 namespace minillm::device {
 namespace {
 
-template <int Width>
+template <class T, int Width>
 struct Look {
     using Loaded = Pack<Width>;
-    const float* x;
+    const T* x;
     int64_t stride;
 
     __device__ Loaded load(int64_t row, int64_t col) const {
@@ -18,7 +18,7 @@ struct Look {
 };
 
 template <int Width>
-struct Round : Look<Width> {
+struct Round : Look<float, Width> {
     using Loaded = Pack<Width>;
     bf16* to;
     int64_t to_stride;
@@ -30,12 +30,16 @@ struct Round : Look<Width> {
 };
 
 template <int Width>
-void take(const float* data, int64_t rows, int64_t cols, Gradient sums, const Room& room) {
-    if (room.number() == Number::bf16)
-        visit<Width>(Round<Width>{{data, cols}, room.data<bf16>(), room.stride()}, rows, cols,
-                     sums);
-    else if (sums.data)
-        visit<Width>(Look<Width>{data, cols}, rows, cols, sums);
+void round(const float* data, int64_t rows, int64_t cols, const Room& room) {
+    visit<Width>(Round<Width>{{data, cols}, room.data<bf16>(), room.stride()}, rows, cols);
+}
+
+template <class T>
+void sum_columns_of(const T* data, int64_t stride, int64_t rows, int64_t cols, Gradient sums) {
+    if (by_fours(cols, {data}) && stride % 4 == 0)
+        visit<4>(Look<T, 4>{data, stride}, rows, cols, sums);
+    else
+        visit<1>(Look<T, 1>{data, stride}, rows, cols, sums);
 }
 
 int64_t padded(int64_t cols) { return divide_up(cols, 8) * 8; }
@@ -49,19 +53,28 @@ Room::Room(int64_t rows, int64_t cols)
       stride_(padded(cols)),
       bytes_(static_cast<size_t>(rows * stride_ * size_of(number_))) {}
 
-Factor::Factor(const float* data, int64_t rows, int64_t cols, Gradient sums)
+Factor::Factor(const float* data, int64_t rows, int64_t cols)
     : room_(product_number() == Number::bf16 ? rows : 0, cols), operand_(room_) {
-    if (room_.number() == Number::float32) operand_ = {data, Number::float32, cols};
-    if (by_fours(cols, {data}))
-        take<4>(data, rows, cols, sums, room_);
+    if (room_.number() == Number::float32)
+        operand_ = {data, Number::float32, cols};
+    else if (by_fours(cols, {data}))
+        round<4>(data, rows, cols, room_);
     else
-        take<1>(data, rows, cols, sums, room_);
+        round<1>(data, rows, cols, room_);
 }
 
 Operand Factor::part(int64_t row) const {
     Operand a = operand_;
     a.data = static_cast<const uint8_t*>(a.data) + row * a.stride * size_of(a.number);
     return a;
+}
+
+void sum_columns(const Operand& a, int64_t rows, int64_t cols, Gradient sums) {
+    if (!sums.data) return;
+    if (a.number == Number::bf16)
+        sum_columns_of(static_cast<const bf16*>(a.data), a.stride, rows, cols, sums);
+    else
+        sum_columns_of(static_cast<const float*>(a.data), a.stride, rows, cols, sums);
 }
 
 }  // namespace minillm::device

@@ -28,11 +28,10 @@ class Room {
     Scratch<uint8_t> bytes_;
 };
 
-// A matrix (rows, cols) of float32, contiguous: taken where it lies, or rounded once. The sums of
-// its columns come along where they are wanted.
+// A matrix (rows, cols) of float32, contiguous: taken where it lies, or rounded once.
 class Factor {
  public:
-    Factor(const float* data, int64_t rows, int64_t cols, Gradient sums = {nullptr, false});
+    Factor(const float* data, int64_t rows, int64_t cols);
     operator Operand() const { return operand_; }
     Operand part(int64_t row) const;  // from this row on
 
@@ -40,5 +39,8 @@ class Factor {
     Room room_;
     Operand operand_;
 };
+
+// sums (cols) (+)= those of the columns of a (rows, cols), where that is wanted.
+void sum_columns(const Operand& a, int64_t rows, int64_t cols, Gradient sums);
 
 }  // namespace minillm::device

@@ -13,9 +13,12 @@ void linear_forward(const float* x, const float* weight, const float* bias, cons
 
 void linear_backward(const float* grad, const float* x, const float* weight, int64_t n, int64_t m,
                      int64_t k, Gradient dx, Gradient dweight, Gradient dbias) {
-    const Factor slope(grad, n, m, dbias);
+    const Factor slope(grad, n, m);
     if (dx.data) multiply_into(dx, n, k, m, slope, Factor(weight, m, k));
-    if (dweight.data) multiply_into(dweight, m, k, n, transposed(slope), Factor(x, n, k));
+    if (dweight.data)
+        weight_gradients(slope, Factor(x, n, k), n, m, k, dweight, dbias);
+    else
+        sum_columns(slope, n, m, dbias);
 }
 
 }  // namespace minillm::device

@@ -1,5 +1,6 @@
+#include "columns.h"
+#include "factor.h"
 #include "numbers.h"
-#include "products.h"
 
 namespace minillm::device {
 namespace {
@@ -34,11 +35,27 @@ __global__ void plain_product(Product p) {
     }
 }
 
+Product to_gradient(Gradient c, int64_t rows, int64_t cols, int64_t depth, const Operand& a,
+                    const Operand& b) {
+    return {rows, cols, depth, a, b, c.data, cols, c.add ? c.data : nullptr};
+}
+
+// The sums are written, not added: where they are to be, they are written aside first.
+bool sum_on_the_way(const Operand& slope, const Operand& x, int64_t n, int64_t m, int64_t k,
+                    Gradient dweight, Gradient dbias) {
+    const Scratch<float> aside(dbias.add ? m : 0);
+    float* sums = dbias.add ? aside.data() : dbias.data;
+    const Product p = to_gradient(dweight, m, k, n, transposed(slope), x);
+    if (!lt::multiply(p, {lt::Fused::row_sums, sums})) return false;
+    if (dbias.add) sum_rows(aside.data(), 1, m, dbias);
+    return true;
+}
+
 }  // namespace
 
 void multiply(const Product& p) {
     const int64_t all = p.batch * p.rows * p.cols;
-    if (!all || (p.depth && lt::multiply(p))) return;
+    if (!all || lt::multiply(p)) return;
     const int64_t blocks = divide_up(all, threads);
     launch(plain_product, dim3(blocks < most_blocks ? blocks : most_blocks), threads, 0, p);
 }
@@ -46,7 +63,14 @@ void multiply(const Product& p) {
 void multiply_into(Gradient c, int64_t rows, int64_t cols, int64_t depth, const Operand& a,
                    const Operand& b) {
     if (!c.data) return;
-    multiply({rows, cols, depth, a, b, c.data, cols, c.add ? c.data : nullptr});
+    multiply(to_gradient(c, rows, cols, depth, a, b));
+}
+
+void weight_gradients(const Operand& slope, const Operand& x, int64_t n, int64_t m, int64_t k,
+                      Gradient dweight, Gradient dbias) {
+    if (dweight.data && dbias.data && sum_on_the_way(slope, x, n, m, k, dweight, dbias)) return;
+    multiply_into(dweight, m, k, n, transposed(slope), x);
+    sum_columns(slope, n, m, dbias);
 }
 
 }  // namespace minillm::device

@@ -45,12 +45,28 @@ void multiply(const Product& p);
 void multiply_into(Gradient c, int64_t rows, int64_t cols, int64_t depth, const Operand& a,
                    const Operand& b);
 
+// dweight (m, k) (+)= slope^T (m, n) · x (n, k), dbias (m) (+)= the sums of slope's columns
+void weight_gradients(const Operand& slope, const Operand& x, int64_t n, int64_t m, int64_t k,
+                      Gradient dweight, Gradient dbias);
+
 namespace lt {
+
+// What is done to a product, or to its factors, while they are at hand: no other kernel has to read
+// them. `gelu` is the form with tanh.
+struct Fused {
+    enum Kind : uint8_t { nothing, row_sums, gelu, gelu_slope };
+    Kind kind = nothing;
+    // row_sums: the sums of a's rows (rows), float32, and no bias. gelu: what GELU gets, written;
+    // out is what it gives. gelu_slope: what it got; out is multiplied by its slope there. Both lie
+    // as out does, `stride` apart.
+    void* data = nullptr;
+    int64_t stride = 0;
+};
 
 bool available();
 
-// False where cuBLASLt has no algorithm; nothing is written then.
-bool multiply(const Product& p);
+// False where cuBLASLt has no algorithm for that; nothing is written then.
+bool multiply(const Product& p, const Fused& fused = {});
 
 }  // namespace lt
 }  // namespace minillm::device
