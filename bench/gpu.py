@@ -32,6 +32,7 @@ MEASURED = {
     "compiled": 200,
     "attention": 60,
     "bound": 120,
+    "muon": 60,
     "decode": 90,
     "curve": 90,
 }
@@ -39,8 +40,8 @@ SANITIZERS = {"memcheck": 200, "racecheck": 150, "synccheck": 100}
 CHECKED = {"suite": 150, "doctor": 120} | SANITIZERS
 PARTS = {"build": 300} | MEASURED | CHECKED
 IN_ALL = 570.0  # seconds of the whole
-FIRST = ("limits", "train", "attention", "decode", "bound", "suite", "compiled", "curve")
-COMPARED = ("limits", "train", "bound")  # what the first is measured for
+FIRST = ("limits", "train", "attention", "decode", "bound", "suite", "muon", "compiled", "curve")
+COMPARED = ("limits", "train", "bound", "muon")  # what the first is measured for
 PYTEST = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
 SHARE = "any_length or large_cases or every_size"  # of the tests, under a sanitizer
 SANITIZED = ("test_cuda.py", "test_cuda_attention.py", "test_cuda_step.py")

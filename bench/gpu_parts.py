@@ -94,18 +94,27 @@ def bound(at: Place, known: Limits) -> Iterator[Row]:
     many = at.size(124_000_000, 999)
     state = [normal(many), normal(many), normal(many), normal(many) ** 2]
     update = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "step": 9}
+    update["grad_scale"] = 1.0
+    scales = numpy.ones(-(-many // 256), numpy.float32)
+    codes = [numpy.ones(many, numpy.int8), scales, numpy.ones(many, numpy.uint8), scales]
+    descent = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0.1}
     loss = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}
     cases: list[tuple[str, list[Any], dict[str, Any], int, int]] = [  # arrays moved: forward, both
         ("layer_norm", [x, scale, scale], {"eps": 1e-5}, 2, 5),
         ("rms_norm", [x, scale], {"eps": 1e-5}, 2, 5),
         ("softmax", [normal(rows, wide)], {}, 2, 5),
         ("cross_entropy", [normal(few, classes), target], loss, 1, 3),
-        ("adamw", state, update | {"grad_scale": 1.0}, 7, 7),
+        ("adamw", state, update, 7, 7),
+        ("adamw8bit", [*state[:2], *codes], update, 4, 4),
+        ("sgd", state[:3], descent, 5, 5),
+        ("lerp", state[:2], {"weight": 1e-3}, 3, 3),
+        ("norm", state[:1], {}, 1, 1),
     ]
     torch = rival()
     for name, arrays, params, once, twice in cases:
         mine = ours(at, name, arrays, params)
-        theirs = torch.calls(name, arrays, params, at.torch_device, False) if torch else {}
+        known_there = torch is not None and name in torch.FUNCTIONS
+        theirs = torch.calls(name, arrays, params, at.torch_device, False) if known_there else {}
         for what, call in mine.items():
             pair = {"ours": call} | ({"torch": theirs[what]} if what in theirs else {})
             ms = at.turns(pair)
@@ -128,6 +137,21 @@ def attention(at: Place, _: Limits) -> Iterator[Row]:
     others = {"torch": ms["torch"]} if "torch" in ms else {}
     slower = ms["ours"] / ms["torch"] if others else None
     yield Row("attention both", "ms", ms["ours"], others, "x torch's time", slower, 1.3, True)
+
+
+def muon(at: Place, known: Limits) -> Iterator[Row]:
+    """Of all matrices of GPT-2 at once: the rate of its products, whatever else it does."""
+    width, layers = at.size(768, 8), at.size(12, 2)
+    shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)] * layers
+    arrays = [normal(*shape) for shape in shapes for _ in range(3)]
+    params = {"lr": 1e-3, "momentum": 0.95, "nesterov": True, "weight_decay": 0.1, "eps": 1e-7}
+    params |= {"ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}
+    flop = sum(5 * (4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3) for s in shapes)
+    with kernels.precision("bf16" if kernels.has_bf16() else "f32"):
+        ms = at.turns({"ours": ours(at, "muon", arrays, params)["forward"]})["ours"]
+    rate = flop / ms * 1e-9
+    share = rate / known[RATE] if RATE in known else None
+    yield Row("muon", "TFLOP/s", rate, {}, "of the bf16 rate", share)
 
 
 def train(at: Place, known: Limits) -> Iterator[Row]:
@@ -264,7 +288,9 @@ def losses(size: Size, device: str, steps: int, seed: int = 0) -> numpy.ndarray:
     return numpy.array([run.step() for _ in range(steps)])
 
 
-PARTS = {part.__name__: part for part in (limits, bound, attention, train, compiled, decode, curve)}
+PARTS = {
+    part.__name__: part for part in (limits, bound, muon, attention, train, compiled, decode, curve)
+}
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ const char* name_of(Type type) {
             return "bool";
         case Type::bytes:
             return "uint8";
+        case Type::signed_bytes:
+            return "int8";
         case Type::other:
             break;
     }
@@ -109,9 +111,9 @@ int64_t Arguments::elements(const Array& a, const char* name) const {
     return count;
 }
 
-void Arguments::require_flat(const Array& a, const char* name, int64_t n) const {
+void Arguments::require_flat(const Array& a, const char* name, int64_t n, Type type) const {
     const int64_t count = elements(a, name);
-    require_type(a, name, Type::float32);
+    require_type(a, name, type);
     if (count != n)
         fail(std::string(name) + " has " + std::to_string(count) + " elements, " +
              std::to_string(n) + " are needed");
@@ -119,14 +121,26 @@ void Arguments::require_flat(const Array& a, const char* name, int64_t n) const 
 }
 
 const float* Arguments::flat_input(const Array& a, const char* name, int64_t n) const {
-    require_flat(a, name, n);
+    require_flat(a, name, n, Type::float32);
     return static_cast<const float*>(a.data);
 }
 
 float* Arguments::flat_output(const Array& a, const char* name, int64_t n) const {
-    require_flat(a, name, n);
+    require_flat(a, name, n, Type::float32);
     require_writable(a, name);
     return static_cast<float*>(a.data);
+}
+
+uint8_t* Arguments::output_bytes(const Array& a, const char* name, int64_t n) const {
+    require_flat(a, name, n, Type::bytes);
+    require_writable(a, name);
+    return static_cast<uint8_t*>(a.data);
+}
+
+int8_t* Arguments::output_signed_bytes(const Array& a, const char* name, int64_t n) const {
+    require_flat(a, name, n, Type::signed_bytes);
+    require_writable(a, name);
+    return static_cast<int8_t*>(a.data);
 }
 
 void Arguments::require_ids(const int64_t* ids, int64_t n, const char* name, int64_t limit,

@@ -43,6 +43,8 @@ class Arguments {
     int64_t elements(const Array& a, const char* name) const;
     const float* flat_input(const Array& a, const char* name, int64_t n) const;
     float* flat_output(const Array& a, const char* name, int64_t n) const;
+    uint8_t* output_bytes(const Array& a, const char* name, int64_t n) const;
+    int8_t* output_signed_bytes(const Array& a, const char* name, int64_t n) const;
 
     // Every id is in [0, limit) or is the ignored one; else throws std::out_of_range. Those on a
     // device are not looked at: the operation has checked what came from the host, and a kernel
@@ -58,7 +60,7 @@ class Arguments {
     void require_writable(const Array& a, const char* name) const;  // and aligned
 
  private:
-    void require_flat(const Array& a, const char* name, int64_t n) const;
+    void require_flat(const Array& a, const char* name, int64_t n, Type type) const;
     void* contiguous(const Array& a, const char* name, Type type, Shape shape) const;
 
     const char* operation_;

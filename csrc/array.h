@@ -22,7 +22,7 @@ constexpr bool on_device = true;  // the host cannot read what arrays hold
 constexpr bool on_device = false;
 #endif
 
-enum class Type { float32, int64, boolean, bytes, other };
+enum class Type { float32, int64, boolean, bytes, signed_bytes, other };
 
 // A view of the caller's array, valid while the call lasts; None is an array that is not given.
 struct Array {
@@ -39,7 +39,8 @@ struct Array {
 inline Type type_of(char kind, pybind11::ssize_t size) {
     if (kind == 'f' && size == 4) return Type::float32;
     if (kind == 'i' && size == 8) return Type::int64;
-    if (kind == 'u' && size == 1) return Type::bytes;
+    if (size == 1 && (kind == 'u' || kind == 'i'))
+        return kind == 'u' ? Type::bytes : Type::signed_bytes;
     return kind == 'b' ? Type::boolean : Type::other;
 }
 

@@ -45,5 +45,6 @@ void bind_plan(pybind11::module_& runtime);
 void bind_rotary(pybind11::module_& module);
 void bind_softmax(pybind11::module_& module);
 void bind_training(pybind11::module_& module);
+void bind_update(pybind11::module_& module);
 
 }  // namespace minillm

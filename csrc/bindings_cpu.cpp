@@ -102,5 +102,6 @@ PYBIND11_MODULE(_cpu, module) {
     minillm::bind_rotary(module);
     minillm::bind_softmax(module);
     minillm::bind_training(module);
+    minillm::bind_update(module);
     minillm::bind_runtime(module.def_submodule("runtime", "Threads, instruction sets, memory."));
 }

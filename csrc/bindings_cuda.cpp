@@ -76,6 +76,7 @@ PYBIND11_MODULE(MINILLM_MODULE, module) {
     minillm::bind_rotary(module);
     minillm::bind_softmax(module);
     minillm::bind_training(module);
+    minillm::bind_update(module);
     minillm::leave_out(module);
     minillm::bind_open_blocks(module);
     minillm::offer_products(module);

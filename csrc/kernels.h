@@ -52,6 +52,38 @@ struct AdamW {
     int64_t step;  // the number of this update, from 1
 };
 
+// The same with moments of 8 bits: blocks of them share a scale.
+constexpr int64_t moments_of_scale = 256;
+
+struct Moments8bit {
+    float* param;
+    const float* grad;
+    int8_t* m;
+    float* m_scale;
+    uint8_t* v;
+    float* v_scale;
+    int64_t n;
+};
+
+// A parameter with its gradient and the running sum of those.
+struct Sums {
+    float* param;
+    const float* grad;
+    float* buffer;
+    int64_t n;
+};
+
+struct SGD {
+    double lr, momentum, weight_decay, grad_scale;
+};
+
+// An array that goes a share of the way to another.
+struct Way {
+    float* start;
+    const float* end;
+    int64_t n;
+};
+
 // A matrix with its gradient and the mean of those that Muon keeps; `scale` times its learning
 // rate.
 struct Momentum {
@@ -189,6 +221,12 @@ struct Strides {
     X(norm_forward, (const Flat* arrays, int64_t count, float* out))                               \
     /* param, m and v of `count` parameters are updated in place */                                \
     X(adamw_forward, (const Moments* parameters, int64_t count, const AdamW& settings))            \
+    /* param, m, v and their scales of `count` parameters are updated in place */                  \
+    X(adamw8bit_forward, (const Moments8bit* parameters, int64_t count, const AdamW& settings))    \
+    /* param and buffer of `count` parameters are updated in place */                              \
+    X(sgd_forward, (const Sums* parameters, int64_t count, const SGD& settings))                   \
+    /* start += weight (end - start) of `count` pairs, in place */                                 \
+    X(lerp_forward, (const Way* pairs, int64_t count, double weight))                              \
     /* param and buffer of `count` matrices are updated in place */                                \
     X(muon_forward, (const Momentum* matrices, int64_t count, const Muon& settings))               \
     X(all_finite, (const Strides& x, bool* out))                                                   \

@@ -30,11 +30,12 @@ def test_without_a_gpu_it_is_one_line(tmp_path):
 
 
 def test_a_rehearsal_measures_and_writes(tmp_path):
-    done = run(tmp_path, "--rehearse", "--only", "bound", "curve", "train")
+    done = run(tmp_path, "--rehearse", "--only", "bound", "muon", "curve", "train")
     assert "Traceback" not in done.stdout + done.stderr
     content = json.loads((tmp_path / "gpu.json").read_text())
     rows = {row["what"]: row for row in content["rows"]}
     assert rows["softmax both"]["ours"] > 0 and rows["adamw forward"]["ours"] > 0
+    assert rows["adamw8bit forward"]["ours"] > 0 and rows["muon"]["ours"] > 0
     assert rows["loss curve"]["passed"] and rows["same bits twice"]["passed"]
     assert rows["same bits by graphs"]["passed"] and rows["step without graphs"]["ours"] > 0
     assert "error" not in {key for row in content["rows"] for key in row}

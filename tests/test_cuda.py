@@ -85,6 +85,7 @@ def normal(*shape):
     return new_generator(*shape).standard_normal(shape, dtype=np.float32)
 
 
+MANY = [1 + i % 3 for i in range(70)] + [9000, 5, 0, 8193]
 # Rows of a warp, of a block, kept in registers or not, moved by fours or not.
 LENGTHS = (260, 600, 1023, 1030, 1100, 4100, 8196, 8199)
 
@@ -112,6 +113,34 @@ def adamw_case(sizes):
     return "adamw", arrays, {**rates, "step": 3, "grad_scale": 0.5}
 
 
+def adamw8bit_case(sizes):
+    rng, arrays = new_generator(len(sizes)), []
+    for size in sizes:
+        scales = -(-size // 256)
+        m = rng.integers(-127, 128, size, np.int8)
+        v = rng.integers(0, 256, size, np.uint8)
+        arrays += [normal(size), normal(size), m, abs(normal(scales)), v, abs(normal(scales))]
+    return "adamw8bit", arrays, adamw_case([])[2]
+
+
+def sgd_case(sizes):
+    arrays = [normal(size) for size in sizes for _ in range(3)]
+    rates = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "grad_scale": 0.5}
+    return "sgd", arrays, rates
+
+
+def lerp_case(sizes):
+    return "lerp", [normal(size) for size in sizes for _ in range(2)], {"weight": 0.1}
+
+
+def muon_case(shapes, **options):
+    rng = new_generator(len(shapes))
+    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes for _ in range(3)]
+    rates = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "eps": 1e-7}
+    rates |= {"ns_steps": 3, "adjust_lr_fn": "match_rms_adamw", "grad_scale": 0.5}
+    return "muon", arrays, rates | options
+
+
 def block_case(kind, rows):
     width = 300 if KINDS[kind].elements == 1 else 512
     blocks = random_blocks(testing.Draw(rows), kind, 9, width)
@@ -131,7 +160,13 @@ LARGE = {
     "two ids": embedding_case(9, [8] * 40 + [2] * 57 + [8] * 37, 5),
     "ids of two digits": embedding_case(700, new_generator(1).integers(0, 700, 2100), 4),
     **{f"{rows} rows of {kind}": block_case(kind, rows) for kind in KINDS for rows in (1, 7, 33)},
-    "many arrays": adamw_case([1 + i % 3 for i in range(70)] + [9000, 5]),
+    "many arrays": adamw_case(MANY),
+    "many arrays of 8 bits": adamw8bit_case(MANY),
+    "many arrays of sums": sgd_case(MANY),
+    "many averages": lerp_case(MANY),
+    "matrices of some shapes": muon_case([(12, 8), (8, 12), (0, 3), (12, 8), (70, 70), (8, 12)]),
+    "as many as two tables": muon_case([(2, 4)] * 70, nesterov=False),
+    "no step": muon_case([(5, 3), (4, 8)], ns_steps=0),
     "norm of many arrays": ("norm", [normal(1 + i % 3) for i in range(70)] + [normal(9001)], {}),
 }
 

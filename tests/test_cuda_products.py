@@ -14,7 +14,7 @@ from minillm.arrays import new_generator
 from minillm.ops import registry
 
 pytestmark = needs_device
-NAMES = ("matmul", "linear", "feed_forward", "linear_cross_entropy")
+NAMES = ("matmul", "linear", "feed_forward", "linear_cross_entropy", "muon")
 each_name = pytest.mark.parametrize("name", NAMES)
 TRANSPOSED = [(False, False), (True, False), (False, True), (True, True)]
 

@@ -258,6 +258,7 @@ def test_an_update_wants_whole_groups_of_arrays(op, options, message):
     [
         (AdamW, [(3, 5), (), (0, 4), (40_000,), (7,)]),
         (SGD, [(3, 5), (), (0, 4), (40_000,), (7,)]),
+        (AdamW8bit, [(3, 5), (), (0, 4), (40_000,), (7,)]),
         (Muon, [(3, 5), (0, 4), (150, 300), (300, 150), (1, 7)]),
     ],
 )
@@ -274,6 +275,47 @@ def test_all_parameters_at_once_are_updated_as_each_alone(kind, shapes):
             optimizer.step()
     for one, other in zip(together, apart):
         assert np.array_equal(one.data, other.data)
+
+
+@pytest.mark.parametrize("kind", [AdamW, AdamW8bit, SGD, Muon])
+@pytest.mark.parametrize("lay", [lambda a: a.T.copy().T, lambda a: np.repeat(a, 2, 1)[:, ::2]])
+def test_a_parameter_may_lie_anyhow_in_memory(kind, lay):
+    rng = np.random.default_rng(0)
+    start, grad = rng.standard_normal((2, 24, 32)).astype(np.float32)
+    found = []
+    for layout in (lambda a: a.copy(), lay):
+        params = [nn.Parameter(start.copy()) for _ in range(3)]
+        params[1].data = layout(start)  # between others, which lie in a row
+        optimizer = kind(params, lr=0.1, weight_decay=0.1)
+        for _ in range(2):
+            for param in params:
+                param.grad = of(layout(grad))
+            optimizer.step()
+        found.append([param.data for param in params])
+    assert not found[1][1].flags.c_contiguous
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        assert not np.array_equal(one, start)
+
+
+@pytest.mark.parametrize("kind", [AdamW, AdamW8bit])
+def test_after_very_many_steps_the_means_are_taken_as_they_are(kind):
+    param = parameter(np.ones(300, np.float32), np.full(300, 0.5), np.float32)
+    optimizer = kind([param], lr=0.1, betas=(0.5, 0.75), eps=0.0, weight_decay=0.0)
+    optimizer.steps = 10**9  # 1 - beta ** steps is 1
+    optimizer.step()
+    np.testing.assert_allclose(param.data, 1 - 0.1 * 0.25 / 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [AdamW, AdamW8bit, SGD, Muon])
+def test_a_rate_of_nothing_moves_nothing_but_the_state(kind):
+    rng = np.random.default_rng(0)
+    start, grad = rng.standard_normal((2, 24, 32)).astype(np.float32)
+    param = parameter(start, grad, np.float32)
+    optimizer = kind([param], lr=0.0, weight_decay=0.5)
+    optimizer.step()
+    assert np.array_equal(param.data, start)
+    assert all(array.any() for array in optimizer.state[0].values())
 
 
 def test_only_matrices_decay():
@@ -423,3 +465,40 @@ def test_what_eight_bits_keep_is_near_and_a_small_mean_square_is_never_nothing()
     other = AdamW8bit([parameter(np.zeros(1000))])
     other.load_state_dict(saved)
     assert all(np.array_equal(other.state[0][name], array) for name, array in state.items())
+
+
+def test_a_state_of_eight_bits_from_an_older_run_goes_on():
+    """Codes and scales as they are in saved runs, and the step from them in Python numbers."""
+    saved = {
+        "m": np.array([127, -127, 64, 0] * 65, np.int8),
+        "m_scale": np.array([2.0, 0.5], np.float32),
+        "v": np.array([255, 128, 1, 200] * 65, np.uint8),
+        "v_scale": np.array([4.0, 0.25], np.float32),
+    }
+    param = parameter(np.zeros(260), np.ones(260), np.float32)
+    optimizer = AdamW8bit([param], lr=1.0, betas=(0.5, 0.5), eps=0.0, weight_decay=0.0)
+    optimizer.load_state_dict({"steps": 99, "state": [saved]})
+    optimizer.step()
+    for place in (0, 1, 2, 3, 255, 256, 257, 258, 259):
+        block, code = place // 256, int(saved["m"][place])
+        m = 0.5 * math.copysign((code / 127) ** 2, code) * saved["m_scale"][block] + 0.5
+        v = 0.5 * (int(saved["v"][place]) / 255) ** 4 * saved["v_scale"][block] + 0.5
+        assert param.data[place] == pytest.approx(-m / math.sqrt(v), rel=1e-5, abs=1e-6)
+    (state,) = optimizer.state
+    assert state["m_scale"].tolist() == [1.5, 0.75]
+    assert state["v_scale"].tolist() == [2.5, 0.625]
+    assert state["m"][:4].tolist() == [127, -round(127 * (0.5 / 1.5) ** 0.5), 90, 73]
+    assert state["v"][256] == 255
+
+
+def test_what_eight_bits_do_not_fit_is_refused():
+    rates = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
+    arrays = [np.ones(300, np.float32)] * 2
+    arrays += [np.zeros(300, np.int8), np.ones(2), np.zeros(300, np.uint8), np.ones(1)]
+    with pytest.raises(ValueError, match=r"adamw8bit: v_scale \(1,\), \(2,\) is needed"):
+        ops.adamw8bit.compute(*arrays, step=1, **rates)
+    with pytest.raises(ValueError, match=r"adamw8bit: 5 arrays, param, grad, m, m_scale, v, v_s"):
+        ops.adamw8bit.compute(*arrays[:5], step=1, **rates)
+    arrays[5] = np.ones(2)
+    with pytest.raises(ValueError, match="adamw8bit: step 0, 1 or more is needed"):
+        ops.adamw8bit.compute(*arrays, step=0, **rates)

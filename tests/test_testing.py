@@ -119,6 +119,47 @@ def test_a_backward_that_adds_wrongly_to_a_total_fails(change, message):
     reject(truth, reference, message, adding(change))
 
 
+class Changed:
+    """NumPy with other functions in place of some."""
+
+    def __init__(self, **functions):
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+
+def encoding(**functions):
+    """adamw8bit's definition over a changed NumPy, as a library serves it."""
+    return served_by(
+        ops.adamw8bit,
+        forward=lambda lib, xp, *arrays, **params: ops.adamw8bit.forward(
+            Changed(**functions), *arrays, **params
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "functions, result",
+    [
+        ({"rint": np.floor}, 1),  # codes of m that are cut off
+        ({"rint": lambda x: np.rint(x) - (x > 100)}, 1),
+        ({"maximum": lambda x, _: x}, 3),  # a mean square becomes nothing
+        ({"sqrt": lambda x: x}, 0),
+        ({"repeat": lambda x, n: np.repeat(np.roll(x, 1), n)}, 1),  # the scale of another block
+    ],
+)
+def test_codes_that_are_not_the_nearest_fail(functions, result):
+    arrays, params = ops.adamw8bit.sample(Small(3))
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((2, 600)) * 10.0 ** rng.uniform(-3, 0, 600)
+    m, v = rng.integers(-127, 128, 600).astype("int8"), np.zeros(600, "uint8")
+    arrays = [*values, m, np.full(3, 1.0), v, np.array([0.5, 1.0, 2.0])]
+    truth = truth_of(ops.adamw8bit, *arrays, **params)
+    testing.check_case(truth, encoding())
+    reject(truth, encoding(**functions), f"result {result}: off by")
+
+
 def test_layer_norm_that_divides_by_d_minus_1_fails():
     def ddof_1(xp, out, inputs):
         out *= math.sqrt(63 / 64)

@@ -1,46 +1,12 @@
-// What an optimiser step does to all parameters: the gradient's norm, AdamW, the check for inf.
-#include "../scratch.h"
+// What an optimiser step does to all parameters: the gradient's norm, AdamW, SGD, the way to
+// averages, the check for inf.
 #include "declare.h"
+#include "ranges.h"
 #include "rows.h"
 
 namespace minillm::MINILLM_ISA {
 
 namespace {
-
-// Many arrays cut into ranges of at most `each` elements, numbered from first to last.
-template <class Item>
-class Ranges {
- public:
-    Ranges(const Item* items, int64_t count, int64_t each)
-        : items_(items), count_(count), each_(each), memory_(2 * (count + 1)) {
-        starts_ = reinterpret_cast<int64_t*>(static_cast<float*>(memory_));
-        starts_[0] = 0;
-        for (int64_t i = 0; i < count; i++)
-            starts_[i + 1] = starts_[i] + ceil_div(items[i].n, each);
-    }
-
-    int64_t size() const { return starts_[count_]; }
-
-    // Calls f(item, range, first, end) for the elements [first, end) of each range.
-    template <class F>
-    void for_each(const F& f) const {
-        parallel_for(size(), [&](int64_t range) {
-            int64_t low = 0, high = count_;  // starts[low] <= range < starts[high]
-            while (high - low > 1) {
-                const int64_t middle = (low + high) / 2;
-                (starts_[middle] <= range ? low : high) = middle;
-            }
-            const int64_t first = (range - starts_[low]) * each_;
-            f(items_[low], range, first, smaller(items_[low].n, first + each_));
-        });
-    }
-
- private:
-    const Item* items_;
-    int64_t count_, each_;
-    Scratch memory_;
-    int64_t* starts_;
-};
 
 double sum_of_squares(const float* x, int64_t n) {
     constexpr int64_t lanes = 16;
@@ -70,24 +36,43 @@ void norm_forward(const Flat* arrays, int64_t count, float* out) {
     *out = static_cast<float>(__builtin_sqrt(total));
 }
 
-void adamw_forward(const Moments* parameters, int64_t count, const AdamW& s) {
-    const double t = static_cast<double>(s.step);
-    const auto decay = static_cast<float>(1 - s.lr * s.weight_decay);
-    const auto rate = static_cast<float>(s.lr / (1 - __builtin_pow(s.beta1, t)));
-    const auto root = static_cast<float>(__builtin_sqrt(1 - __builtin_pow(s.beta2, t)));
-    const auto beta1 = static_cast<float>(s.beta1), rest1 = static_cast<float>(1 - s.beta1);
-    const auto beta2 = static_cast<float>(s.beta2), rest2 = static_cast<float>(1 - s.beta2);
-    const auto eps = static_cast<float>(s.eps), grad_scale = static_cast<float>(s.grad_scale);
+void adamw_forward(const Moments* parameters, int64_t count, const AdamW& settings) {
+    const Rates s(settings);
     const Ranges<Moments> ranges(parameters, count, chunk_floats);
     ranges.for_each([=](const Moments& p, int64_t, int64_t from, int64_t end) {
         over_vectors(from, end, [=](int64_t i, auto lanes) {
-            const vf g = load(p.grad + i, lanes) * grad_scale;
-            const vf first = beta1 * load(p.m + i, lanes) + rest1 * g;
-            const vf second = beta2 * load(p.v + i, lanes) + rest2 * g * g;
-            const vf change = rate * first / (square_root(second) / root + eps);
-            store(p.m + i, first, lanes);
-            store(p.v + i, second, lanes);
-            store(p.param + i, load(p.param + i, lanes) * decay - change, lanes);
+            vf m = load(p.m + i, lanes), v = load(p.v + i, lanes);
+            const vf param = s.update(load(p.param + i, lanes), load(p.grad + i, lanes), m, v);
+            store(p.m + i, m, lanes);
+            store(p.v + i, v, lanes);
+            store(p.param + i, param, lanes);
+        });
+    });
+}
+
+void sgd_forward(const Sums* parameters, int64_t count, const SGD& s) {
+    const auto lr = static_cast<float>(s.lr), momentum = static_cast<float>(s.momentum);
+    const auto decay = static_cast<float>(s.weight_decay);
+    const auto grad_scale = static_cast<float>(s.grad_scale);
+    const Ranges<Sums> ranges(parameters, count, chunk_floats);
+    ranges.for_each([=](const Sums& p, int64_t, int64_t from, int64_t end) {
+        over_vectors(from, end, [=](int64_t i, auto lanes) {
+            const vf param = load(p.param + i, lanes);
+            const vf step = load(p.grad + i, lanes) * grad_scale + decay * param;
+            const vf sum = momentum * load(p.buffer + i, lanes) + step;
+            store(p.buffer + i, sum, lanes);
+            store(p.param + i, param - lr * sum, lanes);
+        });
+    });
+}
+
+void lerp_forward(const Way* pairs, int64_t count, double weight) {
+    const auto share = static_cast<float>(weight);
+    const Ranges<Way> ranges(pairs, count, chunk_floats);
+    ranges.for_each([=](const Way& p, int64_t, int64_t from, int64_t end) {
+        over_vectors(from, end, [=](int64_t i, auto lanes) {
+            const vf start = load(p.start + i, lanes);
+            store(p.start + i, start + share * (load(p.end + i, lanes) - start), lanes);
         });
     });
 }

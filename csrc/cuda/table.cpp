@@ -39,6 +39,10 @@ Kernels device_kernels() {
     MINILLM_HAVE(dropout_forward)
     MINILLM_HAVE(norm_forward)
     MINILLM_HAVE(adamw_forward)
+    MINILLM_HAVE(adamw8bit_forward)
+    MINILLM_HAVE(sgd_forward)
+    MINILLM_HAVE(lerp_forward)
+    MINILLM_HAVE(muon_forward)
     MINILLM_HAVE(linear_cross_entropy_forward)
     MINILLM_HAVE(linear_cross_entropy_backward)
 #undef MINILLM_HAVE

@@ -1,110 +1,71 @@
-// What an optimiser's step does to all parameters. A launch takes many arrays: the table of them is
-// an argument of the kernel, nothing is uploaded.
+// What an optimiser's step does to all parameters: the gradient's norm, AdamW, SGD, the way to
+// averages. Memory is what takes the time: each array is read and written once.
 #include "kernels.h"
-#include "rows.h"
+#include "tables.h"
 
 namespace minillm::device {
 namespace {
 
-constexpr int64_t range = 4 * block_threads * 4;  // elements of a block
-constexpr int most = 64;                          // arrays of a launch
-
-// The arrays of one launch and the number of the first block of each.
-template <class Item>
-struct Table {
-    Item items[most];
-    int64_t starts[most + 1];
-    int count;
-
-    // The array and the first of its elements that are this block's.
-    __device__ const Item& own(int64_t* first) const {
-        int low = 0, high = count;
-        while (high - low > 1) {
-            const int middle = (low + high) / 2;
-            (starts[middle] <= blockIdx.x ? low : high) = middle;
-        }
-        *first = (blockIdx.x - starts[low]) * range;
-        return items[low];
-    }
-};
-
-// use(table, blocks) for so many arrays at a time.
-template <class Item, class Use>
-void in_tables(const Item* items, int64_t count, const Use& use) {
-    for (int64_t done = 0; done < count; done += most) {
-        Table<Item> table{};
-        table.count = static_cast<int>(std::min<int64_t>(most, count - done));
-        for (int i = 0; i < table.count; i++) {
-            table.items[i] = items[done + i];
-            table.starts[i + 1] = table.starts[i] + divide_up(table.items[i].n, range);
-        }
-        use(table, table.starts[table.count]);
-    }
+__device__ __forceinline__ bool by_fours(const Moments& p) {
+    return aligned(p.n, p.param, p.grad, p.m, p.v);
 }
-
-// body(place, Width<W>()) for the packs of this block's range that are this thread's.
-template <int W>
-struct Width {};
-template <class Body>
-__device__ __forceinline__ void over_range(int64_t first, int64_t n, bool fours, Body body) {
-    const int64_t end = min(first + range, n);
-    if (fours) {
-#pragma unroll
-        for (int k = 0; k < range / (4 * block_threads); k++) {
-            const int64_t i = first + (k * block_threads + threadIdx.x) * 4;
-            if (i < end) body(i, Width<4>());
-        }
-    } else {
-        for (int64_t i = first + threadIdx.x; i < end; i += block_threads) body(i, Width<1>());
-    }
+__device__ __forceinline__ bool by_fours(const Sums& p) {
+    return aligned(p.n, p.param, p.grad, p.buffer);
 }
-
-// Whether n elements from each of these addresses can be moved by fours.
-template <class... T>
-__device__ __forceinline__ bool aligned(int64_t n, T*... arrays) {
-    return n % 4 == 0 && ((reinterpret_cast<uintptr_t>(arrays) % 16 == 0) && ...);
-}
-
-struct Rates {
-    float decay, rate, root, beta1, rest1, beta2, rest2, eps, grad_scale;
-};
+__device__ __forceinline__ bool by_fours(const Way& p) { return aligned(p.n, p.start, p.end); }
 
 template <int W>
 __device__ __forceinline__ void update(const Moments& p, const Rates& s, int64_t i, Width<W>) {
     const Pack<W> grad = load<W>(p.grad + i);
-    Pack<W> param = *reinterpret_cast<Pack<W>*>(p.param + i);
-    Pack<W> m = *reinterpret_cast<Pack<W>*>(p.m + i), v = *reinterpret_cast<Pack<W>*>(p.v + i);
+    Pack<W> param = own<W>(p.param + i), m = own<W>(p.m + i), v = own<W>(p.v + i);
 #pragma unroll
-    for (int k = 0; k < W; k++) {
-        const float g = grad.at[k] * s.grad_scale;
-        m.at[k] = s.beta1 * m.at[k] + s.rest1 * g;
-        v.at[k] = s.beta2 * v.at[k] + s.rest2 * g * g;
-        const float change = s.rate * m.at[k] / (sqrtf(v.at[k]) / s.root + s.eps);
-        param.at[k] = param.at[k] * s.decay - change;
-    }
+    for (int k = 0; k < W; k++) param.at[k] = s.update(param.at[k], grad.at[k], m.at[k], v.at[k]);
     store(p.param + i, param);
     store(p.m + i, m);
     store(p.v + i, v);
 }
 
-__global__ void __launch_bounds__(block_threads)
-    adamw_kernel(const __grid_constant__ Table<Moments> table, Rates s) {
-    int64_t first;
-    const Moments& p = table.own(&first);
-    const bool fours = aligned(p.n, p.param, p.grad, p.m, p.v);
-    over_range(first, p.n, fours, [&](int64_t i, auto width) { update(p, s, i, width); });
+struct Descent {
+    float lr, momentum, decay, grad_scale;
+};
+
+template <int W>
+__device__ __forceinline__ void update(const Sums& p, const Descent& s, int64_t i, Width<W>) {
+    const Pack<W> grad = load<W>(p.grad + i);
+    Pack<W> param = own<W>(p.param + i), sum = own<W>(p.buffer + i);
+#pragma unroll
+    for (int k = 0; k < W; k++) {
+        const float step = grad.at[k] * s.grad_scale + s.decay * param.at[k];
+        sum.at[k] = s.momentum * sum.at[k] + step;
+        param.at[k] -= s.lr * sum.at[k];
+    }
+    store(p.param + i, param);
+    store(p.buffer + i, sum);
 }
 
-// Sums of doubles over a block, in thread 0.
-__device__ __forceinline__ double over_block(double value) {
-    __shared__ double sums[block_threads / warp_size];
-    for (int with = warp_size / 2; with > 0; with /= 2)
-        value += __shfl_xor_sync(all_lanes, value, with);
-    if (threadIdx.x % warp_size == 0) sums[threadIdx.x / warp_size] = value;
-    __syncthreads();
-    if (threadIdx.x == 0)
-        for (int i = 1; i < block_threads / warp_size; i++) value += sums[i];
-    return value;
+template <int W>
+__device__ __forceinline__ void update(const Way& p, float weight, int64_t i, Width<W>) {
+    const Pack<W> end = load<W>(p.end + i);
+    Pack<W> start = own<W>(p.start + i);
+#pragma unroll
+    for (int k = 0; k < W; k++) start.at[k] += weight * (end.at[k] - start.at[k]);
+    store(p.start + i, start);
+}
+
+template <class Item, class Settings>
+__global__ void __launch_bounds__(block_threads)
+    update_kernel(const __grid_constant__ Table<Item> table, Settings s) {
+    int64_t first;
+    const Item& p = table.own(&first);
+    over_range(first, p.n, by_fours(p), [&](int64_t i, auto width) { update(p, s, i, width); });
+}
+
+template <class Item, class Settings>
+void update_all(const Item* items, int64_t count, const Settings& s) {
+    in_tables(items, count, [&](const Table<Item>& table, int64_t blocks) {
+        launch(update_kernel<Item, Settings>, dim3(static_cast<unsigned>(blocks)),
+               dim3(block_threads), 0, table, s);
+    });
 }
 
 template <int W>
@@ -152,20 +113,17 @@ void norm_forward(const Flat* arrays, int64_t count, float* out) {
 }
 
 void adamw_forward(const Moments* parameters, int64_t count, const AdamW& s) {
-    const double t = static_cast<double>(s.step);
-    const Rates rates{static_cast<float>(1 - s.lr * s.weight_decay),
-                      static_cast<float>(s.lr / (1 - pow(s.beta1, t))),
-                      static_cast<float>(sqrt(1 - pow(s.beta2, t))),
-                      static_cast<float>(s.beta1),
-                      static_cast<float>(1 - s.beta1),
-                      static_cast<float>(s.beta2),
-                      static_cast<float>(1 - s.beta2),
-                      static_cast<float>(s.eps),
-                      static_cast<float>(s.grad_scale)};
-    in_tables(parameters, count, [&](const Table<Moments>& table, int64_t blocks) {
-        launch(adamw_kernel, dim3(static_cast<unsigned>(blocks)), dim3(block_threads), 0, table,
-               rates);
-    });
+    update_all(parameters, count, Rates(s));
+}
+
+void sgd_forward(const Sums* parameters, int64_t count, const SGD& s) {
+    update_all(parameters, count,
+               Descent{static_cast<float>(s.lr), static_cast<float>(s.momentum),
+                       static_cast<float>(s.weight_decay), static_cast<float>(s.grad_scale)});
+}
+
+void lerp_forward(const Way* pairs, int64_t count, double weight) {
+    update_all(pairs, count, static_cast<float>(weight));
 }
 
 }  // namespace minillm::device

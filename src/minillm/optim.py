@@ -6,16 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import numpy
-
 from minillm import ops
 from minillm.arrays import Array, beside, xp_of
 from minillm.nn import Linear
 from minillm.nn.module import Parameter
+from minillm.op import Op
+from minillm.ops.adamw8bit import BLOCK, STATE
 from minillm.tensor import Tensor
 
-MOMENTS = 256  # that share a scale in eight bits
-STRETCH = 1 << 18  # of them unpacked at once
 MUON_EPS = 1e-7  # least norm that the gradient's mean is divided by
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant", "wsd")
@@ -126,6 +124,7 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     state_names: tuple[str, ...] = ("m", "v")
+    rule: Op = ops.adamw
 
     def __init__(
         self,
@@ -140,7 +139,7 @@ class AdamW(Optimizer):
 
     def _update(self, arrays: list[Array], group: dict[str, Any], grad_scale: float) -> None:
         beta1, beta2 = group["betas"]
-        ops.adamw.compute(
+        self.rule.compute(
             *arrays,
             lr=group["lr"],
             beta1=beta1,
@@ -197,64 +196,20 @@ class Muon(AdamW):
 
 
 class AdamW8bit(AdamW):
-    """AdamW whose two moments take a byte each and a scale for 256 of them (Dettmers et al. 2022).
+    """AdamW whose two moments take a byte each and a scale for 256 of them; see ops.adamw8bit."""
 
-    Within a block a byte holds the square root of a mean and the fourth root of a mean square, as
-    shares of the largest: so small ones keep digits. No mean square becomes 0 by rounding, which
-    bounds each step. Updates are those of AdamW, a stretch of a parameter at a time.
-    """
-
-    state_names = ("m", "m_scale", "v", "v_scale")
+    state_names = STATE
+    rule = ops.adamw8bit
 
     def new_state(self, param: Parameter, names: tuple[str, ...]) -> dict[str, Array]:
         xp = xp_of(param.data)
-        scales = xp.zeros(-(-param.size // MOMENTS), xp.float32)
+        scales = xp.zeros(-(-param.size // BLOCK), xp.float32)
         return {
             "m": xp.zeros(param.size, xp.int8),
             "m_scale": scales,
             "v": xp.zeros(param.size, xp.uint8),
             "v_scale": scales.copy(),
         }
-
-    def _update(self, arrays: list[Array], group: dict[str, Any], grad_scale: float) -> None:
-        for start in range(0, len(arrays), 6):
-            param, grad, *state = arrays[start : start + 6]
-            flat, slope = param.reshape(-1), grad.reshape(-1)
-            for begin in range(0, flat.size, STRETCH):
-                part = slice(begin, begin + STRETCH)
-                scales = slice(begin // MOMENTS, (begin + STRETCH) // MOMENTS)
-                kept = state[0][part], state[1][scales], state[2][part], state[3][scales]
-                m = _unpacked(kept[0], kept[1], 2).astype(param.dtype, copy=False)
-                v = _unpacked(kept[2], kept[3], 4).astype(param.dtype, copy=False)
-                super()._update([flat[part], slope[part], m, v], group, grad_scale)
-                _pack(m, kept[0], kept[1], 2)
-                _pack(v, kept[2], kept[3], 4)
-
-
-def _unpacked(codes: Array, scales: Array, power: int) -> Array:
-    """Numbers float32 of codes: sign(c) (|c| / largest code) ** power of the block's scale."""
-    xp = xp_of(codes)
-    share = codes.astype(xp.float32)
-    share /= numpy.iinfo(codes.dtype).max
-    numbers = share * xp.abs(share) if power == 2 else (share * share) ** 2
-    return numbers * xp.repeat(scales, MOMENTS)[: len(codes)]
-
-
-def _pack(numbers: Array, codes: Array, scales: Array, power: int) -> None:
-    """Write the codes and scales of numbers float32: the reverse of `_unpacked`."""
-    xp = xp_of(codes)
-    size = xp.abs(numbers)
-    padded = xp.zeros(len(scales) * MOMENTS, xp.float32)
-    padded[: len(size)] = size
-    scales[:] = padded.reshape(-1, MOMENTS).max(axis=1)
-    whole = xp.repeat(xp.where(scales > 0, scales, 1), MOMENTS)[: len(size)]
-    share = xp.sqrt(size / whole)
-    if power == 4:
-        share = xp.sqrt(share)
-    whole_codes = xp.rint(share * numpy.iinfo(codes.dtype).max)
-    if power == 4:
-        xp.maximum(whole_codes, size > 0, out=whole_codes)
-    codes[:] = xp.copysign(whole_codes, numbers)
 
 
 class SGD(Optimizer):

@@ -9,6 +9,7 @@ import numpy
 from minillm.arrays import is_array
 from minillm.op import Op, registry
 from minillm.ops.activation import gelu, relu, sigmoid, silu, tanh
+from minillm.ops.adamw8bit import adamw8bit
 from minillm.ops.arith import (
     add,
     clip,
@@ -36,7 +37,7 @@ from minillm.ops.packed_attention import packed_attention
 from minillm.ops.reduce import max, mean, norm, sum
 from minillm.ops.shape import broadcast_to, concatenate, getitem, permute, reshape
 from minillm.ops.softmax import log_softmax, softmax
-from minillm.ops.update import adamw, sgd
+from minillm.ops.update import adamw, lerp, sgd
 from minillm.tensor import Tensor, of
 
 __all__ = ["Op", "registry", *registry]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from minillm.op import Op
-from minillm.ops.update import check
+from minillm.ops.update import by_kernel, check
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0 of those that keep 0.7 to 1.2 (Jordan)
 ADJUSTMENTS = ("original", "match_rms_adamw")
@@ -55,26 +55,19 @@ def learning_rate_scale(shape, adjust_lr_fn):
     return 0.2 * math.sqrt(max(rows, cols))
 
 
-def muon_kernel_forward(
-    lib,
-    xp,
-    *arrays,
-    lr,
-    momentum,
-    nesterov,
-    weight_decay,
-    ns_steps,
-    eps,
-    adjust_lr_fn,
-    grad_scale=1.0,
-):
-    if any(a.dtype != xp.float32 or not a.flags.c_contiguous for a in arrays):
-        return NotImplemented
-    scales = [learning_rate_scale(param.shape, adjust_lr_fn) for param in arrays[0::3]]
-    lib.muon_forward(
-        arrays, scales, lr, momentum, nesterov, weight_decay, ns_steps, QUINTIC, eps, grad_scale
-    )
-    return arrays[0], ()
+def muon_kernel_forward(lib, xp, *arrays, adjust_lr_fn, ns_steps, grad_scale=1.0, **rates):
+    def kernel(arrays, **options):
+        scales = [learning_rate_scale(param.shape, adjust_lr_fn) for param in arrays[0::3]]
+        rest = {**rates, "steps": ns_steps, "quintic": QUINTIC, "grad_scale": grad_scale}
+        lib.muon_forward(arrays, scales, **rest)
+
+    options = {
+        **rates,
+        "adjust_lr_fn": adjust_lr_fn,
+        "ns_steps": ns_steps,
+        "grad_scale": grad_scale,
+    }
+    return by_kernel(kernel, muon_forward, xp, arrays, (xp.float32,) * 3, options)
 
 
 def muon_check(*arrays, adjust_lr_fn, **params):

@@ -6,6 +6,7 @@ Each takes any number of parameters at once, every one followed by its gradient 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from minillm.op import Op
 
@@ -30,13 +31,9 @@ def adamw_forward(xp, *arrays, lr, beta1, beta2, eps, weight_decay, step, grad_s
     return arrays[0], ()
 
 
-def adamw_kernel_forward(
-    lib, xp, *arrays, lr, beta1, beta2, eps, weight_decay, step, grad_scale=1.0
-):
-    if any(a.dtype != xp.float32 or not a.flags.c_contiguous for a in arrays):
-        return NotImplemented
-    lib.adamw_forward(arrays, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
-    return arrays[0], ()
+def adamw_kernel_forward(lib, xp, *arrays, grad_scale=1.0, **rates):
+    options = {**rates, "grad_scale": grad_scale}
+    return by_kernel(lib.adamw_forward, adamw_forward, xp, arrays, (xp.float32,) * 4, options)
 
 
 def adamw_check(*arrays, **params):
@@ -58,6 +55,26 @@ def check(name, arrays, *parts):
             if arrays[place].shape != shape:
                 shapes = (f"{part} {arrays[start + i].shape}" for i, part in enumerate(parts))
                 raise ValueError(f"{name}: {', '.join(shapes)}, equal shapes are needed")
+
+
+def by_kernel(kernel, reference, xp, arrays, types, options):
+    """Update by `kernel` the parameters whose arrays it takes, by `reference` the others.
+
+    It takes contiguous arrays of `types`; of the second of each group, which is only read, a copy.
+    """
+    ours: list[Any] = []
+    others: list[Any] = []
+    for start in range(0, len(arrays), len(types)):
+        group = arrays[start : start + len(types)]
+        flat = [group[0], xp.ascontiguousarray(group[1]), *group[2:]]
+        fits = all(a.dtype == kind and a.flags.c_contiguous for a, kind in zip(flat, types))
+        (ours if fits else others).extend(flat if fits else group)
+    if not ours:
+        return NotImplemented
+    kernel(ours, **options)
+    if others:
+        reference(xp, *others, **options)
+    return arrays[0], ()
 
 
 def adamw_sample(draw):
@@ -89,6 +106,16 @@ def sgd_forward(xp, *arrays, lr, momentum=0.0, weight_decay=0.0, grad_scale=1.0)
     return arrays[0], ()
 
 
+def sgd_kernel_forward(lib, xp, *arrays, lr, momentum=0.0, weight_decay=0.0, grad_scale=1.0):
+    options = {
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "grad_scale": grad_scale,
+    }
+    return by_kernel(lib.sgd_forward, sgd_forward, xp, arrays, (xp.float32,) * 3, options)
+
+
 def sgd_check(*arrays, **params):
     check("sgd", arrays, "param", "grad", "momentum_buffer")
 
@@ -106,6 +133,33 @@ def sgd_sample(draw):
     }
 
 
+def lerp_forward(xp, *arrays, weight):
+    """lerp: start += weight (end - start), a step from one to the other, as torch.lerp
+
+    arrays: start, end of one shape, any number of such pairs; start changes in place.
+    """
+    for start, end in zip(arrays[0::2], arrays[1::2]):
+        start += weight * (end - start)
+    return arrays[0], ()
+
+
+def lerp_kernel_forward(lib, xp, *arrays, weight):
+    types = (xp.float32,) * 2
+    return by_kernel(lib.lerp_forward, lerp_forward, xp, arrays, types, {"weight": weight})
+
+
+def lerp_check(*arrays, **params):
+    check("lerp", arrays, "start", "end")
+
+
+def lerp_sample(draw):
+    arrays = []
+    for _ in range(draw.choice((1, 2, 3))):
+        shape = draw.shape()
+        arrays += [draw.normal(*shape), draw.normal(*shape)]
+    return arrays, {"weight": draw.choice((0.0, 0.001, 0.25, 1.0))}
+
+
 adamw = Op(
     adamw_forward,
     None,
@@ -115,4 +169,21 @@ adamw = Op(
     mutates=(0, 2, 3),
     group_size=4,
 )
-sgd = Op(sgd_forward, None, sgd_sample, check=sgd_check, mutates=(0, 2), group_size=3)
+sgd = Op(
+    sgd_forward,
+    None,
+    sgd_sample,
+    check=sgd_check,
+    kernel_forward=sgd_kernel_forward,
+    mutates=(0, 2),
+    group_size=3,
+)
+lerp = Op(
+    lerp_forward,
+    None,
+    lerp_sample,
+    check=lerp_check,
+    kernel_forward=lerp_kernel_forward,
+    mutates=(0,),
+    group_size=2,
+)

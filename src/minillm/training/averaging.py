@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from minillm import ops
 from minillm.arrays import Array
 from minillm.nn.module import Parameter
 
@@ -23,9 +24,8 @@ class Average:
     def update(self, updates: int) -> None:
         """Take in the weights after so many updates."""
         rest = 1 - min(self.decay, (1 + updates) / (10 + updates))
-        for name, parameter in self.trained.items():
-            average = self.arrays[name]
-            average += average.dtype.type(rest) * (parameter.data - average)
+        pairs = ((self.arrays[name], parameter.data) for name, parameter in self.trained.items())
+        ops.lerp.compute(*(array for pair in pairs for array in pair), weight=rest)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
