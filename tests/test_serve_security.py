@@ -228,6 +228,15 @@ def test_a_silence_is_told_until_something_comes():
     assert asyncio.run(heard()) == [[]] * 3
 
 
+@pytest.mark.parametrize("path", ["/health/", "/v1/chat/completions/"])
+def test_no_path_leads_elsewhere(path):
+    """Behind a proxy that ends TLS a redirect would name http, and a client follow with its key."""
+    with hello() as client:
+        for method in ("GET", "POST"):
+            answer = client.request(method, path, json={})
+            assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
 def test_connections_have_a_bound():
     with hello(max_connections=2) as client:
         held = [

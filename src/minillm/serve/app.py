@@ -70,6 +70,7 @@ def build(settings: Settings, catalogue: Catalogue, reloader: Reloader | None = 
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # to http, where a proxy ends TLS: a key would follow
     app.state.settings, app.state.catalogue = settings, catalogue
     app.state.admitted, app.state.ending, app.state.metrics = admitted, False, metrics
     app.state.reloader = reloader
