@@ -34,6 +34,7 @@ void bind_runtime(pybind11::module_ runtime) {
     runtime.def("graphs", device::keeps_graphs, "Whether token steps are repeated as graphs.");
     runtime.def("set_graphs", device::set_keeps_graphs, arg("wanted"));
     runtime.attr("keeps_logits") = false;
+    runtime.attr("many_rows") = many_rows;
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
                 "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");

@@ -63,6 +63,17 @@ def test_texts_are_read_together(case):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+def test_without_the_library_for_the_cpu_texts_are_read_together_too(monkeypatch):
+    monkeypatch.setattr(kernels, "MANY_ROWS", kernels.many_rows(None, library))
+    model = CASES["gpt2"]()
+    texts = [text(model, length, length) for length in (20, 17)]
+    expected = [whole(model, ids)[-1] for ids in texts]
+    reader = Reader(model.to("cuda"))
+    got = reader.read([(reader.begin(), ids) for ids in texts])
+    for one, other in zip(got, expected):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 def test_a_token_is_waited_for_once():
     if device.name != "cuda on host":
         pytest.skip("a GPU does not count who waits for it")

@@ -65,8 +65,13 @@ cuda: ModuleType | None = _load("_cuda", _mode())
 if cuda is not None:
     cuda.runtime.set_graphs(graphs)
 
-# Rows from which on kernels may give a row other bits, those of neighbours among them
-MANY_ROWS: int = sys.maxsize if cpu is None else cpu.runtime.many_rows
+
+def many_rows(*libraries: ModuleType | None) -> int:
+    """Rows from which on kernels may give a row other bits, those of neighbours among them."""
+    return min((lib.runtime.many_rows for lib in libraries if lib is not None), default=sys.maxsize)
+
+
+MANY_ROWS: int = many_rows(cpu, cuda)
 
 active_cpu: ModuleType | None = cpu
 active_cuda: ModuleType | None = cuda
