@@ -2,6 +2,8 @@
 // have a kernel for the GPU, under the names and with the contract of _cpu.
 #include <pybind11/stl.h>
 
+#include <memory>
+
 #include "bindings.h"
 #include "cuda/bind_open_blocks.h"
 #include "cuda/bind_products.h"
@@ -24,6 +26,21 @@ void leave_out(pybind11::module_& module) {
 #undef MINILLM_LEAVE_OUT
 }
 
+// The Python function `room` is called and let go of with the interpreter's lock.
+void ask(const pybind11::object& room, bool bounded) {
+    if (room.is_none()) return ask_for_room(nullptr, false);
+    const std::shared_ptr<pybind11::object> held(new pybind11::object(room), [](auto* object) {
+        const pybind11::gil_scoped_acquire acquired;
+        delete object;
+    });
+    ask_for_room(
+        [held](size_t bytes, int refused) {
+            const pybind11::gil_scoped_acquire acquired;
+            (*held)(bytes, refused);
+        },
+        bounded);
+}
+
 void bind_runtime(pybind11::module_ runtime) {
     using pybind11::arg;
     runtime.def(
@@ -35,6 +52,18 @@ void bind_runtime(pybind11::module_ runtime) {
     runtime.def("set_graphs", device::set_keeps_graphs, arg("wanted"));
     runtime.attr("keeps_logits") = false;
     runtime.attr("many_rows") = many_rows;
+    runtime.def(
+        "scratch_bytes",
+        [] {
+            const PoolBytes found = pool_bytes();
+            return std::pair(found.used, found.reserved);
+        },
+        "Bytes that kernels use of the current GPU beside arrays, and those held for them.");
+    runtime.def("trim_scratch", trim_pool, pybind11::call_guard<pybind11::gil_scoped_release>(),
+                "Gives back what is held and not used. Waits for the GPU.");
+    runtime.def("ask_for_room", ask, arg("room"), arg("bounded"),
+                "room(bytes, refused) is called before kernels take more memory if `bounded`, and "
+                "where there is none.");
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
                 "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");

@@ -177,7 +177,7 @@ class ndarray:
         self._array, self._base = array, base
         self._number = _thread.current if base is None else base._number
         self._memory = (
-            None if base is not None else (streams.allocator() or pool.malloc)(array.nbytes)
+            None if base is not None else (streams.allocator() or allocators[-1])(array.nbytes)
         )
 
     shape = property(lambda self: self._array.shape)
@@ -448,6 +448,8 @@ def _cuda() -> ModuleType:
     made.Device, made.runtime, made.memory = Device, runtime, memory  # type: ignore[attr-defined]
     for name in ("Stream", "Event", "Graph", "MemoryPool", "using_allocator"):
         setattr(made, name, getattr(streams, name))
+    made.get_allocator = lambda: streams.allocator() or allocators[-1]  # type: ignore[attr-defined]
+    made.set_allocator = _set_allocator  # type: ignore[attr-defined]
     made.alloc_pinned_memory = streams.alloc_pinned_memory  # type: ignore[attr-defined]
     made.get_current_stream = streams.current  # type: ignore[attr-defined]
     return made
@@ -526,6 +528,11 @@ class Pool:
 
 
 pool = Pool()
+allocators = [pool.malloc]  # the last one is that of all arrays
+
+
+def _set_allocator(allocator: Any) -> None:
+    allocators[-1] = allocator
 
 
 def scatter_add(target: ndarray, index: Any, values: Any) -> None:
@@ -562,6 +569,7 @@ def installed(library: ModuleType | None = None) -> Iterator[Count]:
     former = kernels.cuda, kernels.active_cuda
     kernels.cuda = kernels.active_cuda = library
     count, machine, _thread.current = Count(), Machine(), 0
+    allocators.append(pool.malloc)
     devices._probed.clear()
     made = modules()
     before = {name: sys.modules.get(name) for name in made}
@@ -570,6 +578,9 @@ def installed(library: ModuleType | None = None) -> Iterator[Count]:
         yield count
     finally:
         kernels.cuda, kernels.active_cuda = former
+        allocators.pop()
+        if library is not None:
+            library.runtime.ask_for_room(None, False)
         for name, found in before.items():
             if found is None:
                 del sys.modules[name]

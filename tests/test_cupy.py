@@ -123,6 +123,8 @@ def test_the_stand_in_has_the_signatures_of_cupy():
         getattr(cupy.cuda.Device, name)
     for name in ("used_bytes", "total_bytes", "free_all_blocks", "set_limit", "get_limit"):
         getattr(cupy.cuda.MemoryPool, name)
+    assert cupy.cuda.get_allocator() == cupy.get_default_memory_pool().malloc
+    assert callable(cupy.cuda.set_allocator)
     for kind in ("Stream", "Event", "Graph", "MemoryPool"):
         own, there = getattr(stand_in_cupy.streams, kind), getattr(cupy.cuda, kind)
         for name in STREAMS[kind].split():

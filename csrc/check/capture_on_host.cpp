@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cuda_on_host.h"
+#include "pool_on_host.h"
 
 namespace minillm::on_host {
 
@@ -31,7 +32,7 @@ class Capture {
     }
 
     cudaError_t allocate(void** data, size_t bytes, cudaStream_t stream) {
-        const std::shared_ptr<void> memory(on_host::allocate(bytes), free);
+        const std::shared_ptr<void> memory = take_for_graph(bytes);
         if (!memory) return spoil(cudaErrorMemoryAllocation);
         void* address = *data = memory.get();
         const cudaError_t kept = keep(stream, [=] { fill_with_garbage(address, bytes); });
@@ -95,13 +96,13 @@ uint64_t asked() { return asked_for; }
 
 cudaError_t allocate_async(void** data, size_t bytes, cudaStream_t stream) {
     if (capture) return capture->allocate(data, bytes, stream);
-    *data = allocate(bytes);
+    *data = take_of_pool(bytes);
     return *data ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t free_async(void* data, cudaStream_t stream) {
     if (capture) return capture->release(data, stream);
-    free(data);
+    give_to_pool(data);
     return cudaSuccess;
 }
 
@@ -166,6 +167,12 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     delete static_cast<char*>(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+    const bool captured = capture && capture->of(stream);
+    *status = captured ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
 

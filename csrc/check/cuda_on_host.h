@@ -17,6 +17,7 @@
 #include <type_traits>
 
 #include "capture_on_host.h"
+#include "pool_on_host.h"
 
 #define __global__
 #define __device__

@@ -19,22 +19,6 @@ bool is_contiguous(const Array& a, pybind11::ssize_t size) {
     return true;
 }
 
-// What kernels took for a while stays with the process: by default the system takes it back
-// whenever the host waits, and every step would ask for it anew.
-void keep_scratch_memory() {
-#ifndef MINILLM_CUDA_ON_HOST
-    static thread_local int known = -1;
-    int device = 0;
-    check(cudaGetDevice(&device), "scratch memory");
-    if (device == known) return;
-    cudaMemPool_t pool;
-    uint64_t kept = 1 << 30;  // a loss takes half of that for its logits, a wide layer as much
-    check(cudaDeviceGetDefaultMemPool(&pool, device), "scratch memory");
-    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept), "scratch memory");
-    known = device;
-#endif
-}
-
 }  // namespace
 
 cudaStream_t current_stream() { return stream; }
@@ -42,7 +26,6 @@ void set_current_stream(cudaStream_t wanted) { stream = wanted; }
 
 void describe_device_array(Array& value, pybind11::handle source, const pybind11::dict& interface) {
     using pybind11::ssize_t;
-    keep_scratch_memory();
     const auto type = interface["typestr"].cast<std::string>();  // "<f4"
     const ssize_t size = std::stoll(type.substr(2));
     if (type[0] == '<' || type[0] == '|') value.type = type_of(type[1], size);

@@ -18,6 +18,8 @@
 #include <cuda_runtime.h>
 #endif
 
+#include "device_memory.h"
+
 namespace minillm {
 
 // The stream of the call that this thread is in; its arrays bring it along (array.h).
@@ -95,12 +97,9 @@ class Scratch {
  public:
     explicit Scratch(size_t count) : stream_(current_stream()) {
         if (count)
-            check(cudaMallocAsync(reinterpret_cast<void**>(&data_), count * sizeof(T), stream_),
-                  "scratch memory");
+            data_ = static_cast<T*>(take_memory(count * sizeof(T), stream_, "scratch memory"));
     }
-    ~Scratch() {
-        if (data_) cudaFreeAsync(data_, stream_);
-    }
+    ~Scratch() { give_memory(data_, stream_); }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     T* data() const { return data_; }

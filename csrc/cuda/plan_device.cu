@@ -1,11 +1,10 @@
-#include "plan_device.h"
-
 #include <algorithm>
 #include <atomic>
 #include <string>
 
 #include "../precision.h"
 #include "few_queries.h"
+#include "plan_device.h"
 
 namespace minillm {
 namespace device {
@@ -71,7 +70,7 @@ void copy(float* to, const float* from, int64_t floats) {
 GrowingMemory::~GrowingMemory() { release(); }
 
 void GrowingMemory::release() {
-    if (data_) cudaFreeAsync(data_, current_stream());
+    give_memory(data_, current_stream());
     data_ = nullptr;
     floats_ = 0;
 }
@@ -79,9 +78,7 @@ void GrowingMemory::release() {
 float* GrowingMemory::at_least(int64_t floats) {
     if (floats_ >= floats) return data_;
     release();
-    check(
-        cudaMallocAsync(reinterpret_cast<void**>(&data_), sizeof(float) * floats, current_stream()),
-        "plan");
+    data_ = static_cast<float*>(take_memory(sizeof(float) * floats, current_stream(), "plan"));
     floats_ = floats;
     return data_;
 }
@@ -118,8 +115,7 @@ void Plan::run(const std::vector<const float*>& inputs, const Tokens& tokens, fl
     if (!device_) device_ = std::make_shared<OnDevice>();
     const OnDevice::Turn turn(*device_);
     make_room(tokens);
-    for (size_t i = 0; i < inputs.size(); i++)
-        copy(data_[i], inputs[i], tokens.count * widths_[i]);
+    for (size_t i = 0; i < inputs.size(); i++) copy(data_[i], inputs[i], tokens.count * widths_[i]);
     device_->places.set(tokens);
     data_.back() = result;
     if (tokens.count < many_rows && keeps_graphs())
@@ -138,8 +134,8 @@ void Plan::make_room(const Tokens& tokens) {
     device_->most_keys = most_keys_of(tokens);
     for (const Step& step : steps_)
         if (step.kind == Kind::attend && (tokens.count < many_rows || step.attention.window))
-            splits = std::max(splits,
-                              room_of_few(tokens.count, step.attention, device_->most_keys));
+            splits =
+                std::max(splits, room_of_few(tokens.count, step.attention, device_->most_keys));
     device_->splits.at_least(splits);
 }
 
@@ -153,7 +149,7 @@ void Plan::run_as_graph(const Tokens& tokens, float* result) {
     addresses.insert(addresses.end(), {kept, spare_.at_least(0), on.splits.at_least(0), places.keys,
                                        places.tokens, tokens.cos, tokens.sin});
     on.graphs.require(std::move(addresses));
-    const StepKind kind{tokens.count,          on.most_keys,    steps_.size(),
+    const StepKind kind{tokens.count,         on.most_keys,    steps_.size(),
                         on.places.by_fours(), bf16_products(), tokens.wanted};
     if (!on.graphs.repeats(kind)) return run_steps(tokens);
     data_.back() = kept;

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from minillm import device_memory, kernels, ops
+from minillm import device_memory, devices, kernels, ops
 from minillm.data import Dataset, Facts
 from minillm.quantities import duration, size
 from minillm.tokenizers import Tokenizer
@@ -40,6 +40,7 @@ FLOATS_IN_REFERENCE = 16  # and by NumPy, which holds what kernels do not write
 FLOATS_PER_SCORE = 5  # held at once by the reference attention of one block
 PROCESS_BYTES = 30_000_000
 LOGITS_BYTES = 3 * 4 << 20
+KERNEL_LOGITS = 1 << 26  # that a loss by kernels of a GPU holds at once, with their gradients
 SMALLER = "--batch, --width, --layers or --context"
 
 
@@ -205,7 +206,14 @@ def peak_memory(settings: Any, config: Any, context: int, depth: float) -> int:
     head = 4 * config.vocab_size * s.width
     growing = blocks + weights if s.accumulate > 1 else max(blocks + head, weights)
     held = (3 if s.ema is None else 4) * weights  # with two moments
-    return PROCESS_BYTES + LOGITS_BYTES + held + growing + work
+    logits = logits_bytes(s.device, s.batch * context * config.vocab_size)
+    return PROCESS_BYTES + logits + held + growing + work
+
+
+def logits_bytes(device: str, logits: int) -> int:
+    """Bytes of the logits that a loss holds at once, of so many, and of what it makes of them."""
+    by_kernels = devices.number_of(device) is not None and kernels.library_of(device) is not None
+    return 2 * 4 * min(KERNEL_LOGITS, logits) if by_kernels else LOGITS_BYTES
 
 
 def floats_kept(blocks: float, recompute: bool) -> float:

@@ -11,7 +11,7 @@ from minillm.blocks import GPU_CHUNK
 from minillm.machine import memory
 from minillm.nn.loss import GPU_LOGITS, LOGITS
 from minillm.quantities import size
-from minillm.training.plan import LOGITS_BYTES
+from minillm.training.plan import logits_bytes
 from minillm.training.tuning_settings import ADAPTERS, TuneSettings
 
 WIDE = 8  # times the width: numbers of a token that a block keeps, besides those of its inner part
@@ -51,10 +51,7 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
     trained = sum(p.size for p in model.parameters() if p.requires_grad)
     head = model.head
     on_gpu = devices.number_of(settings.device) is not None
-    most = GPU_LOGITS if on_gpu else LOGITS
-    if head.requires_grad:
-        most = LOGITS_BYTES // (4 * HEAD_COPIES)
-    logits = HEAD_COPIES * 4 * min(most, answers * head.shape[0])
+    logits = _logits(head, settings.device, answers)
     blocks = answers * _kept(model, settings, recompute)
     growing = blocks + 4 * trained
     accumulates = settings.accumulate * (settings.batch or rows) > rows
@@ -64,6 +61,17 @@ def predicted(model: Any, settings: TuneSettings, tokens: int, rows: int, recomp
     moments = int(trained * MOMENT_BYTES[settings.optimizer])
     moments += 0 if settings.ema is None else 4 * trained  # the average
     return held + WORK_BYTES + moments + growing + logits
+
+
+def _logits(head: nn.Parameter, device: str, answers: int) -> int:
+    """Bytes of the logits that exist at once, and of what is made of them, see `nn.loss`."""
+    on_gpu, logits = devices.number_of(device) is not None, answers * head.shape[0]
+    held = head.held if isinstance(head, nn.DeferredParameter) else None
+    in_blocks = held is not None and held.kind != "F32"
+    if not head.requires_grad and (in_blocks or not on_gpu):
+        return HEAD_COPIES * 4 * min(GPU_LOGITS if on_gpu else LOGITS, logits)
+    unused = 0 if head.requires_grad else 4 * head.size  # the gradient of a frozen head
+    return unused + min(logits_bytes(device, logits), HEAD_COPIES * 4 * logits)
 
 
 def _on_gpu(model: Any) -> int:
