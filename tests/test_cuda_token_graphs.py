@@ -77,6 +77,28 @@ def test_a_text_grows_beyond_a_border_while_its_keys_move(case):
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
 
 
+def test_a_graph_is_not_used_once_memory_has_moved_nor_for_a_longer_text():
+    model = CASES["gpt2"]().to("cuda")
+    ids = text(model, BORDER + 4)
+
+    def story(reader):
+        short, *long = (reader.begin() for _ in range(3))
+        found = []
+
+        def read(times, *readings):
+            for _ in range(times):
+                found.extend(reader.read([(reading, [3]) for reading in readings]))
+
+        read(3, short)
+        found.extend(reader.read([(reading, ids) for reading in long]))  # takes more memory
+        read(3, *long)
+        read(3, short)
+        read(2, long[0])  # in the room that both had
+        return found
+
+    both(model, story)
+
+
 def test_texts_come_and_go_and_go_back():
     model = CASES["llama"]()
     ids = text(model, 40)

@@ -1,6 +1,6 @@
-// A block for each head of each token and each split of the keys that it sees. Eight threads share a
-// key, so that a block reads 32 keys at once; the weights of its keys lie in shared memory between
-// the two halves of the work. What splits give, each under its own maximum, is joined in order.
+// A block for each head of each token and each split of the keys that it sees. Eight threads share
+// a key, so that a block reads 32 at once; the weights of its keys lie in shared memory between the
+// two halves of the work. What splits give, each under its own maximum, is joined in order.
 #include "few_queries.h"
 #include "rows.h"
 
@@ -187,8 +187,7 @@ void attend_few(const FewQueries& f, int64_t most_keys, bool keys_by_fours, floa
     const int64_t most = most_seen(a, most_keys), splits = splits_of(most);
     const int64_t places = f.tokens * a.heads * splits;
     Partial partial{};
-    if (splits > 1)
-        partial = {room, room + places * a.value_d, room + places * (a.value_d + 1)};
+    if (splits > 1) partial = {room, room + places * a.value_d, room + places * (a.value_d + 1)};
     const bool fours = keys_by_fours && lies_by_fours(f);
     const size_t shared = sizeof(float) * ((fours ? 4 : 1) * block_threads + split_keys(most));
     const dim3 heads(static_cast<unsigned>(a.heads), static_cast<unsigned>(f.tokens));

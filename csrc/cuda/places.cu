@@ -1,6 +1,6 @@
-#include "places.h"
-
 #include <cstring>
+
+#include "places.h"
 
 namespace minillm::device {
 namespace {

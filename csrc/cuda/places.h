@@ -1,5 +1,5 @@
-// Where the tokens of a step stand and where their texts' keys lie, in memory of the device: kernels
-// read it there, so that the launches of a step are the same from token to token.
+// Where the tokens of a step stand and where their texts' keys lie, in memory of the device:
+// kernels read it there, so that the launches of a step are the same from token to token.
 #pragma once
 
 #include <stdint.h>

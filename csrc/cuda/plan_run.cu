@@ -171,14 +171,9 @@ void Plan::run_norm(const Step& step, int64_t rows) {
 void Plan::run_attention(const Step& step, const Tokens& tokens) const {
     const CachedAttention& a = step.attention;
     const Places places = device_->places.places();
-    const Stored stored{at(step.b, 0),
-                        at(step.c, 0),
-                        widths_[step.b.slot],
-                        widths_[step.c.slot],
-                        a.d,
-                        a.value_d,
-                        a.layer,
-                        places};
+    const Stored stored{
+        at(step.b, 0), at(step.c, 0), widths_[step.b.slot], widths_[step.c.slot], a.d, a.value_d,
+        a.layer,       places};
     const dim3 grid(static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(tokens.count));
     launch(store_keys, grid, 2 * warp_size, 0, stored);
     if (tokens.count >= many_rows && !a.window) return attend_once(step, tokens, 0, tokens.count);

@@ -1,6 +1,5 @@
-#include "rotary.h"
-
 #include "kernels.h"
+#include "rotary.h"
 #include "rows.h"
 
 namespace minillm::device {
