@@ -41,8 +41,26 @@ AttentionMask mask_of(const Arguments& args, const Array& mask, std::array<int64
     return result;
 }
 
+// The gradient of what a mask adds, its axes of queries and keys full, the others of 1 or full.
+void add_gradient(const Arguments& args, Attention& a, const Array& dmask) {
+    if (!dmask.given) return;
+    const auto [batch, heads, rows, cols] = args.sizes<4>(dmask, "dmask");
+    if (!on_device || !a.mask.additive || (batch != 1 && batch != a.batch) ||
+        (heads != 1 && heads != a.heads) || rows != a.q_rows || cols != a.k_rows)
+        args.fail("dmask has shape " + shape_of(dmask) + ", the sizes of a mask that is added, " +
+                  std::to_string(a.q_rows) + " rows and " + std::to_string(a.k_rows) +
+                  " columns, on a GPU, are needed");
+    a.mask.gradient = args.output(dmask, "dmask", {batch, heads, rows, cols});
+    a.mask.gradient_batch = batch;
+    a.mask.gradient_heads = heads;
+}
+
 Attention attention_of(const Arguments& args, const Array& q, const Array& k, const Array& v,
-                       const Array& mask, bool causal, int64_t offset, double scale) {
+                       const Array& mask, bool causal, int64_t offset, double scale,
+                       int64_t window) {
+    if (window < 0 || (window > 0 && !(on_device && causal)))
+        args.fail("window " + std::to_string(window) +
+                  ", 0, or with causality on a GPU 1 or more is needed");
     const auto [batch, heads, q_rows, d] = args.sizes<4>(q, "q");
     const auto kv_heads = args.sizes<4>(k, "k")[1], k_rows = args.sizes<4>(k, "k")[2];
     const auto value_d = args.sizes<4>(v, "v")[3];
@@ -62,13 +80,14 @@ Attention attention_of(const Arguments& args, const Array& q, const Array& k, co
             mask_of(args, mask, {batch, heads, q_rows, k_rows}),
             causal,
             offset,
-            static_cast<float>(scale)};
+            static_cast<float>(scale),
+            window};
 }
 
 void forward(const Array& q, const Array& k, const Array& v, const Array& mask, bool causal,
-             int64_t offset, double scale, const Array& out, const Array& lse) {
+             int64_t offset, double scale, const Array& out, const Array& lse, int64_t window) {
     const Arguments args("scaled_dot_product_attention_forward");
-    const Attention a = attention_of(args, q, k, v, mask, causal, offset, scale);
+    const Attention a = attention_of(args, q, k, v, mask, causal, offset, scale, window);
     const auto out_heads =
         heads_of<float>(args, out, "out", {a.batch, a.heads, a.q_rows, a.value_d});
     auto* lse_data = args.output(lse, "lse", {a.batch, a.heads, a.q_rows});
@@ -78,9 +97,11 @@ void forward(const Array& q, const Array& k, const Array& v, const Array& mask, 
 
 void backward(const Array& grad, const Array& q, const Array& k, const Array& v, const Array& mask,
               const Array& out, const Array& lse, bool causal, int64_t offset, double scale,
-              const Array& dq, const Array& dk, const Array& dv) {
+              const Array& dq, const Array& dk, const Array& dv, int64_t window,
+              const Array& dmask) {
     const Arguments args("scaled_dot_product_attention_backward");
-    const Attention a = attention_of(args, q, k, v, mask, causal, offset, scale);
+    Attention a = attention_of(args, q, k, v, mask, causal, offset, scale, window);
+    add_gradient(args, a, dmask);
     const std::array<int64_t, 4> out_shape{a.batch, a.heads, a.q_rows, a.value_d};
     const auto grad_heads = heads_of<const float>(args, grad, "grad", out_shape);
     const auto out_heads = heads_of<const float>(args, out, "out", out_shape);
@@ -162,10 +183,12 @@ void packed_backward(const Array& grad, const Array& qkv, const Array& out, cons
 void bind_attention(pybind11::module_& module) {
     using pybind11::arg;
     module.def("scaled_dot_product_attention_forward", forward, arg("q"), arg("k"), arg("v"),
-               arg("mask"), arg("causal"), arg("offset"), arg("scale"), arg("out"), arg("lse"));
+               arg("mask"), arg("causal"), arg("offset"), arg("scale"), arg("out"), arg("lse"),
+               arg("window") = 0);
     module.def("scaled_dot_product_attention_backward", backward, arg("grad"), arg("q"), arg("k"),
                arg("v"), arg("mask"), arg("out"), arg("lse"), arg("causal"), arg("offset"),
-               arg("scale"), arg("dq"), arg("dk"), arg("dv"));
+               arg("scale"), arg("dq"), arg("dk"), arg("dv"), arg("window") = 0,
+               arg("dmask") = pybind11::none());
     module.def("packed_attention_forward", packed_forward, arg("qkv"), arg("causal"), arg("scale"),
                arg("out"), arg("lse"));
     module.def("packed_attention_backward", packed_backward, arg("grad"), arg("qkv"), arg("out"),

@@ -64,6 +64,8 @@ void bind_runtime(pybind11::module_ runtime) {
     runtime.def("ask_for_room", ask, arg("room"), arg("bounded"),
                 "room(bytes, refused) is called before kernels take more memory if `bounded`, and "
                 "where there is none.");
+    runtime.attr("windows") = true;         // attention takes one,
+    runtime.attr("mask_gradients") = true;  // and gives gradients of what a mask adds
 #ifdef MINILLM_CUDA_ON_HOST
     runtime.def("set_order", on_host::set_order, arg("seed"),
                 "Blocks and threads run in an order drawn from `seed`; 0: as they are numbered.");

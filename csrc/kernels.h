@@ -113,6 +113,10 @@ struct AttentionMask {
     const float* additive = nullptr;
     const uint8_t* allowed = nullptr;  // 1: may attend
     int64_t batch_stride = 0, head_stride = 0, row_stride = 0, col_stride = 0;
+    // Null if not wanted: the gradient of what is added, summed over an axis of size 1; it is
+    // (gradient_batch, gradient_heads, q_rows, k_rows). Not on a processor.
+    float* gradient = nullptr;
+    int64_t gradient_batch = 0, gradient_heads = 0;
 };
 
 struct Attention {
@@ -122,6 +126,7 @@ struct Attention {
     bool causal;  // row i attends to the rows of k up to offset + i
     int64_t offset;
     float scale;
+    int64_t window = 0;  // to the last so many of these; to all if 0. Not on a processor.
 };
 
 // Where a gradient goes: nowhere if null; added to what is there, or written over it.

@@ -66,6 +66,18 @@ def test_it_equals_the_naive_algorithm(kv_heads, causal, offset, mask):
                      and (not causal or j <= i + offset), bias=bias))  # fmt: skip
 
 
+@pytest.mark.parametrize("window", [1, 3, 9])
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("offset", [0, 4])
+def test_of_the_keys_before_it_a_query_sees_a_window(window, hidden, offset):
+    q, k, v = arrays((2, 6, 5, 4), (2, 2, 9, 4), (2, 2, 9, 3))
+    allowed = np.random.default_rng(1).random((2, 1, 5, 9)) < (0.7 if hidden else 2)
+    mask = allowed if hidden else None
+    out = attention(q, k, v, mask, causal=True, offset=offset, window=window)
+    close(out, naive(q, k, v, lambda b, h, i, j: allowed[b, 0, i, j]
+                     and i + offset - window < j <= i + offset))  # fmt: skip
+
+
 def test_the_scale_is_free():
     q, k, v = arrays((1, 1, 3, 4), (1, 1, 3, 4), (1, 1, 3, 4))
     everything = lambda *place: True  # noqa: E731

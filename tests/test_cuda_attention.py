@@ -138,13 +138,50 @@ def test_a_query_that_sees_nothing_gives_0_and_takes_no_gradient(precision, unde
     assert (out[:, :, 20:33] != 0).all()
 
 
-def test_a_mask_that_learns_is_left_to_the_definition(under_test):
-    provider = testing.providers(OP)[-1]
-    arrays = [*operands(), normal(1, 1, 3, 3, seed=3)]
-    out, saved = provider.forward(arrays, {})
-    provider.served = 0
-    assert provider.backward(out, saved, {})[3].shape == (1, 1, 3, 3)
-    assert not provider.served
+@each_precision
+@pytest.mark.parametrize(
+    "axes, d, causal",
+    [
+        ((1, 2, 70, 40), 33, False),  # as T5's bias: of each head, shared by a batch
+        ((2, 1, 70, 40), 8, True),
+        ((1, 1, 1, 40), 65, False),
+        ((2, 2, 70, 1), 129, False),
+    ],
+)
+def test_a_mask_learns(axes, d, causal, precision, under_test):
+    arrays = operands(batch=2, heads=2, kv_heads=1, rows=70, keys=40, d=d, value_d=d)
+    check([*arrays, normal(*axes, seed=3)], {"causal": causal, "scale": d**-0.5}, precision)
+
+
+def test_least_numbers_of_a_mask_hide_nothing_where_there_are_only_they(under_test):
+    mask = np.full((1, 1, 3, 3), np.finfo(np.float32).min)
+    mask[..., 1, 2] = mask[..., 2, 0] = 0
+    arrays = [*operands(), mask]
+    found = testing.providers(OP)[-1].forward(arrays, {})[0]
+    truth = testing.Provider("truth", OP).forward(testing.cast(arrays, "float64"), {})[0]
+    assert np.abs(found - truth).max() < 1e-6
+
+
+@each_precision
+@pytest.mark.parametrize(
+    "rows, offset, window, d, masked",
+    [
+        (150, 0, 1, 8, False),
+        (150, 0, 70, 33, True),
+        (70, 60, 64, 65, False),
+        (9, 90, 30, 8, False),
+        (5, 50, 3, 8, True),
+        (70, 400, 20, 8, False),  # no query sees a key
+        (20, 30, 7, 129, True),
+    ],
+)
+def test_windows(rows, offset, window, d, masked, precision, under_test):
+    arrays = operands(heads=2, kv_heads=1, rows=rows, keys=140, d=d, value_d=d)
+    mask = new_generator(3).random((1, 1, rows, 140)) < 0.7 if masked else None
+    params = {"causal": True, "offset": offset, "window": window}
+    check([*arrays, mask], params, precision)
+
+
 
 
 @each_precision

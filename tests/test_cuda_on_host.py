@@ -58,6 +58,20 @@ def test_an_instruction_for_global_memory_takes_no_other(name, told):
         library.runtime.run_wrong_kernel(name)
 
 
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("matrices of global memory", "ldmatrix of memory that is not shared"),
+        ("a copy to an odd place", "cp.async of an address that 16 does not divide"),
+        ("shared memory of 100 KB", "a launch that no GPU takes"),
+        ("a grid of 65536 rows", "a launch that no GPU takes"),
+    ],
+)
+def test_what_a_card_would_refuse_is_refused(name, told):
+    with pytest.raises(RuntimeError, match=f"^cuda_on_host: {told}$"):
+        library.runtime.run_wrong_kernel(name)
+
+
 def test_a_device_without_memory_enough_is_a_memory_error():
     rows, ids = np.zeros((700, 4), np.float32), np.arange(700)
     arrays = map(device.put, (rows, ids, np.empty_like(rows)))

@@ -164,12 +164,26 @@ void run_grid(dim3 grid, dim3 block, size_t bytes, const std::function<void()>& 
     }
 }
 
+bool is_shared(const void* address) {
+    const auto place = reinterpret_cast<uintptr_t>(address);
+    const auto from = reinterpret_cast<uintptr_t>(shared.data());
+    return place - from < shared.size() || is_static_shared(address);
+}
+
+void require_aligned(const char* what, const void* address, size_t alignment) {
+    if (reinterpret_cast<uintptr_t>(address) % alignment)
+        throw std::runtime_error(std::string("cuda_on_host: ") + what + " of an address that " +
+                                 std::to_string(alignment) + " does not divide");
+}
+
 }  // namespace
 
 cudaError_t run(cudaStream_t stream, dim3 grid, dim3 block, size_t bytes,
                 std::function<void()> body) {
     const uint64_t count = uint64_t{block.x} * block.y * block.z;
-    if (count < 1 || count > 1024 || bytes > 227 * 1024 || grid.y > 65535 || grid.z > 65535)
+    constexpr size_t most_shared = 99 * 1024;  // of 8.6 and 8.9, which run what sm_80 does
+    if (count < 1 || count > 1024 || block.z > 64 || bytes > most_shared || grid.x > 0x7fffffffu ||
+        grid.y > 65535 || grid.z > 65535)
         throw std::runtime_error("cuda_on_host: a launch that no GPU takes");
     return perform(stream, [=, body = std::move(body)] { run_grid(grid, block, bytes, body); });
 }
@@ -193,15 +207,18 @@ void* allocate(size_t bytes) {
 void fill_with_garbage(void* data, size_t bytes) { memset(data, garbage, bytes); }
 
 void require_global(const char* what, const void* address, size_t alignment) {
-    const auto place = reinterpret_cast<uintptr_t>(address);
-    const auto from = reinterpret_cast<uintptr_t>(shared.data());
-    const bool is_shared = place - from < shared.size() || is_static_shared(address);
-    if (is_shared || on_fiber(state.current, address))
+    const bool shared = is_shared(address);
+    if (shared || on_fiber(state.current, address))
         throw std::runtime_error(std::string("cuda_on_host: ") + what + " of memory that is " +
-                                 (is_shared ? "shared" : "a thread's own"));
-    if (place % alignment)
-        throw std::runtime_error(std::string("cuda_on_host: ") + what + " of an address that " +
-                                 std::to_string(alignment) + " does not divide");
+                                 (shared ? "shared" : "a thread's own"));
+    require_aligned(what, address, alignment);
+}
+
+void require_shared(const char* what, const void* address, size_t alignment) {
+    if (!is_shared(address))
+        throw std::runtime_error(std::string("cuda_on_host: ") + what +
+                                 " of memory that is not shared");
+    require_aligned(what, address, alignment);
 }
 
 void barrier() { wait(0, "__syncthreads"); }

@@ -58,6 +58,8 @@ void set_most_bytes(size_t bytes);  // of one allocation, from now on
 
 // Fails for an address that lies in shared memory or on a thread's stack, or is not aligned.
 void require_global(const char* what, const void* address, size_t alignment);
+// And for one that does not lie in shared memory, or is not aligned.
+void require_shared(const char* what, const void* address, size_t alignment);
 
 void barrier();  // of the block
 // What the lanes of `mask` gave, by lane, valid until the warp's next exchange. `what` tells the

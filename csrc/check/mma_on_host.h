@@ -121,8 +121,7 @@ inline void multiply_tf32x3(float (&c)[4], const uint32_t (&a_high)[4], const ui
 }
 
 inline const uint16_t* checked_row(const void* row) {
-    if (reinterpret_cast<uintptr_t>(row) % 16)
-        throw std::runtime_error("ldmatrix: a row that is not aligned to 16 bytes");
+    on_host::require_shared("ldmatrix", row, 16);
     return static_cast<const uint16_t*>(row);
 }
 
@@ -161,8 +160,8 @@ inline std::deque<std::vector<Copy>>& copies_of_thread() {
 }
 
 inline void copy_async(void* shared, const void* global) {
-    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16)
-        throw std::runtime_error("cp.async: an end that is not aligned to 16 bytes");
+    on_host::require_shared("cp.async", shared, 16);
+    on_host::require_global("cp.async", global, 16);
     static uint32_t chance = 1;
     chance = chance * 1664525u + 1013904223u;
     if (chance >> 31)

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "../cuda/launch.h"
+#include "../cuda/mma.h"
 
 namespace minillm::on_host {
 namespace {
@@ -76,13 +77,24 @@ __global__ void reads_four_at_an_odd_place(const int* from, int* to) {
     to[threadIdx.x] = __ldg(reinterpret_cast<const int4*>(from + 1)).x;
 }
 
+__global__ void loads_matrices_of_global_memory(const int* from, int* to) {
+    uint32_t registers[4];
+    device::load_matrices(registers, from + threadIdx.x / 4 * 4);
+    to[threadIdx.x] = static_cast<int>(registers[0]);
+}
+
+__global__ void copies_to_an_odd_place(const int* from, int*) {
+    device::copy_async(dynamic_shared<int>() + 1, from);
+}
+
 }  // namespace
 
 std::vector<int> run_wrong_kernel(const std::string& name) {
     alignas(16) int from[threads], to[threads] = {};
     for (int i = 0; i < threads; i++) from[i] = i;
-    const auto run = [&](void (*kernel)(const int*, int*)) {
-        launch(kernel, dim3(1), dim3(threads), sizeof to, from, to);
+    const auto run = [&](void (*kernel)(const int*, int*), dim3 grid = dim3(1),
+                         size_t shared = sizeof(int)* threads) {
+        launch(kernel, grid, dim3(threads), shared, from, to);
         return std::vector<int>(to, to + threads);
     };
     if (name == "reverse") return run(reverse<true>);
@@ -98,6 +110,10 @@ std::vector<int> run_wrong_kernel(const std::string& name) {
     if (name == "static memory as global") return run(reads_static_memory_as_global);
     if (name == "own memory as global") return run(reads_its_own_memory_as_global);
     if (name == "four at an odd place") return run(reads_four_at_an_odd_place);
+    if (name == "matrices of global memory") return run(loads_matrices_of_global_memory);
+    if (name == "a copy to an odd place") return run(copies_to_an_odd_place);
+    if (name == "shared memory of 100 KB") return run(reverse<true>, dim3(1), 100 * 1024);
+    if (name == "a grid of 65536 rows") return run(reverse<true>, dim3(1, 65536));
     throw std::invalid_argument("run_wrong_kernel: there is none called '" + name + "'");
 }
 

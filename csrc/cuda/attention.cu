@@ -86,20 +86,10 @@ struct Running {
 template <int M, int N>
 __device__ __forceinline__ void hide(float (&c)[M][N][4], const View& view, int row, int key,
                                      float factor) {
-    const int g = lane_index() / 4, t = lane_index() % 4;
-#pragma unroll
-    for (int m = 0; m < M; m++) {
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int r = row + 16 * m + g + i / 2 * 8, k = key + 8 * n + 2 * t + i % 2;
-                if (view.a.mask.additive)
-                    c[m][n][i] = fmaf(c[m][n][i], factor, view.bias(r, k) * log2_e);
-                c[m][n][i] = view.sees(r, k) ? c[m][n][i] : -INFINITY;
-            }
-        }
-    }
+    replace(c, [&](int i, int j, float x) {
+        if (view.a.mask.additive) x = fmaf(x, factor, view.bias_of_two(row + i, key + j));
+        return view.sees(row + i, key + j) ? x : -INFINITY;
+    });
 }
 
 template <class P, int D>
@@ -146,14 +136,15 @@ __global__ void __launch_bounds__(threads)
             return P::rows(queries, start + 16 * m, k);
     };
     Running<S::M, D> running;
-    const int row = place.first + start, last_row = row + S::warp_rows - 1;
-    const int end = view.end_of_keys(place.first + S::rows - 1);
-    stream(0, (end + S::keys - 1) / S::keys, fetch, [&](int tile) {
+    const int row = place.first + start;
+    const int begin = view.first_key(place.first),
+              end = view.end_of_keys(place.first + S::rows - 1);
+    stream(begin / S::keys, (end + S::keys - 1) / S::keys, fetch, [&](int tile) {
         const int key = tile * S::keys;
-        if (row >= a.q_rows || !view.sees_any(last_row, key)) return;
+        if (row >= a.q_rows || !view.sees_any(row, S::warp_rows, key, S::keys)) return;
         float c[S::M][S::keys / 8][4] = {};
         multiply_transposed<P, S::steps>(c, operand, keys_of(tile));
-        if (!view.sees_all(row, key + S::keys - 1)) hide(c, view, row, key, factor);
+        if (!view.sees_all(row, S::warp_rows, key, S::keys)) hide(c, view, row, key, factor);
         running.weigh(c, a.mask.additive ? 1.f : factor);
         multiply_sums<P>(running.result, c, values_of(tile));
     });
@@ -175,9 +166,25 @@ __global__ void __launch_bounds__(threads)
                });
 }
 
+// Without the keys that no query sees.
+Attention with_seen_keys(Attention a) {
+    if (!a.causal) return a;
+    const int64_t end = std::min(a.k_rows, a.offset + a.q_rows);
+    const int64_t first =
+        a.window ? std::min(end, std::max<int64_t>(0, a.offset - a.window + 1)) : 0;
+    a.k.data += first * a.k.row_stride;
+    a.v.data += first * a.v.row_stride;
+    if (a.mask.additive) a.mask.additive += first * a.mask.col_stride;
+    if (a.mask.allowed) a.mask.allowed += first * a.mask.col_stride;
+    a.k_rows = end - first;
+    a.offset -= first;
+    return a;
+}
+
 }  // namespace
 
-void attention_forward(const Attention& a, const Heads<float>& out, float* lse) {
+void attention_forward(const Attention& given, const Heads<float>& out, float* lse) {
+    const Attention a = with_seen_keys(given);
     require_countable(a);
     if (few_queries(a)) return forward_of_few(a, out, lse);
     const int64_t widest = std::max(a.d, a.value_d);

@@ -2,6 +2,8 @@
 // want them.
 #pragma once
 
+#include <float.h>
+
 #include <algorithm>
 #include <type_traits>
 
@@ -29,6 +31,16 @@ struct View {
     __device__ int ahead() const {
         return static_cast<int>(a.causal && a.offset < a.k_rows ? a.offset : a.k_rows);
     }
+    // And with a window those from i + behind() on.
+    __device__ int behind() const {
+        const int64_t first = a.offset - a.window + 1;
+        return static_cast<int>(first < -a.q_rows  ? -a.q_rows
+                                : first < a.k_rows ? first
+                                                   : a.k_rows);
+    }
+    __device__ bool in_window(int row, int key) const {
+        return a.window == 0 || key >= row + behind();
+    }
     // Of the nearest query and key there are: lanes that are past them need not go another way.
     template <class T>
     __device__ T of_mask(const T* mask, int row, int key) const {
@@ -39,16 +51,18 @@ struct View {
                     key * static_cast<int>(a.mask.col_stride)];
     }
 
-    // Whether the queries from first_row on see all keys up to last_key.
-    __device__ bool sees_all(int first_row, int last_key) const {
-        return !masked() && last_key < k_rows() && last_key <= first_row + ahead();
+    // Whether all of the queries [row, row + rows) see all of the keys [key, key + keys).
+    __device__ bool sees_all(int row, int rows, int key, int keys) const {
+        return !masked() && key + keys <= k_rows() && key + keys - 1 <= row + ahead() &&
+               in_window(row + rows - 1, key);
     }
-    // Whether one of the queries up to last_row might see a key from first_key on.
-    __device__ bool sees_any(int last_row, int first_key) const {
-        return first_key < k_rows() && first_key <= last_row + ahead();
+    // Whether one of them might see one.
+    __device__ bool sees_any(int row, int rows, int key, int keys) const {
+        return key < k_rows() && key <= row + rows - 1 + ahead() && in_window(row, key + keys - 1);
     }
     __device__ bool sees(int row, int key) const {
         bool seen = (row < a.q_rows) & (key < k_rows()) & (key <= row + ahead());
+        if (a.window) seen &= key >= row + behind();
         if (a.mask.allowed) seen &= of_mask(a.mask.allowed, row, key) != 0;
         if (a.mask.additive) seen &= of_mask(a.mask.additive, row, key) != -INFINITY;
         return seen;
@@ -56,9 +70,24 @@ struct View {
     __device__ float bias(int row, int key) const {  // of a key that is seen
         return a.mask.additive ? of_mask(a.mask.additive, row, key) : 0;
     }
-    // Queries up to last_row see no key from here on.
+    // In units of log(2), finite if it is: the least of all numbers may mean what is hardly seen.
+    __device__ float bias_of_two(int row, int key) const {
+        const float x = bias(row, key) * log2_e;
+        return x < -FLT_MAX ? -FLT_MAX : x;
+    }
+    // Queries from first_row on see no key before the first, those up to last_row none from the
+    // second on.
+    __device__ int first_key(int first_row) const {
+        return a.window ? max(0, first_row + behind()) : 0;
+    }
     __device__ int end_of_keys(int last_row) const { return min(k_rows(), last_row + ahead() + 1); }
+    // Keys from `key` on are seen by no query before this one, those up to `key` by none from the
+    // second on.
     __device__ int first_seeing(int key) const { return max(0, key - ahead()); }
+    __device__ int end_of_seeing(int key) const {
+        const int rows = static_cast<int>(a.q_rows);
+        return a.window ? max(0, min(rows, key - behind() + 1)) : rows;
+    }
 };
 
 template <class T>
@@ -173,6 +202,55 @@ void plain_backward(const Attention& a, const Heads<const float>& grad, const fl
                     const float* delta, int64_t delta_rows, const Heads<float>& dq,
                     const Heads<float>& dk, const Heads<float>& dv, const int* wild);
 
+// Rows of queries: lse in units of log(2), infinite where nothing is seen or there is no query, so
+// that weights are 0; and delta.
+struct QueryRows {
+    const float *lse, *delta;
+};
+
+// The heads, of one batch or of all, that one matrix of the mask's gradient is the sum of.
+struct Sharers {
+    int64_t batch, head;  // the first
+    int batches, heads;   // how many
+
+    __device__ Sharers(const Attention& a, int64_t matrix)
+        : batch(a.mask.gradient_batch == 1 ? 0 : matrix / a.mask.gradient_heads),
+          head(a.mask.gradient_heads == 1 ? 0 : matrix % a.mask.gradient_heads),
+          batches(static_cast<int>(a.mask.gradient_batch == 1 ? a.batch : 1)),
+          heads(static_cast<int>(a.mask.gradient_heads == 1 ? a.heads : 1)) {}
+
+    __device__ int count() const { return batches * heads; }
+    __device__ int64_t batch_of(int turn) const { return batch + turn / heads; }
+    __device__ int64_t head_of(int turn) const { return head + turn % heads; }
+    // Whether one of them belongs to a pair that is wild.
+    __device__ bool any(const Attention& a, const int* wild) const {
+        const int64_t group = a.heads / a.kv_heads;
+        for (int turn = 0; turn < count(); turn++)
+            if (wild[batch_of(turn) * a.kv_heads + head_of(turn) / group]) return true;
+        return false;
+    }
+};
+
+// The gradient of what the mask adds, by tensor cores: of matrices without a wild head.
+template <class P, int D>
+void mask_gradient(const Attention& a, const Staged<typename P::Element>& staged,
+                   const QueryRows& of_rows, float factor);
+
+// x = f(row, column, x) for all sums x of a warp.
+template <int M, int N, class F>
+__device__ __forceinline__ void replace(float (&c)[M][N][4], const F& f) {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                c[m][n][i] = f(16 * m + g + i / 2 * 8, 8 * n + 2 * t + i % 2, c[m][n][i]);
+        }
+    }
+}
+
 // Attention of few queries, of those that few_queries() says, in float32.
 bool few_queries(const Attention& a);
 void forward_of_few(const Attention& a, const Heads<float>& out, float* lse);
@@ -184,10 +262,10 @@ inline void require_countable(const Attention& a) {
     };
     const int64_t mask = size(a.q_rows, a.mask.row_stride) + size(a.k_rows, a.mask.col_stride);
     constexpr int64_t most = (int64_t{1} << 31) - (1 << 16);
-    if (std::max(std::max(a.q_rows, a.k_rows), mask) > most)
+    if (std::max(a.q_rows + a.k_rows, mask) > most)
         throw std::invalid_argument("scaled_dot_product_attention: " + std::to_string(a.q_rows) +
                                     " queries and " + std::to_string(a.k_rows) +
-                                    " keys, fewer than 2^31 - 2^16 of each, and of elements of " +
+                                    " keys, fewer than 2^31 - 2^16 of both, and of elements of " +
                                     "a head's mask, are needed on a GPU");
 }
 

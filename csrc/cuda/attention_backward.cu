@@ -16,7 +16,9 @@ struct Shape {
     static constexpr bool half = sizeof(typename P::Element) == 2;
     static constexpr int M = half && of_queries ? 2 : 1, warp_rows = 16 * M;
     static constexpr int rows = warps * warp_rows;
-    static constexpr int passing = half && !of_queries ? 64 : 32, N = passing / 8;
+    // So that all of it fits into 99 KB, which is what a block has on cards of compute 8.6 and 8.9.
+    static constexpr int passing = !half && D == 128 ? 16 : half && !of_queries ? 64 : 32;
+    static constexpr int N = passing / 8;
     // How many of the two arrays of operands stay in registers.
     static constexpr int kept = !half || D > 64 ? 0 : of_queries && D == 64 ? 1 : 2;
     static constexpr int steps = kept ? D / P::depth : 1;
@@ -67,27 +69,6 @@ struct Kept {
     }
 };
 
-// What sees(row, column) denies becomes 0.
-template <int M, int N, class Sees>
-__device__ __forceinline__ void clear(float (&c)[M][N][4], const Sees& sees) {
-    const int g = lane_index() / 4, t = lane_index() % 4;
-#pragma unroll
-    for (int m = 0; m < M; m++) {
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                c[m][n][i] = sees(16 * m + g + i / 2 * 8, 8 * n + 2 * t + i % 2) ? c[m][n][i] : 0;
-        }
-    }
-}
-
-// Rows of queries: lse in units of log(2), infinite where nothing is seen or there is no query, so
-// that weights are 0; and delta.
-struct QueryRows {
-    const float *lse, *delta;
-};
-
 template <class P, int D>
 __global__ void __launch_bounds__(threads)
     queries_kernel(Attention a, Staged<typename P::Element> staged, QueryRows of_rows, float factor,
@@ -114,16 +95,22 @@ __global__ void __launch_bounds__(threads)
     };
     float sums[S::M][D / 8][4] = {};
     const int64_t own_row = first_row + kept.start + lane_index() / 4;
-    const int row = place.first + kept.start, last_row = row + S::warp_rows - 1;
-    const int end = view.end_of_keys(place.first + S::rows - 1);
-    stream(0, (end + S::passing - 1) / S::passing, fetch, [&](int tile) {
+    const int row = place.first + kept.start;
+    const int begin = view.first_key(place.first),
+              end = view.end_of_keys(place.first + S::rows - 1);
+    const float times = a.mask.additive ? 1.f : factor;
+    stream(begin / S::passing, (end + S::passing - 1) / S::passing, fetch, [&](int tile) {
         const int key = tile * S::passing;
-        if (row >= a.q_rows || !view.sees_any(last_row, key)) return;
+        if (row >= a.q_rows || !view.sees_any(row, S::warp_rows, key, S::passing)) return;
         float p[S::M][S::N][4] = {}, ds[S::M][S::N][4] = {};
         multiply_transposed<P, S::steps>(
             p, [&](int m, int k) { return kept.template operand<0>(m, k); }, keys_of(tile));
         multiply_transposed<P, S::steps>(
             ds, [&](int m, int k) { return kept.template operand<1>(m, k); }, values_of(tile));
+        if (a.mask.additive)
+            replace(p, [&](int r, int c, float x) {
+                return fmaf(x, factor, view.bias_of_two(row + r, key + c));
+            });
 #pragma unroll
         for (int i = 0; i < 2 * S::M; i++) {
             // Read anew for each tile: there are no registers left to keep them in.
@@ -131,13 +118,13 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
             for (int n = 0; n < S::N; n++) {
                 for (int j = i % 2 * 2; j < i % 2 * 2 + 2; j++) {
-                    const float weight = exp2_of(fmaf(p[i / 2][n][j], factor, -lse));
+                    const float weight = exp2_of(fmaf(p[i / 2][n][j], times, -lse));
                     ds[i / 2][n][j] = weight * (ds[i / 2][n][j] - delta);
                 }
             }
         }
-        if (!view.sees_all(row, key + S::passing - 1))
-            clear(ds, [&](int r, int c) { return view.sees(row + r, key + c); });
+        if (!view.sees_all(row, S::warp_rows, key, S::passing))
+            replace(ds, [&](int r, int c, float x) { return view.sees(row + r, key + c) ? x : 0; });
         multiply_sums<P>(sums, ds, keys_of(tile));
     });
     write_rows(sums, dq, place.batch, place.head, row, a.q_rows, a.d,
@@ -165,9 +152,10 @@ __global__ void __launch_bounds__(threads)
     const auto lse_of = [&](int turn) { return rows_shared + turn % 2 * 2 * S::passing; };
     // The queries of all heads that share these keys, from the first that sees one of them.
     const int group = static_cast<int>(a.heads / a.kv_heads);
-    const int first_tile = View(a, 0, 0).first_seeing(place.first) / S::passing;
-    const int tiles =
-        max(0, static_cast<int>((a.q_rows + S::passing - 1) / S::passing) - first_tile);
+    const View any(a, 0, 0);
+    const int first_tile = any.first_seeing(place.first) / S::passing;
+    const int end_of_rows = any.end_of_seeing(place.first + S::rows - 1);
+    const int tiles = max(0, (end_of_rows + S::passing - 1) / S::passing - first_tile);
     const auto row_of_turn = [&](int turn) { return (first_tile + turn % tiles) * S::passing; };
     const auto fetch = [&](int turn) {
         const int64_t from =
@@ -180,16 +168,21 @@ __global__ void __launch_bounds__(threads)
             copy_async(lse_of(turn) + S::passing + 4 * i, of_rows.delta + from + 4 * i);
     };
     const int t = lane_index() % 4;
-    const int key = place.first + kept.start, last_key = key + S::warp_rows - 1;
+    const int key = place.first + kept.start;
+    const float times = a.mask.additive ? 1.f : factor;
     float key_sums[S::M][D / 8][4] = {}, value_sums[S::M][D / 8][4] = {};
     stream(0, group * tiles, fetch, [&](int turn) {
-        const int row = row_of_turn(turn), last_row = row + S::passing - 1;
+        const int row = row_of_turn(turn);
         const View view(a, place.batch, place.head * group + turn / tiles);
-        if (key >= a.k_rows || !view.sees_any(last_row, key)) return;
+        if (key >= a.k_rows || !view.sees_any(row, S::passing, key, S::warp_rows)) return;
         const float *lse = lse_of(turn), *delta = lse + S::passing;
         float p[S::M][S::N][4] = {}, ds[S::M][S::N][4] = {};
         multiply_transposed<P, S::steps>(
             p, [&](int m, int k) { return kept.template operand<0>(m, k); }, queries_of(turn));
+        if (a.mask.additive)
+            replace(p, [&](int r, int c, float x) {
+                return fmaf(x, factor, view.bias_of_two(row + c, key + r));
+            });
 #pragma unroll
         for (int m = 0; m < S::M; m++) {
 #pragma unroll
@@ -197,12 +190,12 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int col = 8 * n + 2 * t + i % 2;
-                    p[m][n][i] = exp2_of(fmaf(p[m][n][i], factor, -lse[col]));
+                    p[m][n][i] = exp2_of(fmaf(p[m][n][i], times, -lse[col]));
                 }
             }
         }
-        if (!view.sees_all(row, last_key))
-            clear(p, [&](int r, int c) { return view.sees(row + c, key + r); });
+        if (!view.sees_all(row, S::passing, key, S::warp_rows))
+            replace(p, [&](int r, int c, float x) { return view.sees(row + c, key + r) ? x : 0; });
         multiply_sums<P>(value_sums, p, grads_of(turn));
         multiply_transposed<P, S::steps>(
             ds, [&](int m, int k) { return kept.template operand<1>(m, k); }, grads_of(turn));
@@ -269,6 +262,7 @@ void attention_backward(const Attention& a, const Heads<const float>& grad,
                Queries::shared, a, stage.view(), of_rows, scale.factor, dq);
         launch(keys_kernel<P, D>, grid_of(a, a.kv_heads, a.k_rows, Keys::rows), dim3(threads),
                Keys::shared, a, stage.view(), of_rows, scale.factor, scale.factor * ln_2, dk, dv);
+        if (a.mask.gradient) mask_gradient<P, D>(a, stage.view(), of_rows, scale.factor);
         plain_backward(a, grad, lse, delta.data(), rows, dq, dk, dv, stage.view().wild);
     });
 }

@@ -10,8 +10,9 @@ namespace {
 struct Pair {
     int64_t index, batch, kv_head, group;
 
-    __device__ explicit Pair(const Attention& a)
-        : index(blockIdx.x),
+    __device__ explicit Pair(const Attention& a) : Pair(a, blockIdx.x) {}
+    __device__ Pair(const Attention& a, int64_t index)
+        : index(index),
           batch(index / a.kv_heads),
           kv_head(index % a.kv_heads),
           group(a.heads / a.kv_heads) {}
@@ -72,13 +73,15 @@ __device__ void find_result(const Attention& a, const Pair& pair, const Heads<fl
         return score(a, view, query, row_of(a.k, pair.batch, pair.kv_head, key), row, key);
     };
     float greatest = -INFINITY;
-    for (int key = lane; key < end; key += warp_size) greatest = fmaxf(greatest, score_of(key));
+    const int begin = view.first_key(row);
+    for (int key = begin + lane; key < end; key += warp_size)
+        greatest = fmaxf(greatest, score_of(key));
     greatest = over_warp(greatest, Maximum());
     const float shift = greatest == -INFINITY ? 0 : greatest;
     float* result = row_of(out, pair.batch, head, row);
     fill(result, a.value_d, 0);
     float total = 0;
-    for (int first = 0; first < end; first += warp_size) {
+    for (int first = begin; first < end; first += warp_size) {
         const float weight = first + lane < end ? expf(score_of(first + lane) - shift) : 0;
         total += weight;
         add_weighted(result, a.value_d, weight,
@@ -105,7 +108,7 @@ struct Upstream {
     int64_t delta_rows;
 };
 
-// The weight of a query for a key, and the gradient of its score times the scale.
+// The weight of a query for a key, and the gradient of its score.
 struct Weight {
     float p = 0, ds = 0;
 
@@ -120,7 +123,7 @@ struct Weight {
         if (p == 0) return;
         const float dp = dot(row_of(up.grad, pair.batch, head, row),
                              row_of(a.v, pair.batch, pair.kv_head, key), a.value_d);
-        ds = p * (dp - up.delta[place * up.delta_rows + row]) * a.scale;
+        ds = p * (dp - up.delta[place * up.delta_rows + row]);
     }
 };
 
@@ -133,9 +136,9 @@ __global__ void __launch_bounds__(threads)
         const int end = view.end_of_keys(row);
         float* result = row_of(dq, pair.batch, head, row);
         fill(result, a.d, 0);
-        for (int first = 0; first < end; first += warp_size) {
+        for (int first = view.first_key(row); first < end; first += warp_size) {
             const Weight weight(a, up, pair, view, head, row, first + lane_index());
-            add_weighted(result, a.d, weight.ds,
+            add_weighted(result, a.d, weight.ds * a.scale,
                          [&](int j) { return row_of(a.k, pair.batch, pair.kv_head, first + j); });
         }
     });
@@ -147,11 +150,12 @@ __device__ void find_key(const Attention& a, const Upstream& up, const Pair& pai
     fill(dv, a.value_d, 0);
     for (int64_t head = pair.kv_head * pair.group; head < (pair.kv_head + 1) * pair.group; head++) {
         const View view(a, pair.batch, head);
-        for (int first = view.first_seeing(key); first < a.q_rows; first += warp_size) {
+        const int end = view.end_of_seeing(key);
+        for (int first = view.first_seeing(key); first < end; first += warp_size) {
             const Weight weight(a, up, pair, view, head, first + lane_index(), key);
             add_weighted(dv, a.value_d, weight.p,
                          [&](int j) { return row_of(up.grad, pair.batch, head, first + j); });
-            add_weighted(dk, a.d, weight.ds,
+            add_weighted(dk, a.d, weight.ds * a.scale,
                          [&](int j) { return row_of(a.q, pair.batch, head, first + j); });
         }
     }
@@ -165,6 +169,24 @@ __global__ void __launch_bounds__(threads)
         find_key(a, up, pair, key, row_of(dk, pair.batch, head, key),
                  row_of(dv, pair.batch, head, key));
     });
+}
+
+// A thread for each place of the mask's gradient; blocks share out those of a matrix.
+__global__ void __launch_bounds__(threads) mask_kernel(Attention a, Upstream up, const int* wild) {
+    const Sharers sharers(a, blockIdx.x);
+    if (wild && !sharers.any(a, wild)) return;
+    const int64_t places = a.q_rows * a.k_rows, step = static_cast<int64_t>(gridDim.y) * threads;
+    int64_t i = static_cast<int64_t>(blockIdx.y) * threads + threadIdx.x;
+    for (; i < places; i += step) {
+        const int row = static_cast<int>(i / a.k_rows), key = static_cast<int>(i % a.k_rows);
+        float sum = 0;
+        for (int turn = 0; turn < sharers.count(); turn++) {
+            const int64_t batch = sharers.batch_of(turn), head = sharers.head_of(turn);
+            const Pair pair(a, batch * a.kv_heads + head / (a.heads / a.kv_heads));
+            sum += Weight(a, up, pair, View(a, batch, head), head, row, key).ds;
+        }
+        a.mask.gradient[blockIdx.x * places + i] = sum;
+    }
 }
 
 // Where few pairs are expected to need it, few blocks have a look.
@@ -188,6 +210,11 @@ void plain_backward(const Attention& a, const Heads<const float>& grad, const fl
     const int64_t rows = a.heads / a.kv_heads * a.q_rows;
     launch(queries_kernel, grid_of(a, rows, wild), dim3(threads), 0, a, up, dq, wild);
     launch(keys_kernel, grid_of(a, a.k_rows, wild), dim3(threads), 0, a, up, dk, dv, wild);
+    if (!a.mask.gradient) return;
+    const int64_t blocks = divide_up(a.q_rows * a.k_rows, threads);
+    const dim3 grid(static_cast<unsigned>(a.mask.gradient_batch * a.mask.gradient_heads),
+                    static_cast<unsigned>(std::min<int64_t>(blocks, wild ? 16 : 65535)));
+    launch(mask_kernel, grid, dim3(threads), 0, a, up, wild);
 }
 
 }  // namespace minillm::device

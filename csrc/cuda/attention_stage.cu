@@ -79,6 +79,7 @@ bool can_read_fours(const Copies& array) {
 
 template <class P, int D>
 void copy_heads(const Attention& a, const Copies (&arrays)[4], int* wild) {
+    if (a.batch * a.kv_heads == 0) return;
     check(cudaMemsetAsync(wild, 0, sizeof(int) * a.batch * a.kv_heads, current_stream()),
           "clearing scratch memory");
     Task task{{}, {}, a.batch, a.kv_heads, wild};

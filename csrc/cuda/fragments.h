@@ -32,18 +32,19 @@ __device__ __forceinline__ void copy_rows(const Tile<T, width>& to, const T* fro
 }
 
 // body(tile) for tiles [begin, end), each with the copies into shared memory that fetch(tile) has
-// asked for; those of the next one are on their way meanwhile, so there is room for two.
-template <class Fetch, class Body>
+// asked for; those of the next one are on their way meanwhile where there is room for two.
+template <int room = 2, class Fetch, class Body>
 __device__ __forceinline__ void stream(int begin, int end, const Fetch& fetch, const Body& body) {
-    if (begin < end) fetch(begin);
+    constexpr int ahead = room - 1;
+    if (ahead && begin < end) fetch(begin);
     commit_copies();
     for (int tile = begin; tile < end; tile++) {
-        if (tile + 1 < end) fetch(tile + 1);
+        if (tile + ahead < end) fetch(tile + ahead);
         commit_copies();
-        wait_for_copies<1>();
+        wait_for_copies<ahead>();
         __syncthreads();
         body(tile);
-        __syncthreads();  // before the tile after the next takes its place
+        __syncthreads();  // before another tile takes its place
     }
     wait_for_copies<0>();
 }

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from minillm import ops
 from minillm.arrays import xp_of
 from minillm.nn.layers import Dropout
+from minillm.ops.attention import within
 from minillm.tensor import Tensor
 
 
@@ -90,23 +91,19 @@ def attend(
     dropping = dropout is not None and dropout.active
     if (window is not None or dropping) and (mask is not None or not causal):
         raise ValueError("attend: a window and dropout need causal attention without another mask")
-    if window is not None and k.shape[2] > window:
+    if window is not None:
         first = max(0, offset - window + 1)  # no query sees what lies before
         if first:
             k, v, offset = k[:, :, first:], v[:, :, first:], offset - first
-        if k.shape[2] > window:
-            mask = within(window, new, k.shape[2], offset, xp_of(k.data))
+        window = window if k.shape[2] > window else None
     if dropout is not None and dropping:
         k, v = (repeated(keys, q.shape[1]) for keys in (k, v))
+        if window is not None:
+            mask = within(xp_of(k.data), window, new, k.shape[2], offset)
         return attend_dropping(q, k, v, dropout, mask=mask, causal=True, scale=scale)
     return ops.scaled_dot_product_attention(
-        q, k, v, mask, causal=causal, offset=offset, scale=scale
+        q, k, v, mask, causal=causal, offset=offset, scale=scale, window=window
     )
-
-
-def within(window: int, queries: int, keys: int, offset: int, xp: Any) -> Any:
-    """(1, 1, Tq, Tk), True where key j is in the window that ends at query offset + i, or after."""
-    return (xp.arange(keys) > xp.arange(queries)[:, None] + (offset - window))[None, None]
 
 
 def repeated(x: Tensor, heads: int) -> Tensor:

@@ -12,16 +12,17 @@ from minillm.ops.softmax import row_maximum
 
 
 def scaled_dot_product_attention_forward(
-    xp, q, k, v, mask=None, *, causal=False, offset=0, scale=None
+    xp, q, k, v, mask=None, *, causal=False, offset=0, scale=None, window=None
 ):
     """softmax(scale * q k^T + mask) v (Vaswani et al. 2017, section 3.2.1)
 
     q (B, H, Tq, D), k (B, Hkv, Tk, D), v (B, Hkv, Tk, Dv); H is a multiple of Hkv and query head h
     attends with key head h // (H / Hkv). The mask, of 4 axes each full or 1, is boolean (True
-    attends) or added to the scores. `causal`: query i sees keys j <= offset + i. `scale` is
-    1/sqrt(D) if None. A query that may see nothing gives 0; masked keys and values never leak.
+    attends) or added to the scores. `causal`: query i sees keys j <= offset + i, and with a
+    `window` the last so many of them. `scale` is 1/sqrt(D) if None. A query that may see nothing
+    gives 0; masked keys and values never leak.
     """
-    scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale)
+    scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale, window)
     top = row_maximum(xp, scores)
     weights = xp.exp(scores - xp.where(top == -xp.inf, q.dtype.type(0), top))
     if visible is not None:
@@ -35,9 +36,11 @@ def scaled_dot_product_attention_forward(
     return xp.ascontiguousarray(out), (q, k, v, mask, out, lse)
 
 
-def scaled_dot_product_attention_backward(xp, grad, saved, *, causal=False, offset=0, scale=None):
+def scaled_dot_product_attention_backward(
+    xp, grad, saved, *, causal=False, offset=0, scale=None, window=None
+):
     q, k, v, mask, out, lse = saved
-    scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale)
+    scores, visible = masked_scores(xp, q, k, mask, causal, offset, scale, window)
     lse = grouped(xp.where(lse == -xp.inf, lse.dtype.type(0), lse)[..., None], k.shape[1])
     weights = xp.exp(scores - lse)
     if visible is not None:
@@ -75,13 +78,15 @@ def grouped_keys(array):
     return array[:, :, None]
 
 
-def masked_scores(xp, q, k, mask, causal, offset, scale):
+def masked_scores(xp, q, k, mask, causal, offset, scale, window):
     """Scores (B, Hkv, G, Tq, Tk), -inf where masked, and what is visible (None: everything)."""
     scores = xp.matmul(grouped(q, k.shape[1]), swap(grouped_keys(k)))
     scores *= scale_of(q, scale)
     visible = None
     if causal:
         visible = xp.arange(k.shape[2]) <= xp.arange(q.shape[2])[:, None] + offset
+    if window is not None:
+        visible = visible & within(xp, window, q.shape[2], k.shape[2], offset)[0, 0]
     if mask is not None:
         mask = xp.broadcast_to(mask, (mask.shape[0], q.shape[1], *mask.shape[2:]))
         mask = grouped(mask, k.shape[1])
@@ -94,6 +99,11 @@ def masked_scores(xp, q, k, mask, causal, offset, scale):
     if visible is not None:
         scores = xp.where(visible, scores, q.dtype.type(-xp.inf))
     return scores, visible
+
+
+def within(xp, window, queries, keys, offset):
+    """(1, 1, Tq, Tk), True where key j is in the window that ends at query offset + i, or after."""
+    return (xp.arange(keys) > xp.arange(queries)[:, None] + (offset - window))[None, None]
 
 
 def weighted_sum(xp, weights, values):
@@ -114,7 +124,9 @@ def weighted_sum(xp, weights, values):
     return xp.where(meet(above | below, values != values), out.dtype.type(xp.nan), out)
 
 
-def attention_check(q, k, v, mask=None, *, causal=False, offset=0, scale=None):
+def attention_check(
+    q, k, v, mask=None, *, causal=False, offset=0, scale=None, window=None
+):
     name = "scaled_dot_product_attention"
     if not (q.ndim == k.ndim == v.ndim == 4):
         raise ValueError(f"{name}: q {q.shape}, k {k.shape}, v {v.shape}, 4 axes each are needed")
@@ -136,39 +148,48 @@ def attention_check(q, k, v, mask=None, *, causal=False, offset=0, scale=None):
         mask.ndim != 4 or any(m not in (1, n) for m, n in zip(mask.shape, full))
     ):
         raise ValueError(f"{name}: mask {mask.shape}, each axis of {full} or 1 is needed")
+    if window is not None and (window < 1 or not causal):
+        raise ValueError(
+            f"{name}: window {window}, causal {causal}; 1 or more of a causal attention is needed"
+        )
     if mask is not None and mask.dtype != bool and mask.dtype.kind != "f":
         raise TypeError(f"{name}: mask of dtype {mask.dtype}, bool or float is needed")
 
 
 def scaled_dot_product_attention_kernel_forward(
-    lib, xp, q, k, v, mask=None, *, causal=False, offset=0, scale=None
+    lib, xp, q, k, v, mask=None, *, causal=False, offset=0, scale=None, window=None
 ):
-    if not served(lib, xp, q, k, v, mask):
+    hides, windows = hiding(lib, xp, q, k, mask, offset, window)
+    if hides is NotImplemented or not served(lib, xp, q, k, v, hides):
         return NotImplemented
     q, k, v = (rows_contiguous(xp, array) for array in (q, k, v))
     out = xp.empty((*q.shape[:3], v.shape[3]), q.dtype)
     lse = xp.empty(q.shape[:3], q.dtype)
     lib.scaled_dot_product_attention_forward(
-        q, k, v, mask, causal, offset, scale_of(q, scale), out, lse
+        q, k, v, hides, causal, offset, scale_of(q, scale), out, lse, *windows
     )
     return out, (q, k, v, mask, out, lse)
 
 
 def scaled_dot_product_attention_kernel_backward(
-    lib, xp, grad, saved, *, causal=False, offset=0, scale=None
+    lib, xp, grad, saved, *, causal=False, offset=0, scale=None, window=None
 ):
     q, k, v, mask, out, lse = saved
-    learnt_mask = mask is not None and mask.dtype != bool
-    if learnt_mask or not served(lib, xp, q, k, v, mask, grad):
+    learnt = mask is not None and mask.dtype != bool
+    if learnt and not hasattr(lib.runtime, "mask_gradients"):
+        return NotImplemented
+    hides, windows = hiding(lib, xp, q, k, mask, offset, window)
+    if hides is NotImplemented or not served(lib, xp, q, k, v, hides, grad):
         return NotImplemented
     q, k, v = (rows_contiguous(xp, array) for array in (q, k, v))
     dq, dk, dv = (xp.empty(array.shape, q.dtype) for array in (q, k, v))
+    dmask = xp.empty((*mask.shape[:2], q.shape[2], k.shape[2]), q.dtype) if learnt else None
     lib.scaled_dot_product_attention_backward(
         xp.ascontiguousarray(grad),
         q,
         k,
         v,
-        mask,
+        hides,
         xp.ascontiguousarray(out),
         xp.ascontiguousarray(lse),
         causal,
@@ -177,8 +198,23 @@ def scaled_dot_product_attention_kernel_backward(
         dq,
         dk,
         dv,
+        *windows,
+        *((dmask,) if learnt else ()),
     )
-    return dq, dk, dv, None
+    return dq, dk, dv, unbroadcast(xp, dmask, mask.shape) if learnt else None
+
+
+def hiding(lib, xp, q, k, mask, offset, window):
+    """The mask and the last arguments that a library takes for a window: 0 for none.
+
+    A library without windows gets a mask for it; NotImplemented where there is one already.
+    """
+    if hasattr(lib.runtime, "windows"):
+        return mask, (window or 0,)
+    if window is not None:
+        alone = mask is None
+        mask = within(xp, window, q.shape[2], k.shape[2], offset) if alone else NotImplemented
+    return mask, ()
 
 
 def served(lib, xp, q, k, v, mask, *upstream):
@@ -207,15 +243,17 @@ def attention_sample(draw):
     mask = draw.choice(("none", "none", "bool", "float"))
     full = (batch, heads, length, keys)
     axes = tuple(draw.choice((n, 1)) for n in full) if mask != "none" else ()
+    causal = draw.boolean()
     return [
         draw.normal(batch, heads, length, width),
         draw.normal(batch, kv_heads, keys, width),
         draw.normal(batch, kv_heads, keys, value_width),
         {"none": None, "bool": draw.mask(*axes), "float": draw.normal(*axes)}[mask],
     ], {
-        "causal": draw.boolean(),
+        "causal": causal,
         "offset": draw.choice((0, 0, 3)),
         "scale": draw.choice((None, None, 0.5)),
+        "window": draw.choice((None, 1, 4, 20)) if causal else None,
     }
 
 
