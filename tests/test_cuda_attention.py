@@ -182,8 +182,6 @@ def test_windows(rows, offset, window, d, masked, precision, under_test):
     check([*arrays, mask], params, precision)
 
 
-
-
 @each_precision
 def test_the_order_of_threads_changes_no_bit(precision, under_test):
     found = []

@@ -124,9 +124,7 @@ def weighted_sum(xp, weights, values):
     return xp.where(meet(above | below, values != values), out.dtype.type(xp.nan), out)
 
 
-def attention_check(
-    q, k, v, mask=None, *, causal=False, offset=0, scale=None, window=None
-):
+def attention_check(q, k, v, mask=None, *, causal=False, offset=0, scale=None, window=None):
     name = "scaled_dot_product_attention"
     if not (q.ndim == k.ndim == v.ndim == 4):
         raise ValueError(f"{name}: q {q.shape}, k {k.shape}, v {v.shape}, 4 axes each are needed")
