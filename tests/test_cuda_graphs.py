@@ -136,16 +136,15 @@ def test_a_step_waits_twice_and_is_one_launch_a_batch(start):
 
 
 @pytest.mark.parametrize(
-    ("words", "data", "graphs"),
+    ("words", "data"),
     [
-        ((), talks, True),
-        (("--method", "lora", "--lora-dropout", "0.2"), talks, True),
-        (("--objective", "simpo"), preferences, True),
-        (("--objective", "dpo"), preferences, True),
+        ((), talks),
+        (("--method", "lora", "--lora-dropout", "0.2"), talks),
+        (("--objective", "dpo"), preferences),
     ],
-    ids=["full", "lora", "simpo", "dpo"],
+    ids=["full", "lora", "dpo"],
 )
-def test_tuning_with_batches_of_many_lengths(tmp_path, monkeypatch, words, data, graphs):
+def test_tuning_with_batches_of_many_lengths(tmp_path, monkeypatch, words, data):
     """Several graphs, some of which others wrote gradients before: accumulated over two batches."""
     monkeypatch.chdir(tmp_path)
     base(tmp_path / "base")
@@ -158,7 +157,7 @@ def test_tuning_with_batches_of_many_lengths(tmp_path, monkeypatch, words, data,
         assert minillm(*command, *flags(**BRIEFLY)) == 0
         launched.append(len(count.launches) if count else on)
     assert result(tmp_path / "eager") == result(tmp_path / "graphs")
-    assert bool(launched[1]) == graphs and not launched[0]
+    assert launched[1] and not launched[0]
 
 
 BRIEFLY = {
@@ -380,7 +379,7 @@ def test_what_follows_a_graph_uses_its_memory(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kernels, "graphs", True)
     (tmp_path / "s.txt").write_text(story(40), encoding="utf-8")
-    words = ("train", "s.txt", "--device", "cuda", *story_flags(steps=6, eval_every=3, batch=8))
+    words = ("train", "s.txt", "--device", "cuda", *story_flags(steps=4, eval_every=2, batch=8))
     assert minillm(*words, "--out", "straight") == 0
     assert "; CUDA graphs" in capsys.readouterr().err
     step = Trainer.step
