@@ -185,6 +185,29 @@ def test_large_cases(case, under_test):
     assert provider.served
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        lambda layers: adamw_case([30, 7] * layers),
+        lambda layers: adamw8bit_case([30, 7] * layers),
+        lambda layers: sgd_case([30, 7] * layers),
+        lambda layers: lerp_case([30, 7] * layers),
+        lambda layers: muon_case([(8, 3), (3, 8)] * layers),
+    ],
+    ids=["adamw", "adamw8bit", "sgd", "lerp", "muon"],
+)
+def test_more_layers_are_updated_by_no_more_launches(case, under_test):
+    if ORDERS == (None,):
+        pytest.skip("a GPU does not count what it is asked for")
+    counts = []
+    for layers in (2, 12):
+        name, arrays, params = case(layers)
+        before = library.on_host.asked()
+        testing.outputs(registry[name], testing.providers(registry[name])[-1], arrays, params)
+        counts.append(library.on_host.asked() - before)
+    assert counts[0] == counts[1] > 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_rows_have_the_bits_that_each_has_alone(kind, under_test):
     name, arrays, params = block_case(kind, 7)

@@ -156,6 +156,16 @@ class TestMuon:
             Muon([w], adjust_lr_fn="none").step()
 
 
+@pytest.mark.parametrize("kind", [AdamW, AdamW8bit, SGD, Muon])
+def test_a_parameter_without_a_gradient_stays_with_its_state(kind):
+    a, b = (parameter(np.ones((4, 8)), np.ones((4, 8)), np.float32) for _ in range(2))
+    a.grad = None
+    optimizer = kind([a, b], lr=0.5, weight_decay=0.1)
+    optimizer.step()
+    assert (a.data == 1).all() and (b.data != 1).all()
+    assert not any(array.any() for array in optimizer.state[0].values())
+
+
 @pytest.mark.parametrize("kind", [AdamW, SGD])
 class TestEveryOptimiser:
     def test_groups_have_their_own_options(self, kind):
