@@ -11,7 +11,7 @@ import pytest
 import stand_in_cupy
 import stand_in_streams
 from cuda_device import device, library, needs_device
-from minillm import device_memory, kernels
+from minillm import kernels
 from minillm.arrays import default_generator, to_device, to_numpy
 from minillm.models.gpt2 import places_in
 from minillm.ops.dropout import MASK_64, dropout
@@ -20,9 +20,7 @@ from minillm.training.gradients import Gradients
 from minillm.training.staging import Staging
 from minillm.training.trainer import Trainer
 from small_llama import small as small_llama
-from small_runs import arrays_of, minillm, same_bits, story, trainer
-from small_runs import flags as story_flags
-from small_runs import result as run_result
+from small_runs import arrays_of, minillm, same_bits, trainer
 from small_tuning import base, preferences, talks
 from test_finetune import flags, result
 
@@ -374,25 +372,16 @@ def test_a_trainer_leaves_no_memory_for_the_collector(start):
 
 
 @played
-def test_what_follows_a_graph_uses_its_memory(tmp_path, monkeypatch, capsys):
-    """Muon's update and a validation where hardly more is free than what graphs hold."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kernels, "graphs", True)
-    (tmp_path / "s.txt").write_text(story(40), encoding="utf-8")
-    words = ("train", "s.txt", "--device", "cuda", *story_flags(steps=4, eval_every=2, batch=8))
-    assert minillm(*words, "--out", "straight") == 0
-    assert "; CUDA graphs" in capsys.readouterr().err
-    step = Trainer.step
-
-    def scarce(self, *arguments):
-        if self.counters.step == 2:
-            device_memory.limit("cuda", stand_in_cupy.machine.held[0] + 20_000)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "step", scarce)
-    assert minillm(*words, "--out", "scarce") == 0
-    assert "no CUDA graphs" not in capsys.readouterr().err
-    assert run_result(tmp_path / "scarce") == run_result(tmp_path / "straight")
+def test_what_follows_a_graph_uses_its_memory(start):
+    """Norm, Muon's update and a validation: no more is taken than a few numbers."""
+    run, machine = start(True, optimizer="muon", batch=8), stand_in_cupy.machine
+    steps(run, 3)
+    run.evaluate()
+    machine.pooled[0] = before = machine.held[0]
+    steps(run, 2, first=3)
+    run.evaluate()
+    assert run.gradients.graphs == 1
+    assert machine.pooled[0] - before < 4_000 < run.model.nbytes
 
 
 @played
