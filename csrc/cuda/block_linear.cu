@@ -10,8 +10,8 @@
 namespace minillm::device {
 namespace {
 
-constexpr int features = 4;  // of the result, a warp
-constexpr int warps = 4;     // a block
+constexpr int features = 4;          // of the result, a warp
+constexpr int warps = 4;             // a block
 constexpr int64_t opened = 1 << 22;  // numbers of a weight at once, for many rows
 
 // Four numbers of x, those at `left` and after being 0.
@@ -101,7 +101,8 @@ void many_rows_of_numbers(const BlockProduct& p) {
 void many_rows_of_blocks(const BlockProduct& p) {
     const Factor x(p.x, p.n, p.k);
     const int64_t row_bytes = p.k / size_of_kind(p.kind).numbers * size_of_kind(p.kind).bytes;
-    const int64_t height = min(p.m, max(int64_t{1}, opened / max(int64_t{1}, p.k)));
+    // Eights, so that parts of the result begin at multiples of 16 bytes where its rows do.
+    const int64_t height = min(p.m, max(int64_t{8}, opened / max(int64_t{1}, p.k) / 8 * 8));
     const Room weight(height, p.k);
     for (int64_t first = 0; first < p.m; first += height) {
         const int64_t lines = min(height, p.m - first);
