@@ -7,7 +7,16 @@ import stand_in_cupy
 from cuda_device import device, library, needs_device
 from minillm import kernels, no_grad, testing
 from minillm.arrays import new_generator
-from minillm.optim import AdamW, clip_scale, decay_groups, grad_norm
+from minillm.optim import (
+    SGD,
+    AdamW,
+    AdamW8bit,
+    Muon,
+    clip_scale,
+    decay_groups,
+    grad_norm,
+    muon_groups,
+)
 from minillm.training import metrics
 from small_gpt2 import IDS, TARGETS, small
 from small_llama import small as small_llama
@@ -16,6 +25,14 @@ from test_equality import FAMILIES, LONG, SAMPLED, SHORT, written
 
 pytestmark = needs_device
 MODELS = {"gpt2": small, "llama": small_llama}
+RULES = {
+    "adamw": lambda model: AdamW(decay_groups(model.parameters(), 0.1), lr=1e-2),
+    "adamw8bit": lambda model: AdamW8bit(decay_groups(model.parameters(), 0.1), lr=1e-2),
+    "muon": lambda model: Muon(muon_groups(model, 0.1), lr=1e-2),
+    "sgd": lambda model: SGD(model.parameters(), lr=1e-2, momentum=0.9),
+}
+CASES = [("gpt2", rule) for rule in RULES] + [("llama", "adamw")]
+each_case = pytest.mark.parametrize(("make", "rule"), CASES)
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +46,8 @@ def engine():
     library.runtime.set_order(0)
 
 
-def losses(model, steps=4):
-    optimizer = AdamW(decay_groups(model.parameters(), 0.1), lr=1e-2)
+def losses(model, rule, steps=4):
+    optimizer = RULES[rule](model)
     found = []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -41,30 +58,30 @@ def losses(model, steps=4):
     return np.array(found)
 
 
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
-def test_the_losses_are_those_of_the_cpu(make):
+@each_case
+def test_the_losses_are_those_of_the_cpu(make, rule):
     """As far as moving every weight by its rounding moves them, times what is tolerated."""
     with kernels.use("reference"):
-        wanted, unit = losses(make()), np.zeros(4)
+        wanted, unit = losses(MODELS[make](), rule), np.zeros(4)
         for seed in range(testing.DRAWS):
-            moved, rng = make(), new_generator(seed)
+            moved, rng = MODELS[make](), new_generator(seed)
             with no_grad():
                 for parameter in moved.parameters():
                     (near,) = testing.perturbed([parameter.data], rng, testing.EPS["float32"])
                     parameter.copy_(near.astype(np.float32))
-            unit = np.maximum(unit, abs(losses(moved) - wanted))
-    found = losses(make().to("cuda"))
+            unit = np.maximum(unit, abs(losses(moved, rule) - wanted))
+    found = losses(MODELS[make]().to("cuda"), rule)
     assert (abs(found - wanted) <= testing.budget([], []) * unit).all(), (found, wanted, unit)
 
 
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
-def test_every_run_has_the_same_bits(make):
+@each_case
+def test_every_run_has_the_same_bits(make, rule):
     runs = []
     for seed in (0, 1, 2):
         if device.name == "cuda on host":
             library.runtime.set_order(seed)
-        model = make().to("cuda")
-        found = losses(model).tolist()
+        model = MODELS[make]().to("cuda")
+        found = losses(model, rule).tolist()
         runs.append((found, [parameter.numpy().tobytes() for parameter in model.parameters()]))
     assert runs[0] == runs[1] == runs[2]
 
