@@ -133,7 +133,7 @@ void Plan::make_room(const Tokens& tokens) {
     spare_.at_least(2 * tokens.count * widest);
     device_->most_keys = most_keys_of(tokens);
     for (const Step& step : steps_)
-        if (step.kind == Kind::attend && (tokens.count < many_rows || step.attention.window))
+        if (step.kind == Kind::attend && tokens.count < many_rows)
             splits =
                 std::max(splits, room_of_few(tokens.count, step.attention, device_->most_keys));
     device_->splits.at_least(splits);

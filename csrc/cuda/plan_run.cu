@@ -176,7 +176,7 @@ void Plan::run_attention(const Step& step, const Tokens& tokens) const {
         a.layer,       places};
     const dim3 grid(static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(tokens.count));
     launch(store_keys, grid, 2 * warp_size, 0, stored);
-    if (tokens.count >= many_rows && !a.window) return attend_once(step, tokens, 0, tokens.count);
+    if (tokens.count >= many_rows) return attend_once(step, tokens, 0, tokens.count);
     attend_few({tokens.count,
                 a,
                 {at(step.a, 0), 0, a.d, widths_[step.a.slot]},
@@ -204,7 +204,8 @@ void Plan::attend_once(const Step& step, const Tokens& tokens, int64_t first, in
                               {},
                               true,
                               last,
-                              a.scale};
+                              a.scale,
+                              a.window};
     kernels().attention_forward(
         attention, {at(step.out, first), 0, a.value_d, widths_[step.out.slot]}, lse.data());
 }
