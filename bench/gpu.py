@@ -16,6 +16,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -115,12 +116,20 @@ def machine() -> dict[str, str]:
 
 def earlier(path: Path, facts: dict[str, str], wanted: list[str] | None) -> list[Row]:
     """The rows that the file has, from this machine, of parts that are not run now."""
-    if wanted is None or not path.exists():
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not text:
         return []
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content["machine"] != facts:
-        raise ValueError(f"{path} is of another machine, another file is needed; name it by --json")
-    return [row for row in content["rows"] if row["part"] not in (*wanted, "build")]
+    try:
+        content = json.loads(text)
+        machine, rows = content["machine"], content["rows"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} holds no figures of a GPU; name another file by --json") from None
+    if machine != facts:
+        raise ValueError(
+            f"{path} is of another machine or of other versions, another file is needed; name it "
+            "by --json"
+        )
+    return [row for row in rows if wanted is not None and row["part"] not in (*wanted, "build")]
 
 
 def arguments() -> argparse.Namespace:
@@ -156,16 +165,27 @@ def run_parts(run: Run, package: Path, options: argparse.Namespace) -> None:
                 run.told(part, part, "not run: there is no extension", False)
 
 
+def begin(options: argparse.Namespace) -> tuple[dict[str, str], list[Row]]:
+    """The machine, and what the file has of it; what is wrong is found here, not after minutes."""
+    if not options.rehearse:
+        from minillm import devices
+
+        devices.use(0)
+    facts = {"card": "none, a rehearsal"} if options.rehearse else machine()
+    before = earlier(options.json, facts, options.only)
+    for path in (options.json, options.table):
+        path.open("a").close()
+    return facts, before
+
+
 def main() -> int:
     options = arguments()
     sys.path.insert(0, str(ROOT / "src"))
-    from minillm import devices
-
     try:
-        if not options.rehearse:
-            devices.use(0)
-        facts = {"card": "none, a rehearsal"} if options.rehearse else machine()
-        before = earlier(options.json, facts, options.only)
+        facts, before = begin(options)
+    except OSError as error:
+        print(f"gpu: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
     except (RuntimeError, ValueError) as error:
         hint = "; --rehearse runs without one" if isinstance(error, RuntimeError) else ""
         print(f"gpu: {error}{hint}", file=sys.stderr)
@@ -181,7 +201,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         package = ROOT / "src" if options.rehearse else options.keep or Path(folder)
         run = Run(package.absolute(), options.seconds, save)
-        run_parts(run, package.absolute(), options)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # parts would go on by themselves
+        try:
+            run_parts(run, package.absolute(), options)
+        except KeyboardInterrupt:
+            save(run.rows)
+            told = f"gpu: stopped; what was found is in {options.json}, {options.table}"
+            print(told, file=sys.stderr)
+            return 130
     save(run.rows)
     print(f"\n{table(before + run.rows)}\nwritten: {options.json}, {options.table}")
     return int(any(row["passed"] is False for row in before + run.rows))

@@ -63,6 +63,7 @@ class Run:
             code = process.wait()
         except BaseException:
             stop()  # it would go on in its own session
+            process.wait()
             raise
         finally:
             timer.cancel()

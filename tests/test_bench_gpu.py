@@ -1,6 +1,8 @@
 """The benchmark of the GPU, as far as it can be seen to work without one."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -103,8 +105,55 @@ def test_parts_that_are_not_run_again_stay_in_the_file(tmp_path):
     path.write_text(json.dumps({"machine": facts, "rows": rows}))
     assert gpu.earlier(path, facts, ["decode"]) == rows[:1]
     assert gpu.earlier(path, facts, ["train"]) == gpu.earlier(path, facts, None) == []
-    with pytest.raises(ValueError, match=r"gpu.json is of another machine, another file is needed"):
-        gpu.earlier(path, {"card": "B"}, ["decode"])
+    for wanted in (["decode"], None):  # nor does a whole run, or a rehearsal, replace it
+        with pytest.raises(ValueError, match=r"gpu.json is of another machine or of other"):
+            gpu.earlier(path, {"card": "B"}, wanted)
+    for content in ("no JSON", "{}", "[]"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"gpu.json holds no figures of a GPU; name another"):
+            gpu.earlier(path, facts, None)
+
+
+def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path):
+    done = run(tmp_path, "--rehearse", "--table", "nowhere/gpu.md")
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == "gpu: nowhere/gpu.md cannot be written: No such file or directory\n"
+
+
+STOPPED = """
+import sys
+from bench import gpu
+
+def run_parts(run, package, options):
+    run.check("suite", "a", [sys.executable, "-c", ""], 60)
+    waiting = "import os, signal; print(os.getpid()); signal.pause()"
+    run.check("suite", "b", [sys.executable, "-c", waiting], 60)
+
+gpu.run_parts = run_parts
+sys.exit(gpu.main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_the_benchmark_stops_its_part_and_keeps_what_was_found(tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, "--rehearse"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    part = next(int(line) for line in process.stdout if line.strip().isdigit())
+    process.send_signal(number)
+    _, told = process.communicate()
+    assert process.returncode == 130
+    assert told == "gpu: stopped; what was found is in gpu.json, gpu.md\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(part, 0)
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [(row["what"], row["passed"]) for row in rows] == [("a", True)]
 
 
 def test_without_the_extension_nothing_of_it_is_said_to_work(monkeypatch, tmp_path):
