@@ -13,8 +13,11 @@ import stand_in_streams
 from cuda_device import device, library, needs_device
 from minillm import kernels
 from minillm.arrays import default_generator, to_device, to_numpy
+from minillm.models.folder import load_model
+from minillm.models.gguf_export import write_gguf
 from minillm.models.gpt2 import places_in
 from minillm.ops.dropout import MASK_64, dropout
+from minillm.training import methods
 from minillm.training import state as states
 from minillm.training.gradients import Gradients
 from minillm.training.staging import Staging
@@ -180,6 +183,10 @@ def derive_ids(loss, model, batch):
     return loss(model, ((batch[0] + 1) % 3, batch[1]))
 
 
+def derive_targets(loss, model, batch):
+    return loss(model, (batch[0], (batch[1] + 1) % 3))
+
+
 @pytest.mark.parametrize(
     ("loss", "told"),
     [
@@ -187,6 +194,7 @@ def derive_ids(loss, model, batch):
         (skip_rows, "cudaErrorStreamCaptureUnsupported"),
         (draw, "no CUDA graphs: the model draws other random numbers than dropout's seeds"),
         (derive_ids, "cudaErrorStreamCaptureUnsupported"),
+        (derive_targets, "cudaErrorStreamCaptureUnsupported"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -257,6 +265,47 @@ def test_memory_beside_graphs_makes_them_give_way(start, monkeypatch):
     run.objective.evaluate = lambda model, limit: (_ for _ in ()).throw(MemoryError("full"))
     with pytest.raises(MemoryError, match="full"):
         run.evaluate()
+
+
+@played
+@pytest.mark.parametrize("status", [2, 700])
+def test_a_graph_that_finds_no_memory_gives_way(start, monkeypatch, status):
+    """Its scratch memory is taken when it is launched."""
+    wanted, run = start(False, accumulate=2), start(True, accumulate=2)
+    steps(run, 3)
+
+    def refused(self, stream=None):
+        if len(stand_in_streams.launches) % 2:  # the second of a step
+            raise stand_in_streams.CUDARuntimeError(status, "cudaErrorOf: CUDA")
+        launch(self, stream)
+
+    launch = stand_in_streams.Graph.launch
+    monkeypatch.setattr(stand_in_streams.Graph, "launch", refused)
+    stand_in_streams.launches.clear()
+    if status != 2:
+        with pytest.raises(RuntimeError, match="cudaErrorOf"):
+            steps(run, 1, first=3)
+        return
+    rows = steps(run, 1, first=3)
+    assert run.gradients.told() == "no CUDA graphs: there is not memory enough for them"
+    assert rows + steps(run, 2, first=4) == steps(wanted, 6)[3:]
+
+
+@pytest.mark.parametrize("name", ["_update", "_norm"])
+def test_an_update_that_finds_no_memory_beside_graphs_is_rehearsed_without(start, name):
+    run = start(True, optimizer="muon")
+    original = getattr(run, name)
+
+    def hungry(*arguments):
+        if run.gradients.graphs:
+            raise MemoryError("Out of memory allocating 8 bytes")
+        return original(*arguments)
+
+    setattr(run, name, hungry)
+    before = arrays_of(run)
+    run.rehearse()
+    assert run.gradients.told() == "no CUDA graphs: there is not memory enough for them"
+    assert same_bits(arrays_of(run), before) and run.optimizer.steps == 0
 
 
 @played
@@ -356,6 +405,54 @@ def test_weights_that_were_moved_are_captured_anew(start):
     assert steps(runs[1], 4, first=3) == steps(runs[0], 4, first=3)
     assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
     assert runs[1].gradients.graphs == 1
+
+
+def test_weights_that_are_not_trained_may_move_too(start):
+    runs = [start(graphs) for graphs in (False, True)]
+    for n, run in enumerate(runs):
+        run.model.wpe.weight.requires_grad_(False)
+        runs[n] = run = Trainer(run.model, run.objective, run.settings, run.folder)
+        steps(run, 3)
+        run.model.wpe.weight.data = run.model.wpe.weight.data * 2
+    assert steps(runs[1], 4, first=3) == steps(runs[0], 4, first=3)
+    assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
+    assert runs[1].gradients.graphs == 1
+
+
+def test_blocks_that_are_opened_are_read_no_more(start, tmp_path):
+    """Their memory is another array's by then."""
+    model = small_llama(vocab_size=start(False).objective.tokenizer.vocab_size)
+    write_gguf(tmp_path / "q.gguf", model, None, "q8_0")
+    runs = []
+    for graphs in (False, True):
+        model = load_model(tmp_path / "q.gguf")
+        for name, weight in model.named_parameters():
+            weight.requires_grad_("norm" in name)
+        run = start(graphs, model, optimizer="adamw")
+        assert methods.blocks_held(run.model)
+        steps(run, 3)
+        assert run.gradients.graphs == graphs
+        methods.widen(run.model)
+        runs.append(run)
+    assert steps(runs[1], 1, first=3) == steps(runs[0], 1, first=3)
+    assert not runs[1].gradients.graphs
+    assert steps(runs[1], 2, first=4) == steps(runs[0], 2, first=4)
+    assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
+
+
+def test_what_is_frozen_while_training_stays(start):
+    runs, found = [start(graphs) for graphs in (False, True)], []
+    for run in runs:
+        steps(run, 3)
+        run.model.wpe.weight.requires_grad_(False)
+        before = to_numpy(run.model.wpe.weight.data)
+        rows = steps(run, 3, first=3)
+        assert to_numpy(run.model.wpe.weight.data).tobytes() == before.tobytes()
+        run.model.wpe.weight.requires_grad_(True)
+        found.append(rows + steps(run, 2, first=6))
+    assert found[1] == found[0]
+    assert same_bits(arrays_of(runs[1]), arrays_of(runs[0]))
+    assert runs[1].gradients.graphs == 2
 
 
 def test_a_trainer_leaves_no_memory_for_the_collector(start):

@@ -123,6 +123,11 @@ def checked(check: Callable[..., None], arrays: Sequence[Any], params: dict[str,
         _placing.by.check(check, arrays, params)
 
 
+def unseen(array: Array) -> bool:
+    """Whether it lies on a GPU and nobody answers for it: the host would have to wait to look."""
+    return _placing.by is None and is_gpu_array(array)
+
+
 def vouched(array: Array) -> Array:
     """The ids themselves, of which nobody but their maker can know that they are in range."""
     if _placing.by is not None and is_gpu_array(array):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from minillm import ops
-from minillm.arrays import Array, beside, checked, is_gpu_array, xp_of
+from minillm.arrays import Array, beside, checked, is_gpu_array, vouched, xp_of
 from minillm.nn.parameter import Parameter, held_blocks
 from minillm.ops.loss import IGNORE_INDEX, check_targets
 from minillm.tensor import Tensor, checkpoint, of
@@ -47,7 +47,7 @@ def linear_cross_entropy(
 
     def losses(part: Tensor, wanted: Any) -> Tensor:
         logits = ops.block_linear(part, held.raw, kind=held.kind)
-        return ops.cross_entropy(logits, wanted, **how | {"reduction": "none"})
+        return ops.cross_entropy(logits, vouched(wanted), **how | {"reduction": "none"})
 
     step = max(1, (GPU_LOGITS if on_gpu else LOGITS) // weight.shape[0])
     parts = [

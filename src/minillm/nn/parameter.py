@@ -215,6 +215,12 @@ def _multiplied(parameter: Tensor) -> Held | None:
     return None if held is None or held.kind == "F32" else held
 
 
+def lying(parameter: Tensor) -> Array:
+    """The array that values are computed from: of blocks that are not widened, their bytes."""
+    held = parameter.held if isinstance(parameter, DeferredParameter) else None
+    return parameter.data if held is None else held.raw
+
+
 def blocks_of(parameter: Tensor) -> tuple[int, Array, int, int] | None:
     """(ggml type, bytes (m, bytes of a row), m, k) of a matrix (m, k), as it lies and not copied.
 

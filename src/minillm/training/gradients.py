@@ -18,11 +18,13 @@ import numpy
 from minillm import devices, kernels
 from minillm.arrays import Array, default_generator, placing
 from minillm.nn.module import Parameter
+from minillm.nn.parameter import lying
 from minillm.tensor import Tensor, of
 from minillm.training.capture import Capture, Check, Knobs, Refused, Unseen, check_again
 from minillm.training.staging import Part, Staging, arrays_of, layout, mapped, views
 
 KEPT = 16  # graphs, the last used
+OUT_OF_MEMORY = 2  # status of the CUDA runtime
 KNOWN = 256  # shapes of batches that were seen
 Scale = Callable[[numpy.dtype], Array]  # the gradient's scale, in the dtype of a loss
 Run = Callable[[Any, Scale], Array]  # the loss of a batch; its gradient is left in the model
@@ -62,27 +64,34 @@ class _Graph:
         self.before: list[Array | None] = []  # gradients it adds to
         self.after: list[Array | None] = []
 
-    def reads_others(self, trained: Sequence[Parameter]) -> bool:
+    def reads_others(self, weights: Sequence[Parameter]) -> bool:
         """Whether weights lie no longer where they did."""
-        return any(one.data is not weight for one, weight in zip(trained, self.weights))
+        return any(lying(one) is not array for one, array in zip(weights, self.weights))
 
     def launch(self, batch: Any, part: Part, scale: float) -> None:
         check_again(self.checks, arrays_of(batch))
         self.raw[...] = part.raw
         self.knobs.turn(scale)
-        self.graph.launch()
+        try:
+            self.graph.launch()
+        except self.knobs.cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status != OUT_OF_MEMORY:  # of kernels: it is taken when a graph is launched
+                raise
+            raise MemoryError(f"no memory for what a graph takes: {error}") from None
 
 
 class Gradients:
-    """Finds gradients of `trained` parameters on a GPU.
+    """Finds gradients of `trained` parameters on a GPU, beside others that are `frozen`.
 
     Memory that graphs work in is a pool's own, taken of the common one, and so bounded and counted
     with it.
     """
 
-    def __init__(self, device: str, trained: Sequence[Parameter]) -> None:
+    def __init__(
+        self, device: str, trained: Sequence[Parameter], frozen: Sequence[Parameter] = ()
+    ) -> None:
         self.cupy = devices.use(devices.number_of(device) or 0)
-        self.trained = trained
+        self.trained, self.weights = trained, [*trained, *frozen]
         self.staging = Staging(self.cupy)
         self._off = not kernels.graphs
         self._notice = "no CUDA graphs: MINILLM_GRAPHS is off" if self._off else None
@@ -150,7 +159,7 @@ class Gradients:
             return self._eagerly(run, batch, part, scale)[0]
         key = self._key(batch)
         graph = self._graphs.get(key)
-        if graph is not None and graph.reads_others(self.trained):
+        if graph is not None and graph.reads_others(self.weights):
             self.forget()
             graph = None
         if graph is not None and self._adds_to(graph):
@@ -169,10 +178,11 @@ class Gradients:
         return self._launched(graph, batch, part, scale)
 
     def _key(self, batch: Any) -> Any:
-        """What decides which kernels a batch takes, but for what the model is."""
+        """What decides which kernels a batch takes, but for what the model is otherwise."""
         shapes = mapped(batch, lambda a: (a.dtype.str, a.shape), lambda part: type(part).__name__)
         first = all(parameter.grad is None for parameter in self.trained)
-        return first, shapes, kernels.active_precision, kernels.active_cuda is None
+        learn = tuple(parameter.requires_grad for parameter in self.trained)
+        return first, learn, shapes, kernels.active_precision, kernels.active_cuda is None
 
     def _adds_to(self, graph: _Graph) -> bool:
         """Whether the gradients so far lie where it adds to them."""
@@ -222,7 +232,7 @@ class Gradients:
         cupy, arrays = self.cupy, arrays_of(batch)
         graph = _Graph(cupy.zeros(layout(arrays)[1], numpy.uint8), Knobs(cupy, seeds))
         there = views(graph.raw, arrays)
-        graph.weights = [parameter.data for parameter in self.trained]
+        graph.weights = [lying(parameter) for parameter in self.weights]
         graph.before = [_data(parameter.grad) for parameter in self.trained]
         capture = Capture(arrays, there, graph.knobs, self._constant)
         rest = iter(there)

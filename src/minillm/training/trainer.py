@@ -94,7 +94,8 @@ class Trainer:
         self._batches = Batches(cast(int, settings.batch), settings.accumulate)
         self.gradients: Gradients | None = None  # of a GPU
         if devices.number_of(settings.device) is not None:
-            self.gradients = Gradients(settings.device, list(self.trained.values()))
+            frozen = [p for p in model.parameters() if not p.requires_grad]
+            self.gradients = Gradients(settings.device, list(self.trained.values()), frozen)
         self.step_seconds = 0.0  # measured by `rehearse`
         self.whole = True  # but in an update: weights and moments belong to one step
 
@@ -179,9 +180,12 @@ class Trainer:
         ):
             losses = self.with_room(lambda: self._losses(batches, 1 / count, stop))
             meanwhile()
-        with self._lending():
-            norm = grad_norm(self.optimizer.parameters())
+        norm = self.with_room(self._norm)
         return [loss / count for loss in numbers(losses)], norm
+
+    def _norm(self) -> float:
+        with self._lending():
+            return grad_norm(self.optimizer.parameters())
 
     def _losses(self, batches: list[Any], scale: float, stop: Callable[[], bool]) -> list[Array]:
         """The loss of each batch; the sum of their gradients, times `scale`, is left."""
@@ -257,7 +261,7 @@ class Trainer:
             if parameter.grad is not None:
                 parameter.grad.data[...] = 0
         begin = time.perf_counter()
-        self._update(0.0, 0.0)
+        self.with_room(lambda: self._update(0.0, 0.0))
         devices.synchronize(s.device)
         update = time.perf_counter() - begin
         self.optimizer.steps = 0
