@@ -114,6 +114,5 @@ def place(rehearsal: bool) -> Iterator[Place]:
         return
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
     stand_in: Any = importlib.import_module("stand_in_cupy")
-    kernels.cuda = kernels.active_cuda = library_on_host()
-    with stand_in.installed():
+    with stand_in.installed(library_on_host()):
         yield Place(sys.modules["cupy"], kernels.cuda, "cpu", True, lambda: None, lambda: 0)

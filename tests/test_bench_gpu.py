@@ -40,6 +40,7 @@ def test_a_rehearsal_measures_and_writes(tmp_path):
     assert rows["adamw8bit forward"]["ours"] > 0 and rows["muon"]["ours"] > 0
     assert rows["loss curve"]["passed"] and rows["same bits twice"]["passed"]
     assert rows["same bits by graphs"]["passed"] and rows["step without graphs"]["ours"] > 0
+    assert rows["graphs of a step"]["ours"] == bool(os.environ.get("MINILLM_CUDA_ON_HOST"))
     assert "error" not in {key for row in content["rows"] for key in row}
     assert done.returncode == int(any(row["passed"] is False for row in content["rows"]))
     table = (tmp_path / "gpu.md").read_text()
@@ -118,6 +119,17 @@ def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path):
     done = run(tmp_path, "--rehearse", "--table", "nowhere/gpu.md")
     assert done.returncode == 2 and not done.stdout
     assert done.stderr == "gpu: nowhere/gpu.md cannot be written: No such file or directory\n"
+
+
+def test_the_unit_of_losses_is_what_rounding_the_weights_does(tmp_path):
+    """Not what another optimiser does."""
+    told = (
+        "from bench.gpu_parts import TINY, losses\n"
+        "exact, near, again = (losses(TINY, 'cpu', 6, seed).tolist() for seed in (0, 1, 0))\n"
+        "assert exact == again and max(abs(a - b) for a, b in zip(exact, near)) < 1e-5\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    subprocess.run([sys.executable, "-c", told], check=True, env=environment)
 
 
 STOPPED = """
