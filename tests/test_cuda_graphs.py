@@ -291,6 +291,21 @@ def test_a_graph_that_finds_no_memory_gives_way(start, monkeypatch, status):
     assert rows + steps(run, 2, first=4) == steps(wanted, 6)[3:]
 
 
+def test_batches_that_find_no_memory_beside_graphs_are_sent_without(start, monkeypatch):
+    wanted, run = start(False), start(True)
+    steps(run, 3)
+    send = Staging.send
+
+    def hungry(self, batches):
+        if run.gradients.graphs:
+            raise MemoryError("Out of memory allocating 8 bytes")
+        send(self, batches)
+
+    monkeypatch.setattr(Staging, "send", hungry)
+    assert steps(run, 3, first=3) == steps(wanted, 6)[3:]
+    assert run.gradients.told() == "no CUDA graphs: there is not memory enough for them"
+
+
 @pytest.mark.parametrize("name", ["_update", "_norm"])
 def test_an_update_that_finds_no_memory_beside_graphs_is_rehearsed_without(start, name):
     run = start(True, optimizer="muon")
@@ -546,6 +561,20 @@ def test_two_gpus_are_trained_on_in_turn(start):
         assert steps(first, 1, first=n) == steps(other, 1, first=n) == wanted[n : n + 1]
     assert first.gradients.graphs == other.gradients.graphs == 1
     assert min(stand_in_cupy.machine.held) > first.model.nbytes
+
+
+@played
+def test_graphs_are_waited_for_on_their_gpu_where_another_is_current(start, monkeypatch):
+    run, cuda, waited = start(True), device.xp.cuda, []
+    steps(run, 3)
+    assert run.gradients.graphs
+    cuda.Device(1).use()
+    number = cuda.runtime.getDevice
+    monkeypatch.setattr(
+        stand_in_streams.Stream, "synchronize", lambda self: waited.append(number())
+    )
+    run.gradients.forget()
+    assert waited == [0] and number() == 1
 
 
 def test_few_graphs_are_kept(start, monkeypatch):

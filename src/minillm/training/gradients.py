@@ -105,13 +105,15 @@ class Gradients:
 
     def forget(self) -> None:
         """Let go of all graphs and their memory."""
-        if getattr(self, "_graphs", None):
-            self.cupy.cuda.get_current_stream().synchronize()  # one of them may be at work
-        self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
-        self._known: OrderedDict[Any, int] = OrderedDict()  # seeds that a batch draws
-        self._constants: dict[Any, Array] = {}
-        self._lasting: list[Array | None] = [None] * len(self.trained)  # where gradients are left
-        self._pool = self.cupy.cuda.MemoryPool(self._common_memory())
+        with self.cupy.cuda.Device(self.staging.number):
+            if getattr(self, "_graphs", None):
+                self.cupy.cuda.get_current_stream().synchronize()  # one of them may be at work
+            self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
+            self._known: OrderedDict[Any, int] = OrderedDict()  # seeds that a batch draws
+            self._constants: dict[Any, Array] = {}
+            # Where gradients are left.
+            self._lasting: list[Array | None] = [None] * len(self.trained)
+            self._pool = self.cupy.cuda.MemoryPool(self._common_memory())
 
     def turn_off(self, why: str) -> None:
         """Compute batch by batch without graphs from now on."""

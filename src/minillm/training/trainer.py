@@ -179,7 +179,7 @@ class Trainer:
             numpy.errstate(over="ignore", invalid="ignore"),  # step() judges the outcome
         ):
             losses = self.with_room(lambda: self._losses(batches, 1 / count, stop))
-            meanwhile()
+            self.with_room(meanwhile)
         norm = self.with_room(self._norm)
         return [loss / count for loss in numbers(losses)], norm
 
