@@ -1,5 +1,7 @@
 """The token step on a GPU gives what the model gives operation by operation on the CPU."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,26 @@ def test_a_token_is_waited_for_once():
     stand_in_cupy.count.waits.clear()
     reader.read([(reading, [4])])
     assert stand_in_cupy.count.waits == ["get"]  # the logits
+
+
+def test_texts_lie_on_the_gpu_of_their_model_in_every_thread():
+    """A thread begins with the first GPU as its current one."""
+    if device.name != "cuda on host":
+        pytest.skip("a machine with two GPUs is needed")
+    reader = Reader(CASES["gpt2"]().to("cuda:1"))
+    arrays, results = [], []
+
+    def read():
+        stand_in_cupy.module().cuda.Device(0).use()
+        reading = reader.begin()
+        results.append(reader.read([(reading, [1, 2, 3])])[0])
+        stand_in_cupy.module().cuda.Device(0).use()  # as another model does
+        twin = reading.fork()
+        results.append(reader.read([(twin, [4])])[0])
+        arrays.extend(array for one in (reading, twin) for kv in one.cache.buffers for array in kv)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(read).result()
+    assert {array.device.id for array in arrays} == {1}
+    expected = whole(reader.model.to("cpu"), [1, 2, 3, 4])
+    np.testing.assert_allclose(results, expected[2:], atol=1e-4)

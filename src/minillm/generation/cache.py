@@ -102,6 +102,7 @@ class Cache:
         """An independent copy."""
         twin = copy.copy(self)
         twin.bound = None
+        xp_of(*(array for pair in self.buffers for array in pair))  # copies lie on the current GPU
         twin._filled = self._filled.copy()
         twin._buffers = [pair and (pair[0].copy(), pair[1].copy()) for pair in self._buffers]
         return twin

@@ -33,8 +33,8 @@ class TokenStep:
     def __init__(self, model: Any) -> None:
         if not isinstance(model, Pretrained):
             raise Unplanned("what is no model of a family cannot be recorded")
-        there = (p.data for p in model.parameters() if type(p) is not DeferredParameter)
-        self._xp = xp_of(*there)
+        self._there = [p.data for p in model.parameters() if type(p) is not DeferredParameter][:1]
+        self._xp = xp_of(*self._there)
         library = kernels.library(self._xp)
         if library is None or not hasattr(library.runtime, "Plan"):
             raise Unplanned("the extension is not in use")
@@ -112,6 +112,7 @@ class TokenStep:
         """
         if any(type(parameter) is not DeferredParameter for parameter in self._blocks):
             self._record()
+        xp_of(*self._there)  # this thread may have another GPU as its current one
         counts = [len(ids) for _, _, ids in texts]
         ids = numpy.array([id for _, _, new in texts for id in new], numpy.int64)
         positions = numpy.concatenate(
