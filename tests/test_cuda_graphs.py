@@ -25,7 +25,7 @@ from minillm.training.trainer import Trainer
 from small_llama import small as small_llama
 from small_runs import arrays_of, minillm, same_bits, trainer
 from small_tuning import base, preferences, talks
-from test_finetune import flags, result
+from test_finetune import flags, quantised, result
 
 pytestmark = needs_device
 played = pytest.mark.skipif(
@@ -142,19 +142,21 @@ def test_a_step_waits_twice_and_is_one_launch_a_batch(start):
         ((), talks),
         (("--method", "lora", "--lora-dropout", "0.2"), talks),
         (("--objective", "dpo"), preferences),
+        (("--method", "qlora"), talks),
     ],
-    ids=["full", "lora", "dpo"],
+    ids=["full", "lora", "dpo", "qlora"],
 )
 def test_tuning_with_batches_of_many_lengths(tmp_path, monkeypatch, words, data):
     """Several graphs, some of which others wrote gradients before: accumulated over two batches."""
     monkeypatch.chdir(tmp_path)
+    name = quantised(tmp_path / "base.gguf").name if "qlora" in words else "base"
     base(tmp_path / "base")
     data(tmp_path / "data.jsonl")
     launched = []
     for out, on in (("eager", False), ("graphs", True)):
         monkeypatch.setattr(kernels, "graphs", on)
         count = stand_in_cupy.count if device.name == "cuda on host" else None
-        command = ("finetune", "base", "data.jsonl", "--out", out, "--device", "cuda", *words)
+        command = ("finetune", name, "data.jsonl", "--out", out, "--device", "cuda", *words)
         assert minillm(*command, *flags(**BRIEFLY)) == 0
         launched.append(len(count.launches) if count else on)
     assert result(tmp_path / "eager") == result(tmp_path / "graphs")

@@ -46,7 +46,7 @@ class Model(NamedTuple):
     def running_bytes(self, device: str = devices.CPU) -> int:
         """Of all weights while the model runs: float32, but for blocks that stay as they are.
 
-        Blocks need the extension for that device; without it they are widened.
+        On the processor blocks need the extension; without it they are widened.
         """
         stay = kernels.multiplies_blocks(device)
         return sum(
