@@ -61,6 +61,7 @@ def test_an_instruction_for_global_memory_takes_no_other(name, told):
 @pytest.mark.parametrize(
     "name, told",
     [
+        ("constants that change", "__ldg of memory that the same kernel has changed"),
         ("matrices of global memory", "ldmatrix of memory that is not shared"),
         ("a copy to an odd place", "cp.async of an address that 16 does not divide"),
         ("shared memory of 100 KB", "a launch that no GPU takes"),

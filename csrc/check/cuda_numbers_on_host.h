@@ -93,6 +93,7 @@ inline int __dp4a(int a, int b, int c) {
 template <class T>
 T __ldg(const T* address) {
     minillm::on_host::require_global("__ldg", address, alignof(T));
+    minillm::on_host::require_unchanged(address, sizeof(T));
     return *address;
 }
 template <class T>

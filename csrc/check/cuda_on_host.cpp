@@ -38,7 +38,16 @@ struct Block {
     int current = 0;
 };
 
+// What a kernel has read as constant, the first million of times.
+constexpr size_t most_constants = 1 << 20;
+struct Constant {
+    const void* address;
+    size_t bytes;
+    unsigned char value[16];
+};
+
 Block state;
+std::vector<Constant> constants;
 std::vector<unsigned char> shared;
 std::mt19937_64 order;
 bool drawn = false;
@@ -149,6 +158,13 @@ void run_block() {
     }
 }
 
+void check_constants() {
+    for (const Constant& one : constants)
+        if (memcmp(one.address, one.value, one.bytes) != 0)
+            throw std::runtime_error(
+                "cuda_on_host: __ldg of memory that the same kernel has changed");
+}
+
 void run_grid(dim3 grid, dim3 block, size_t bytes, const std::function<void()>& body) {
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     grid_size = grid;
@@ -156,12 +172,14 @@ void run_grid(dim3 grid, dim3 block, size_t bytes, const std::function<void()>& 
     const KeptThreadLocals kept;
     state.body = &body;
     shared = std::vector<unsigned char>(bytes);  // of this very size: sanitizers guard it
+    constants.clear();
     const int blocks = static_cast<int>(grid.x * grid.y * grid.z);
     for (const int b : permutation(blocks)) {
         const auto place = static_cast<unsigned>(b);
         block_index = {place % grid.x, place / grid.x % grid.y, place / grid.x / grid.y};
         run_block();
     }
+    check_constants();
 }
 
 bool is_shared(const void* address) {
@@ -219,6 +237,14 @@ void require_shared(const char* what, const void* address, size_t alignment) {
         throw std::runtime_error(std::string("cuda_on_host: ") + what +
                                  " of memory that is not shared");
     require_aligned(what, address, alignment);
+}
+
+void require_unchanged(const void* address, size_t bytes) {
+    if (constants.size() == most_constants) return;
+    Constant& read = constants.emplace_back();
+    read.address = address;
+    read.bytes = bytes;
+    memcpy(read.value, address, bytes);
 }
 
 void barrier() { wait(0, "__syncthreads"); }

@@ -60,6 +60,8 @@ void set_most_bytes(size_t bytes);  // of one allocation, from now on
 void require_global(const char* what, const void* address, size_t alignment);
 // And for one that does not lie in shared memory, or is not aligned.
 void require_shared(const char* what, const void* address, size_t alignment);
+// Fails once the kernel is done if it has changed what lies there, which it read as constant.
+void require_unchanged(const void* address, size_t bytes);
 
 void barrier();  // of the block
 // What the lanes of `mask` gave, by lane, valid until the warp's next exchange. `what` tells the

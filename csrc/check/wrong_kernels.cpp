@@ -77,6 +77,10 @@ __global__ void reads_four_at_an_odd_place(const int* from, int* to) {
     to[threadIdx.x] = __ldg(reinterpret_cast<const int4*>(from + 1)).x;
 }
 
+__global__ void changes_what_it_read_as_constant(const int*, int* to) {
+    to[threadIdx.x] = __ldg(to + threadIdx.x) + 1;
+}
+
 __global__ void loads_matrices_of_global_memory(const int* from, int* to) {
     uint32_t registers[4];
     device::load_matrices(registers, from + threadIdx.x / 4 * 4);
@@ -110,6 +114,7 @@ std::vector<int> run_wrong_kernel(const std::string& name) {
     if (name == "static memory as global") return run(reads_static_memory_as_global);
     if (name == "own memory as global") return run(reads_its_own_memory_as_global);
     if (name == "four at an odd place") return run(reads_four_at_an_odd_place);
+    if (name == "constants that change") return run(changes_what_it_read_as_constant);
     if (name == "matrices of global memory") return run(loads_matrices_of_global_memory);
     if (name == "a copy to an odd place") return run(copies_to_an_odd_place);
     if (name == "shared memory of 100 KB") return run(reverse<true>, dim3(1), 100 * 1024);

@@ -5,13 +5,13 @@
 
 namespace minillm::device {
 
-// out[i] = f(i, inputs[i]...), f a struct: its type names the kernel.
+// out[i] = f(i, inputs[i]...), f a struct: its type names the kernel. An input may be out itself.
 template <int W, class F, class... In>
 __global__ void __launch_bounds__(block_threads)
     elements_kernel(int64_t n, F f, float* out, In... inputs) {
     const int64_t i = (static_cast<int64_t>(blockIdx.x) * block_threads + threadIdx.x) * W;
     if (i >= n) return;
-    const Pack<W> packs[] = {load<W>(inputs + i)...};
+    const Pack<W> packs[] = {own<W>(inputs + i)...};
     Pack<W> result;
 #pragma unroll
     for (int k = 0; k < W; k++) {

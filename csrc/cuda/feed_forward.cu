@@ -28,16 +28,6 @@ struct Activate {
     }
 };
 
-// Of an array that the same kernel writes, which `load` may not read.
-template <int Width>
-__device__ __forceinline__ Pack<Width> load_own(const float* from) {
-    return *reinterpret_cast<const Pack<Width>*>(from);
-}
-template <int Width>
-__device__ __forceinline__ Pack<Width> load_own(const bf16* from) {
-    return load<Width>(from);
-}
-
 // What the activation gave, and the gradient that it passes on, from that of its result in `slope`,
 // where the new one is written over it.
 template <class Activation, class T, int Width>
@@ -52,7 +42,7 @@ struct Unbend {
 
     __device__ Loaded load(int64_t row, int64_t col) const {
         return {device::load<Width>(hidden + row * stride + col),
-                load_own<Width>(slope + row * to_stride + col)};
+                own<Width>(slope + row * to_stride + col)};
     }
     __device__ Pack<Width> finish(int64_t row, int64_t col, Loaded values) const {
 #pragma unroll

@@ -26,6 +26,11 @@ __device__ __forceinline__ Pack<N> load(const bf16* from) {
 }
 
 template <int N>
+__device__ __forceinline__ Pack<N> own(const bf16* from) {
+    return load<N>(from);
+}
+
+template <int N>
 __device__ __forceinline__ void store(bf16* to, const Pack<N>& pack) {
     HalfPack<N> half;
 #pragma unroll

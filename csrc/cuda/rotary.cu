@@ -33,7 +33,8 @@ struct OfTokens {
     __device__ int64_t to(int64_t row) const { return row / heads * to_stride + row % heads * d; }
 };
 
-// A row of a block's lanes along x; packs of both halves, or of neighbours, turn together.
+// A row of a block's lanes along x; packs of both halves, or of neighbours, turn together. They may
+// be written where they were.
 template <int W, bool interleaved, class Lies>
 __global__ void __launch_bounds__(block_threads)
     rotary_kernel(const float* x, Lies lies, int64_t rows, float* out) {
@@ -47,7 +48,7 @@ __global__ void __launch_bounds__(block_threads)
         const Pack<W> cos = load<W>(angles.cos + angle + i), sin = load<W>(angles.sin + angle + i);
         const int64_t first = interleaved ? 2 * i : i, second = interleaved ? first + W : i + half;
         float pair[2][W];  // as they lie in memory
-        const Pack<W> low = load<W>(from + first), high = load<W>(from + second);
+        const Pack<W> low = own<W>(from + first), high = own<W>(from + second);
 #pragma unroll
         for (int k = 0; k < W; k++) pair[0][k] = low.at[k], pair[1][k] = high.at[k];
         Pack<W> result[2];

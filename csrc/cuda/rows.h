@@ -71,6 +71,12 @@ __device__ __forceinline__ Pack<N> load(const float* from) {
     }
 }
 
+// Of one that this kernel may write: what this thread alone reads there and writes.
+template <int N>
+__device__ __forceinline__ Pack<N> own(const float* from) {
+    return *reinterpret_cast<const Pack<N>*>(from);
+}
+
 template <int N>
 __device__ __forceinline__ void store(float* to, const Pack<N>& pack) {
     *reinterpret_cast<Pack<N>*>(to) = pack;

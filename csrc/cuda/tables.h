@@ -75,12 +75,6 @@ __device__ __forceinline__ bool aligned(int64_t n, T*... arrays) {
     return n % 4 == 0 && ((reinterpret_cast<uintptr_t>(arrays) % 16 == 0) && ...);
 }
 
-// What a kernel changes.
-template <int W>
-__device__ __forceinline__ Pack<W> own(const float* from) {
-    return *reinterpret_cast<const Pack<W>*>(from);
-}
-
 // Sums of doubles over a block, in thread 0.
 __device__ __forceinline__ double over_block(double value) {
     __shared__ double sums[block_threads / warp_size];
