@@ -38,6 +38,7 @@ def test_a_rehearsal_measures_and_writes(tmp_path):
     rows = {row["what"]: row for row in content["rows"]}
     assert rows["softmax both"]["ours"] > 0 and rows["adamw forward"]["ours"] > 0
     assert rows["adamw8bit forward"]["ours"] > 0 and rows["muon"]["ours"] > 0
+    assert rows["norm forward"]["ours"] > 0 and "norm both" not in rows
     assert rows["loss curve"]["passed"] and rows["same bits twice"]["passed"]
     assert rows["same bits by graphs"]["passed"] and rows["step without graphs"]["ours"] > 0
     assert rows["graphs of a step"]["ours"] == bool(os.environ.get("MINILLM_CUDA_ON_HOST"))
