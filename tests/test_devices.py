@@ -62,6 +62,21 @@ class TestWhereArraysLie:
                 device_of(y.data) == device_of(used.weight.data) == device_of(used.bias.grad.data)
             )
 
+    @pytest.mark.parametrize("dtype", ["float32", "bf16", "int8"])
+    def test_a_text_goes_on_there_and_so_does_its_copy(self, gpus, dtype):
+        def places(reading):
+            return {device_of(array) for array in reading.cache.to_arrays().values()} - {"cpu"}
+
+        reader = Reader(small().to("cuda:1"), cache_dtype=dtype)
+        reading = reader.begin()
+        devices.use(0)
+        reader.read([(reading, [1, 2])])
+        devices.use(0)
+        twin = reading.fork()
+        assert places(reading) == places(twin) == {"cuda:1"}
+        reader.read([(twin, [3])])
+        assert places(twin) == {"cuda:1"}
+
     def test_another_thread_computes_there_too(self, gpus):
         layer = Linear(3, 2).to("cuda:1")
         found = []

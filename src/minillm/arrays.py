@@ -68,6 +68,12 @@ def to_device(array: Array, device: str) -> Array:
     return placed(devices.use(number), array)
 
 
+def copied(array: Array) -> Array:
+    """A copy on the same device; CuPy alone makes it on the current GPU."""
+    xp_of(array)
+    return array.copy()
+
+
 def device_of(array: Array) -> str:
     """ "cpu", or "cuda:N"."""
     return f"cuda:{array.device.id}" if is_gpu_array(array) else devices.CPU

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy
 
-from minillm.arrays import Array, xp_of
+from minillm.arrays import Array, copied, xp_of
 from minillm.quantities import counted
 from minillm.tensor import Tensor, of
 
@@ -102,9 +102,8 @@ class Cache:
         """An independent copy."""
         twin = copy.copy(self)
         twin.bound = None
-        xp_of(*(array for pair in self.buffers for array in pair))  # copies lie on the current GPU
         twin._filled = self._filled.copy()
-        twin._buffers = [pair and (pair[0].copy(), pair[1].copy()) for pair in self._buffers]
+        twin._buffers = [pair and (copied(pair[0]), copied(pair[1])) for pair in self._buffers]
         return twin
 
     @property

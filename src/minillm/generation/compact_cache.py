@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy
 
-from minillm.arrays import Array, xp_of
+from minillm.arrays import Array, copied, xp_of
 from minillm.formats.block_encoding import round_bf16
 from minillm.generation.cache import Cache, EncoderDecoderCache, SourceMemory, without_tape
 from minillm.quantities import counted
@@ -171,7 +171,7 @@ class _Layer:
 
     def fork(self) -> _Layer:
         twin = copy.copy(self)
-        twin.parts = [part.copy() for part in self.parts]
+        twin.parts = [copied(part) for part in self.parts]
         return twin
 
 
