@@ -11,7 +11,7 @@ import pytest
 import stand_in_cupy
 import stand_in_streams
 from cuda_device import device, library, needs_device
-from minillm import kernels
+from minillm import device_memory, kernels
 from minillm.arrays import default_generator, to_device, to_numpy
 from minillm.models.folder import load_model
 from minillm.models.gguf_export import write_gguf
@@ -512,6 +512,28 @@ def test_what_is_kept_in_the_memory_of_graphs_ends_them(start):
     rows = steps(run, 1, first=3)
     assert run.gradients.told() == "no CUDA graphs: something is kept in their memory"
     assert rows + steps(run, 2, first=4) == steps(wanted, 6)[3:]
+
+
+@played
+def test_what_follows_a_graph_has_what_kernels_only_keep(start):
+    run, machine = start(True), stand_in_cupy.machine
+    steps(run, 3)
+    device_memory.release("cuda")
+    of_graphs = library.runtime.scratch_bytes()[1]
+    run.evaluate()
+    scratch = library.runtime.scratch_bytes()[1]
+    kept = scratch - of_graphs
+    assert kept > 1000
+    device_memory.limit("cuda", machine.held[0] + scratch + 100)
+    try:
+        with run.gradients.lending():
+            free = run.gradients._pool.total_bytes() - run.gradients._pool.used_bytes()
+            array = device.xp.zeros(free + kept, np.uint8)
+            assert library.runtime.scratch_bytes()[1] == of_graphs
+            del array
+        assert run.gradients.graphs == 1 and run.gradients.told() is None
+    finally:
+        device_memory.limit("cuda", 0)
 
 
 @played

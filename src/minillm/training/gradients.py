@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy
 
-from minillm import devices, kernels
+from minillm import device_memory, devices, kernels
 from minillm.arrays import Array, default_generator, placing
 from minillm.nn.module import Parameter
 from minillm.nn.parameter import lying
@@ -90,7 +90,7 @@ class Gradients:
     def __init__(
         self, device: str, trained: Sequence[Parameter], frozen: Sequence[Parameter] = ()
     ) -> None:
-        self.cupy = devices.use(devices.number_of(device) or 0)
+        self.device, self.cupy = device, devices.use(devices.number_of(device) or 0)
         self.trained, self.weights = trained, [*trained, *frozen]
         self.staging = Staging(self.cupy)
         self._off = not kernels.graphs
@@ -152,6 +152,10 @@ class Gradients:
 
     def _own_memory(self, size: int) -> Any:
         with self._capturing:  # a pool gives what a stream gave back to that stream alone
+            try:
+                return self._pool.malloc(size)
+            except MemoryError:
+                device_memory.release(self.device)
             return self._pool.malloc(size)
 
     def find(self, run: Run, batch: Any, part: Part, scale: float) -> Array:
