@@ -175,11 +175,12 @@ class TestCapture:
         second.run()
         assert again.get().all()
 
-    def test_memory_is_not_to_be_had_is_told_while_capturing_and_spoils_it(self):
-        rows, ids = np.zeros((700, 4), np.float32), np.arange(700)
+    @pytest.mark.parametrize("most", [0, 6000])  # of which the first of its arrays takes 5,600
+    def test_memory_that_is_not_to_be_had_is_told_while_capturing_and_spoils_it(self, most):
+        rows, ids = np.zeros((700, 128), np.float32), np.arange(700)
         arrays = [device.put(array) for array in (rows, ids, np.empty_like(rows))]
         library.on_host.begin_capture()
-        library.runtime.set_most_bytes(0)
+        library.runtime.set_most_bytes(most)
         try:
             with pytest.raises(MemoryError):
                 library.embedding_backward(*arrays, False)

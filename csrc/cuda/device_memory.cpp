@@ -57,12 +57,13 @@ uint64_t of_graphs(cudaGraphMemAttributeType which) {
     return value;
 }
 
-bool is_captured(cudaStream_t stream) {
+// `untold`: what holds where that is not told, as of the stream on which all wait while another is
+// captured.
+bool is_captured(cudaStream_t stream, bool untold = true) {
     cudaStreamCaptureStatus status;
     const bool told = cudaStreamIsCapturing(stream, &status) == cudaSuccess;
-    forget_error();  // while another stream is captured, the one on which all wait must not be
-                     // asked
-    return !told || status != cudaStreamCaptureStatusNone;
+    forget_error();
+    return told ? status != cudaStreamCaptureStatusNone : untold;
 }
 
 std::pair<Room, bool> asked() {
@@ -96,7 +97,9 @@ void* take_memory(size_t bytes, cudaStream_t stream, const char* what) {
 void give_memory(void* data, cudaStream_t stream) noexcept {
     if (!data || cudaFreeAsync(data, stream) == cudaSuccess) return;
     forget_error();
-    cudaFree(data);  // the stream is gone
+    if (is_captured(stream, false)) return;  // by one that is spoilt: the memory never came to be
+    cudaFree(data);                          // the stream is gone
+    forget_error();
 }
 
 PoolBytes pool_bytes() {
