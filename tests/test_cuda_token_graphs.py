@@ -232,6 +232,34 @@ class TestPlan:
         if device.name == "cuda on host":
             assert library.on_host.graphs() - kept == 64
 
+    def test_graphs_give_way_where_memory_ends(self):
+        played = on_host()
+        plan = library.runtime.Plan([8, 4])
+        plan.add((1, 0, 4), (0, 0, 4), (0, 4, 4))  # of rows that are copied first
+        x = np.arange(16.0).reshape(2, 8)
+        gc.collect()
+        kept, asked = played.graphs(), []
+
+        def make_room(size, refused):
+            asked.append(refused)
+            library.runtime.set_most_bytes(2**62)
+
+        def run():
+            np.testing.assert_array_equal(self.run(plan, x, wanted=(0, 1)), x[:, :4] + x[:, 4:])
+
+        run()
+        library.runtime.ask_for_room(make_room, False)
+        library.runtime.set_most_bytes(0)
+        try:
+            run()
+        finally:
+            library.runtime.set_most_bytes(2**62)
+            library.runtime.ask_for_room(None, False)
+        assert asked == [1] and played.graphs() == kept
+        run()
+        run()
+        assert played.graphs() == kept + 1
+
     @pytest.mark.parametrize("last", [3, 255, 256, 700, 16383, 17000])
     @pytest.mark.parametrize("window", [0, 300])
     def test_attention_to_many_keys_is_split(self, last, window):

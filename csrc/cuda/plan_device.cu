@@ -156,7 +156,9 @@ void Plan::run_as_graph(const Tokens& tokens, float* result) {
     try {
         on.graphs.run(kind, on.own, [&] { run_steps(tokens); });
     } catch (const OutOfMemory&) {
-        throw;
+        on.graphs.clear();
+        data_.back() = result;
+        return run_steps(tokens);  // whose kernels ask for room
     } catch (const std::exception& error) {
         throw std::runtime_error(std::string("plan: ") + error.what() +
                                  ", a CUDA graph of the step is needed; MINILLM_GRAPHS=off does "
