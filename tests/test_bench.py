@@ -81,7 +81,7 @@ def test_cases_have_the_shapes_of_the_model():
     }
     (q, k, v, mask), params = ops.case(registry["scaled_dot_product_attention"], SIZES["XS"])
     assert q.shape[2:] == k.shape[2:] == v.shape[2:] == (64, 32) and mask is None
-    assert params == {"causal": True, "offset": 0, "scale": None}
+    assert params == {"causal": True, "offset": 0, "scale": None, "window": None}
     assert ops.case(registry["gelu"], SIZES["XS"])[1] == {"approximate": "tanh"}
 
 

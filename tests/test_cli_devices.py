@@ -109,6 +109,7 @@ def data(tmp_path, monkeypatch):
         f"{'a good' if n % 2 else 'a bad'} film {n}\t{'yes' if n % 2 else 'no'}" for n in range(12)
     ]
     (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    stand_in_cupy.let_numpy_add_alike(monkeypatch)
     with stand_in_cupy.installed(), kernels.use("reference"):
         yield tmp_path
 

@@ -1,6 +1,5 @@
 """The CuPy path without a GPU: ops, training, generation on arrays that do what CuPy's do."""
 
-import importlib
 import inspect
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import pytest
 
 import stand_in_cupy
 from minillm import Tensor, kernels, testing
-from minillm.arrays import add_pairwise, scatter_add, to_device, to_numpy
+from minillm.arrays import scatter_add, to_device, to_numpy
 from minillm.generation.reading import Reader
 from minillm.models import GPT2
 from minillm.ops import cross_entropy
@@ -34,13 +33,7 @@ from test_ops import Small, each_gradient, each_op
 
 @pytest.fixture
 def count(monkeypatch):
-    def scatter_add(xp, *given):  # on the host too, so that bits can be compared
-        scatter = np.add.at if xp is np else stand_in_cupy.scatter_add
-        add_pairwise(xp, scatter, *given)
-
-    for module in ("linear", "shape"):
-        home = importlib.import_module(f"minillm.ops.{module}")
-        monkeypatch.setattr(home, "scatter_add", scatter_add)
+    stand_in_cupy.let_numpy_add_alike(monkeypatch)
     with stand_in_cupy.installed() as counted, kernels.use("reference"):
         yield counted
 
