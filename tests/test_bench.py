@@ -264,6 +264,8 @@ def test_pairs_of_a_causal_mask_are_those_that_it_lets_through():
     for rows, keys, offset in ((5, 5, 0), (3, 7, 2), (6, 2, 0), (4, 9, 9)):
         mask = numpy.arange(keys) <= numpy.arange(rows)[:, None] + offset
         assert limits.attended(rows, keys, True, offset) == mask.sum()
+        near = numpy.arange(keys) > numpy.arange(rows)[:, None] + offset - 3
+        assert limits.attended(rows, keys, True, offset, 3) == (mask & near).sum()
     assert limits.attended(3, 4, False, 0) == 12
 
 
@@ -272,6 +274,11 @@ def works_of(name, size=TINY):
     return limits.work_of(
         registry[name], arrays, params, ops.upstream(registry[name], arrays, params)
     )
+
+
+@pytest.mark.parametrize("name", registry)
+def test_the_work_of_every_operation_is_known(name):
+    assert works_of(name)["forward"]
 
 
 def test_bytes_are_inputs_read_and_outputs_written_once():
