@@ -1,8 +1,7 @@
 // A thread opens a piece of a block: two groups of four numbers.
-#include "open_blocks.h"
-
 #include "aligned_blocks.h"
 #include "numbers.h"
+#include "open_blocks.h"
 
 namespace minillm::device {
 namespace {
@@ -35,8 +34,8 @@ __global__ void __launch_bounds__(block_threads)
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int start = Kind::start(piece, half);
-        write(out + row * stride + b * Kind::numbers + start, w.numbers[half], w.d[half],
-              w.m[half], left - start, by_fours);
+        write(out + row * stride + b * Kind::numbers + start, w.numbers[half], w.d[half], w.m[half],
+              left - start, by_fours);
     }
 }
 

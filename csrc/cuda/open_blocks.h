@@ -15,7 +15,7 @@ struct BlockRows {
     int64_t count;
 };
 
-void open_blocks(const BlockRows& from, float* out);       // contiguous
+void open_blocks(const BlockRows& from, float* out);        // contiguous
 void open_blocks(const BlockRows& from, const Room& room);  // as products take them
 
 }  // namespace minillm::device
