@@ -6,6 +6,7 @@ is the command `lm_eval` with that name known to it; in Python `register()` make
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -152,10 +153,22 @@ def register() -> Any:
     return model_registry.get("minillm")
 
 
+def with_device(words: list[str]) -> list[str]:
+    """Arguments of lm_eval that leave no device open: it would take "cuda:0" (0.4.13).
+
+    Those of a file (--config) are left to what is written there.
+    """
+    given = {word.split("=")[0] for word in words}
+    if "--model" not in given or given & {"--device", "--config", "-C"}:
+        return words
+    return [*words, "--device", kernels.get_default_device()]
+
+
 def main() -> None:
     register()
     from lm_eval.__main__ import cli_evaluate
 
+    sys.argv[1:] = with_device(sys.argv[1:])
     cli_evaluate()
 
 
