@@ -159,7 +159,7 @@ def with_device(words: list[str]) -> list[str]:
     Those of a file (--config) are left to what is written there.
     """
     given = {word.split("=")[0] for word in words}
-    if "--model" not in given or given & {"--device", "--config", "-C"}:
+    if not given & {"--model", "-M"} or given & {"--device", "--config", "-C"}:
         return words
     return [*words, "--device", kernels.get_default_device()]
 
