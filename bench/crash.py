@@ -77,32 +77,32 @@ class Trial:
         starting, training = self.train_straight()
         while sum(self.tally.values()) < kills:
             how = "saving" if sum(self.tally.values()) % 2 else "random"
-            process = _start(self.next_words())
+            process = started(self.next_words())
             if how == "saving":
-                killed = self.kill_while_saving(process)
+                done = self.kill_while_saving(process)
             else:
                 longest = starting + SHARE * training
-                killed = _kill_after(process, self.chance.uniform(starting / 2, longest))
-            if killed:
+                done = _kill_after(process, self.chance.uniform(starting / 2, longest))
+            if done:
                 self.tally[how] += 1
                 self.check_after_kill()
             else:
-                _complete(process)
+                completed(process)
                 self.check_finished()
         if self.victim.exists():
-            _complete(_start(self.next_words()))
+            completed(started(self.next_words()))
             self.check_finished()
         return self.tally
 
     def train_straight(self) -> tuple[float, float]:
         """Train without interruption; seconds before the first save, and after it."""
         begin = time.perf_counter()
-        process = _start(self.new(self.straight))
+        process = started(self.new(self.straight))
         while not list(self.straight.glob("training/state-*.safetensors")):
             if process.poll() is not None:
                 break
         first = time.perf_counter()
-        _complete(process)
+        completed(process)
         return first - begin, time.perf_counter() - first
 
     def new(self, folder: Path) -> list[str]:
@@ -121,7 +121,7 @@ class Trial:
             for pattern in ("training/state-*.tmp", "model.safetensors.*.tmp"):
                 seen |= set(self.victim.glob(pattern))
             if len(seen) >= wanted:
-                return _kill(process)
+                return killed(process)
         return False
 
     def check_after_kill(self) -> None:
@@ -145,7 +145,7 @@ class Trial:
         if reached - step > SAVE_EVERY:
             raise Failed(f"step {reached} was reached, but step {step} is the last that was saved")
         words = ["--stop-after", str(min(step + ON, self.steps))]
-        said = _complete(_start(["train", "--resume", str(self.victim), *words]))
+        said = completed(started(["train", "--resume", str(self.victim), *words]))
         if f"resumed {self.victim} after step {step} of {self.steps}\n" not in said:
             raise Failed(f"did not go on from step {step}: {said[-300:]}")
         if list(self.victim.rglob("*.tmp")):
@@ -160,7 +160,7 @@ class Trial:
         shutil.rmtree(self.victim)
 
 
-def _start(words: list[str]) -> subprocess.Popen[str]:
+def started(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "minillm", *words],
         stdout=subprocess.DEVNULL,
@@ -171,7 +171,7 @@ def _start(words: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def _complete(process: subprocess.Popen[str]) -> str:
+def completed(process: subprocess.Popen[str]) -> str:
     """What the process said, once it has ended well."""
     said = process.communicate()[1]
     if process.returncode:
@@ -183,15 +183,17 @@ def _kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
-        return _kill(process)
+        return killed(process)
     return False
 
 
-def _kill(process: subprocess.Popen[str]) -> bool:
+def killed(process: subprocess.Popen[str]) -> bool:
     """Whether the process still lived to be killed."""
     process.kill()
+    if process.wait() >= 0:
+        return False
     process.communicate()
-    return process.returncode < 0
+    return True
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench is not installed
 
-from bench import cases, environment, limits, ops, overhead, report, steps, turns
+from bench import cases, crash, environment, limits, ops, overhead, report, steps, turns
 from bench.limits import Limits, Work
 from bench.models import SIZES, Size, Training
 
@@ -405,3 +405,10 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, message):
     done = bench(*arguments)
     assert done.returncode == 2 and message in done.stderr
     assert done.stderr.count("\n") == 1 and not done.stdout
+
+
+def test_a_run_that_ended_by_itself_was_not_killed():
+    process = crash.started(["--version"])
+    process.wait(60)
+    assert not crash.killed(process)
+    assert crash.completed(process) == ""
