@@ -11,7 +11,7 @@ import pytest
 
 from small_bigram import TURN, saved
 from small_runs import command, environment
-from small_server import httpx  # the extra `serve`, or skipped
+from small_server import Budget, Catalogue, Server, Settings, bind, build, httpx
 
 pytest.importorskip("jinja2", reason="jinja2, the extra `serve`, is not installed")
 KEY = "a-key-of-the-tests-0"
@@ -96,6 +96,31 @@ def test_a_second_signal_gives_up_what_runs(tmp_path):
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_ending"
         assert made.wait(60) == 0
         assert notices(made) == ["ended: 0 of 1 request finished, 1 given up"]
+
+
+@pytest.mark.parametrize("moment", ["at once", "as the end is told"])
+def test_a_second_signal_counts_however_soon_it_comes(moment):
+    told, settings = [], Settings(port=0, shutdown_seconds=3600)
+    catalogue = Catalogue(Budget(1))
+    app = build(settings, catalogue)
+    app.state.admitted["a request that does not end"] = 1
+
+    def give_up(why):
+        app.state.admitted.clear()
+
+    def on_notice(text):
+        told.append(text)
+        if moment == "as the end is told" and text.startswith("ending"):
+            server.handle_exit(signal.SIGTERM, None)
+
+    catalogue.worker.give_up = give_up
+    server = Server(app, settings, on_notice)
+    server.handle_exit(signal.SIGTERM, None)
+    if moment == "at once":
+        server.handle_exit(signal.SIGTERM, None)
+    with bind(settings) as listener:
+        server.run(sockets=[listener])
+    assert told[1:] == ["ended: 0 of 1 request finished, 1 given up"]
 
 
 def test_an_address_that_is_taken_is_one_line(tmp_path):

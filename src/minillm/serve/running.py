@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
         )
         self._state, self._settings, self._on_notice = app.state, settings, on_notice
         self._left = 0
+        self._impatient = False
         self._loop: asyncio.AbstractEventLoop | None = None  # once it ends
 
     @property
@@ -66,9 +67,10 @@ class Server(uvicorn.Server):
         return sum(self._state.admitted.values())
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._give_up)
+        self._impatient = self.should_exit
         self.should_exit = True
+        if self._impatient and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._give_up)
 
     def end(self) -> None:
         """As a signal does; from any thread."""
@@ -76,13 +78,15 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._state.ending = True
-        running = self._running
+        self._loop = loop = (
+            asyncio.get_running_loop()
+        )  # before it is told: signals may follow at once
+        running, seconds = self._running, self._settings.shutdown_seconds
         if running:
-            seconds = self._settings.shutdown_seconds
             told = counted(running, "request")
             self._on_notice(f"ending: {told} to finish, {seconds:g} s for it")
-        self._loop = asyncio.get_running_loop()  # also for requests that are just being let in
-        self._loop.call_later(self._settings.shutdown_seconds, self._give_up)
+        # also for requests that are just being let in
+        loop.call_later(0 if self._impatient else seconds, self._give_up)
         await super().shutdown(sockets)
         done = max(0, running - self._left)
         if running:
