@@ -238,6 +238,25 @@ def test_a_key_is_asked_for_where_the_server_wants_one(chromium):
         assert key in page.evaluate("JSON.stringify(localStorage)")
 
 
+def test_a_late_refusal_of_an_earlier_key_is_passed_over(chromium):
+    key, held = "only for this test", []
+    with served(keys=(digest_of(key),)) as url, opened(chromium, url, expected=("of 401",)) as page:
+        page.route("**/v1/models", lambda route: held.append(route))
+        for tried in ("another key of some length", key):
+            page.get_by_label("API key").fill(tried)
+            with page.expect_request("**/v1/models"):
+                page.get_by_label("API key").press("Enter")
+        earlier, later = held
+        with page.expect_response("**/v1/models"):
+            later.continue_()
+        expect(page.locator("#key-form")).to_be_hidden()
+        with page.expect_response(lambda response: response.status == 401):
+            earlier.continue_()
+        say(page, "hi")
+        expect(answer(page).locator(".body")).to_contain_text("Hello")
+        expect(page.locator("#key-form")).to_be_hidden()
+
+
 def test_a_model_that_is_served_no_more_stays_what_it_is(chromium, url):
     gone = {"id": "pirate", "kind": "decoder", "chat": True, "context": 64, "adapter": "a/folder"}
     with opened(chromium, url, expected=("of 404",)) as page:

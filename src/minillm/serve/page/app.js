@@ -13,6 +13,7 @@ const TABS = ["chat", "completion"];
 let tab = "chat";
 let models = [];
 let loading; // settles once `models` are known, or cannot be
+let asked = 0; // times that the server was asked for them
 
 const known = (name) => async () => (await loading, firstModel(name)?.id ?? null);
 const chat = new Chat({
@@ -134,14 +135,16 @@ function loadModels() {
 }
 
 async function askForModels() {
-  try {
-    models = await api.models();
-    byId("key-form").hidden = true;
-    byId("notice").hidden = true;
-  } catch (error) {
-    failed(error, "Try again", loadModels);
-    return;
-  }
+  const turn = ++asked;
+  const [found, error] = await api.models().then(
+    (all) => [all, null],
+    (error) => [null, error],
+  );
+  if (turn !== asked) return loading; // asked again since, perhaps with another key
+  if (error) return failed(error, "Try again", loadModels);
+  models = found;
+  byId("key-form").hidden = true;
+  byId("notice").hidden = true;
   const first = !location.hash && !store.talks().length;
   if (first && models.length && models.every((model) => !fits(model, "chat"))) tab = "completion";
   for (const own of [chat.talk?.choice, completion.choice]) if (own) own.model ??= firstModel()?.id;
