@@ -48,21 +48,31 @@ def measured(server: Served, clients: int, tokens: int, right: list[str]) -> dic
 
 
 def overhead(path: str, server: Served, tokens: int, rounds: int) -> str:
-    """A lone request over HTTP beside the same of an engine in this process, in turns."""
+    """A lone request over HTTP beside the same of an engine in this process, in turns. The share is
+    the median of neighbouring pairs: the machine's speed drifts more than HTTP costs."""
     engine = Engine(*load(path))
     options = Options(max_tokens=tokens, temperature=0)
-    times: dict[str, list[float]] = {"engine": [], "server": []}
-    for turn in range(rounds + 1):
+
+    def inside(turn: int) -> float:
         begin = time.perf_counter()
         engine.complete([prompt(turn)], options)
-        end = time.perf_counter()
-        answer = server.ask(prompt(turn), tokens)
+        return time.perf_counter() - begin
+
+    def outside(turn: int) -> float:
+        return server.ask(prompt(turn), tokens).whole_s
+
+    pairs = []
+    for turn in range(rounds + 1):
+        first, second = (inside, outside) if turn % 2 else (outside, inside)
+        times = {way: way(turn) for way in (first, second)}
         if turn:  # the first one warms both
-            times["engine"].append(end - begin)
-            times["server"].append(answer.whole_s)
-    inside, outside = (statistics.median(times[name]) for name in ("engine", "server"))
-    share = outside / inside - 1
-    return f"a lone request: {inside:.3f} s of the engine, {outside:.3f} s over HTTP, {share:+.1%}"
+            pairs.append((times[inside], times[outside]))
+    within, over = (statistics.median(column) for column in zip(*pairs))
+    low, share, high = statistics.quantiles([after / before - 1 for before, after in pairs], n=4)
+    return (
+        f"a lone request: {within:.3f} s of the engine, {over:.3f} s over HTTP, {share:+.1%} "
+        f"(half of {rounds} pairs between {low:+.1%} and {high:+.1%})"
+    )
 
 
 def lasting(server: Served, requests: int) -> str:

@@ -15,7 +15,8 @@ from small_server import httpx, serving  # the extra `serve`, or skipped
 from minillm.serve import protocol  # isort: skip
 from minillm.serve.running import Server  # isort: skip
 from minillm.serve.settings import Settings, digest_of  # isort: skip
-from minillm.serve.worker import Follow, Worker  # isort: skip
+from minillm.serve.follow import Follow  # isort: skip
+from minillm.serve.worker import Worker  # isort: skip
 
 KEYS = ("key-of-the-first-one", "key-of-the-second-one")
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from minillm import __version__
 from minillm.serve.catalogue import Catalogue
-from minillm.serve.worker import Follow
+from minillm.serve.follow import Follow
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LENGTHS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)

@@ -1,17 +1,17 @@
-"""The one thread that steps every engine, and how the event loop follows what it writes."""
+"""The one thread that steps every engine."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minillm.generation import Engine, Piece, Ticket
+from minillm.serve.delivery import Delivery
+from minillm.serve.follow import Follow
 
 log = logging.getLogger("minillm.serve")
 
@@ -51,111 +51,6 @@ class _Job:
             self._found.set_exception(error)
 
 
-class _Alarm:
-    """Rings at the deadline and whenever `late` was not asked for `patience` seconds: one timer,
-    not a timeout of each token."""
-
-    def __init__(self, deadline: float, patience: float, ring: Callable[[], None]) -> None:
-        self._deadline, self._patience, self._ring = deadline, patience, ring
-        self._loop = asyncio.get_running_loop()  # whose time is that of time.monotonic()
-        self._asked = self._loop.time()
-        self._timer = self._loop.call_at(self._next, self._look)
-
-    @property
-    def _next(self) -> float:
-        return min(self._deadline, self._asked + self._patience)
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if self._next <= now:
-            self._asked = now
-            self._ring()
-        if now < self._deadline:
-            self._timer = self._loop.call_at(self._next, self._look)
-
-    def late(self) -> bool:
-        """Whether the deadline has passed."""
-        self._asked = self._loop.time()
-        return self._asked >= self._deadline
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-
-
-class Follow:
-    """The tickets of one request on their way, as the event loop sees them.
-
-    `asked`, `first` and `ended` are times of time.monotonic(): when they were queued, when the
-    first token was there, when the last one was over.
-    """
-
-    def __init__(
-        self, worker: Worker, engine: Engine, tickets: Sequence[Ticket], model: str
-    ) -> None:
-        self.engine, self.tickets, self.model = engine, list(tickets), model
-        self.asked = time.monotonic()
-        self.first: float | None = None
-        self.ended: float | None = None
-        self.ends: Counter[str] = Counter()  # texts by why they ended
-        self._given: deque[list[Piece] | None] = deque()
-        self._wanted: asyncio.Future[None] | None = None
-        self.later = deque(self.tickets)  # those that are not queued yet
-        self._worker = worker
-
-    async def pieces(
-        self, deadline: float, patience: float = math.inf
-    ) -> AsyncGenerator[list[Piece], None]:
-        """What each step adds, as long as something does; [] after `patience` seconds of nothing.
-        Raises the error of a ticket, and TimeoutError at the `deadline`, a time of
-        time.monotonic()."""
-        alarm = _Alarm(deadline, patience, lambda: self.put([]))
-        try:
-            while (pieces := await self._next()) is not None:
-                if alarm.late():  # also where it is the client that takes so long
-                    raise TimeoutError
-                yield pieces
-        finally:
-            alarm.cancel()
-        error = next((ticket.error for ticket in self.tickets if ticket.error is not None), None)
-        if error is not None:
-            raise error
-
-    def put(self, pieces: list[Piece] | None) -> None:
-        """Add what a step gave, or None for the end; in the event loop."""
-        self._given.append(pieces)
-        if self._wanted is not None and not self._wanted.done():
-            self._wanted.set_result(None)
-
-    async def _next(self) -> list[Piece] | None:
-        while not self._given:
-            self._wanted = asyncio.get_running_loop().create_future()
-            await self._wanted
-        return self._given.popleft()
-
-    def cancel(self) -> None:
-        """Nobody wants it any more: the step that runs now is the last one that works on it."""
-        self._worker.cancel(self)
-
-    def enqueue(self) -> None:
-        """Queue as many tickets as are written at a time: a request of many prompts lets others go
-        between. Called by the worker."""
-        open_ones = sum(not one.done for one in self.tickets) - len(self.later)
-        while self.later and open_ones < self.engine.max_batch:
-            ticket = self.later.popleft()
-            if not ticket.done:
-                self.engine.enqueue(ticket)
-                open_ones += 1
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether it was given up before its end."""
-        return any(ticket.cancelled for ticket in self.tickets)
-
-    @property
-    def done(self) -> bool:
-        return all(ticket.done for ticket in self.tickets)
-
-
 class Worker:
     """Steps engines in turn in a thread of its own; requests come and go from the event loop.
 
@@ -173,12 +68,12 @@ class Worker:
         self._jobs: list[_Job] = []
         self._stopping = False
         self._given_up: str | None = None  # why nothing more is worked on
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._delivery: Delivery  # once started
         self._thread = threading.Thread(target=self._run, name="minillm engine", daemon=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin; `loop` is the one that requests come from."""
-        self._loop = loop
+        self._delivery = Delivery(loop)
         self._thread.start()
 
     def stop(self, seconds: float = 10.0) -> None:
@@ -288,8 +183,9 @@ class Worker:
             if piece.finish_reason is not None:
                 follow.ends[piece.finish_reason] += 1
         now = time.monotonic()
-        for follow in given:
-            follow.first = follow.first or now
+        begun = [follow for follow in given if follow.first is None]
+        for follow in begun:
+            follow.first = now
         with self._changed:
             over = dict.fromkeys(one for one in self._follows.values() if one.done)
             for follow in over:
@@ -297,17 +193,16 @@ class Worker:
                     del self._follows[ticket]
             for follow in dict.fromkeys(self._follows.values()):
                 follow.enqueue()
-        self._hand_over([*given.items(), *((follow, None) for follow in over)])
+        for follow in over:
+            self._end(follow)
+        ends = [(follow, None) for follow in over]
+        self._delivery.send([*given.items(), *ends], at_once=bool(begun or ends))
 
-    def _hand_over(self, given: Sequence[tuple[Follow, list[Piece] | None]]) -> None:
-        for follow, pieces in given:
-            if pieces is None:
-                follow.ended = time.monotonic()
-                self.took(follow.ended - follow.asked)
-                for listener in self.on_end:
-                    listener(follow)
-        if given and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_put, given)
+    def _end(self, follow: Follow) -> None:
+        follow.ended = time.monotonic()
+        self.took(follow.ended - follow.asked)
+        for listener in self.on_end:
+            listener(follow)
 
     def _end_all(self) -> None:
         with self._changed:
@@ -318,9 +213,5 @@ class Worker:
         for follow in dict.fromkeys(left):
             for ticket in follow.tickets:
                 ticket.error = ticket.error or Stopped("the engine has stopped")
-            self._hand_over([(follow, None)])
-
-
-def _put(given: Sequence[tuple[Follow, list[Piece] | None]]) -> None:
-    for follow, pieces in given:
-        follow.put(pieces)
+            self._end(follow)
+            self._delivery.send([(follow, None)], at_once=True)

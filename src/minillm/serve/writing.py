@@ -21,7 +21,8 @@ from minillm.serve.asking import Job, drafted
 from minillm.serve.catalogue import Served
 from minillm.serve.errors import ApiError, from_options
 from minillm.serve.events import ALIVE, DONE, ClientLeft, EventStream, event, unless_gone
-from minillm.serve.worker import Follow, Stopped
+from minillm.serve.follow import Follow
+from minillm.serve.worker import Stopped
 
 SILENCE = 15.0  # seconds after which a stream says that it is alive
 
