@@ -130,7 +130,7 @@ def attention(at: Place, _: Limits) -> Iterator[Row]:
     shape = (at.size(8, 2), at.size(16, 2), at.size(2048, 9), at.size(64, 32))
     arrays, params = [normal(*shape) for _ in range(3)], {"causal": True}
     torch = rival()
-    with kernels.precision("bf16" if kernels.has_bf16() else "f32"):
+    with at.bf16():
         calls = {"ours": ours(at, "scaled_dot_product_attention", arrays, params)["both"]}
         if torch is not None:
             name = "scaled_dot_product_attention"
@@ -149,7 +149,7 @@ def muon(at: Place, known: Limits) -> Iterator[Row]:
     params = {"lr": 1e-3, "momentum": 0.95, "nesterov": True, "weight_decay": 0.1, "eps": 1e-7}
     params |= {"ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}
     flop = sum(5 * (4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3) for s in shapes)
-    with kernels.precision("bf16" if kernels.has_bf16() else "f32"):
+    with at.bf16():
         ms = at.turns({"ours": ours(at, "muon", arrays, params)["forward"]})["ours"]
     rate = flop / ms * 1e-9
     share = rate / known[RATE] if RATE in known else None
@@ -227,7 +227,7 @@ def decode(at: Place, _: Limits) -> Iterator[Row]:
     if torch is not None:
         other = torch.Decoding(size, at.torch_device)
         calls["torch"] = lambda: other.write(prompt, count)
-    with kernels.precision("bf16" if kernels.has_bf16() else "f32"):
+    with at.bf16():
         ms = at.turns(calls)
     others = {"torch": count / ms["torch"] * 1e3} if torch is not None else {}
     faster = ms["torch"] / ms["ours"] if others else None

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +60,10 @@ class Place:
 
     def size(self, real: int, small: int) -> int:
         return small if self.rehearsal else real
+
+    def bf16(self) -> AbstractContextManager[None]:
+        """Products of bfloat16 where the library has them; a rehearsal may have none."""
+        return kernels.precision("bf16" if kernels.has_bf16("cuda") else "f32", "cuda")
 
     def turns(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
         """Median milliseconds of a call of each, A B A B ...; the device is waited for once a

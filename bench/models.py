@@ -81,12 +81,14 @@ def batches(size: Size) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
 
 
 @contextmanager
-def serving(provider: str, precision: Any, threads: int) -> Iterator[None]:
+def serving(provider: str, precision: Any, threads: int, device: str = "cpu") -> Iterator[None]:
     """Let `provider` (reference or cpu) serve the block, in f32 where it has no bf16 products."""
     kernels.set_threads(threads)
     chosen: kernels.Provider = "reference" if provider == "reference" else "auto"
-    with kernels.use(chosen), kernels.precision(precision if kernels.has_bf16() else "f32"):
-        yield
+    with kernels.use(chosen):
+        had = precision if kernels.has_bf16(device) else "f32"
+        with kernels.precision(had, device):
+            yield
 
 
 class Ours(Contender):
@@ -95,7 +97,7 @@ class Ours(Contender):
     def __init__(
         self, size: Size, provider: str, precision: str, threads: int, device: str = "cpu"
     ) -> None:
-        self._serving = serving(provider, precision, threads)
+        self._serving = serving(provider, precision, threads, device)
         self._serving.__enter__()
         self.size = size
         self.model = build(size).to(device)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,23 @@ class TestPrecision:
                 assert kernels.active_precision == "f32"
             assert len(warned) == 1
         assert kernels.active_precision == "f32"
+
+    def test_what_the_library_of_a_gpu_can_is_not_what_the_processor_can(self, monkeypatch):
+        def library(able):
+            runtime = SimpleNamespace(has_bf16=lambda: able, set_bf16=lambda wanted: None)
+            return SimpleNamespace(runtime=runtime)
+
+        for name, able in (("cpu", False), ("cuda", True)):
+            monkeypatch.setattr(kernels, name, library(able))
+            monkeypatch.setattr(kernels, f"active_{name}", library(able))
+        assert not kernels.has_bf16() and kernels.has_bf16("cuda:1")
+        with pytest.warns(RuntimeWarning, match="on this machine"), kernels.precision("bf16"):
+            assert kernels.active_precision == "f32"
+        with kernels.precision("bf16", "cuda"):
+            assert kernels.active_precision == "bf16"
+        monkeypatch.setattr(kernels, "default_device", "cuda")
+        with kernels.precision("bf16"):
+            assert kernels.active_precision == "bf16"
 
     def test_an_unknown_precision_is_refused(self):
         with pytest.raises(ValueError, match="'f16' is not known"), kernels.precision("f16"):

@@ -130,8 +130,8 @@ def use(provider: Provider) -> Iterator[None]:
 def precision(name: Precision, device: str | None = None) -> Iterator[None]:
     """Operands of matrix products in float32 ("f32") or rounded to bfloat16 ("bf16").
 
-    Where no active library, that of `device` if it is given, offers bfloat16 products, "bf16" gives
-    one warning and runs in float32.
+    Where the active library of `device`, the default one if none is given, offers no bfloat16
+    products, "bf16" gives one warning and runs in float32.
     """
     if name not in ("f32", "bf16"):
         raise ValueError(f"precision: {name!r} is not known, 'f32' or 'bf16' is needed")
@@ -151,7 +151,8 @@ def precision(name: Precision, device: str | None = None) -> Iterator[None]:
 
 def without_bf16(device: str | None) -> str:
     """What is said where "bf16" cannot be had."""
-    where = "this machine" if device in (None, devices.CPU) else device
+    device = device or default_device
+    where = "this machine" if device == devices.CPU else device
     return f"precision: no bfloat16 matrix product on {where}, running in float32"
 
 
@@ -164,9 +165,9 @@ def _set_precision(name: Precision) -> None:
 
 
 def has_bf16(device: str | None = None) -> bool:
-    """Whether an active library, that of `device` if it is given, has products in bfloat16."""
-    libs = (active_cpu, active_cuda) if device is None else (library_of(device),)
-    return any(lib is not None and lib.runtime.has_bf16() for lib in libs)
+    """Whether the active library of a device, by default the default one, has bfloat16 products."""
+    lib = library_of(device or default_device)
+    return lib is not None and bool(lib.runtime.has_bf16())
 
 
 def set_threads(count: int) -> None:

@@ -77,7 +77,7 @@ def _environment() -> Iterator[tuple[str, str]]:
             f"C++ for {runtime.isa()} (this machine runs "
             f"{', '.join(runtime.available_isas())}), {_threads(runtime.threads())}",
         )
-    yield "bf16", "yes" if kernels.has_bf16() else "no, float32 is used instead"
+    yield "bf16", "yes" if kernels.has_bf16("cpu") else "no, float32 is used instead"
     if kernels.cpu is not None:
         yield from _speed(kernels.cpu.runtime)
 
@@ -149,7 +149,7 @@ def _product_rate(precision: Any) -> float:
 
     a, b = new_generator(0).standard_normal((2, PRODUCT, PRODUCT), dtype="float32")
     best, end = math.inf, time.perf_counter() + PRODUCT_SECONDS
-    with kernels.precision(precision):
+    with kernels.precision(precision, "cpu"):
         while time.perf_counter() < end or best == math.inf:
             begin = time.perf_counter()
             ops.matmul.compute(a, b)
