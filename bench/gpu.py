@@ -4,9 +4,10 @@ Builds the extension for the GPU, measures beside PyTorch what is measured, runs
 there and a share of it under compute-sanitizer where that is found; about ten minutes at most. Each
 part is a process of its own with a time limit: one that fails costs itself, and what is found is
 written after each. --only PART ... runs some, and leaves what the JSON file has of others; --keep
-FOLDER builds there, once. Needs CUDA, CMake, pybind11, CuPy, PyTorch, pytest and hypothesis. Exit
-code 1 if a figure is missed. --rehearse runs all of it but build and sanitizer on a machine without
-a GPU, at tiny sizes.
+FOLDER builds there, once. Needs CUDA, a C++ compiler, Python's headers, CMake, pybind11, CuPy,
+PyTorch, pytest and hypothesis; with safetensors and jinja2 runs are saved and tuned there, too.
+Exit code 1 if a figure is missed. --rehearse runs all of it but build and sanitizer on a machine
+without a GPU, at tiny sizes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 
@@ -237,11 +237,14 @@ class Chunk:
 
 class MemoryPool:
     """A pool of its own on top of another allocator. What a stream gave back only that stream is
-    given again."""
+    given again. What it does not free is lost with it, as in CuPy from 14.1 on."""
+
+    lost: ClassVar[list[list[Any]]] = []  # what pools hold, also those that are gone
 
     def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
         self._allocator = allocator
         self._chunks: list[Any] = []
+        self.lost.append(self._chunks)
         self.used: dict[int, int] = {}  # by the number of a stream
         self.total: dict[int, int] = {}
         self.recordings: weakref.WeakSet[Recording] = weakref.WeakSet()

@@ -38,6 +38,17 @@ def test_devices_have_the_names_of_pytorch(name, number):
     assert devices.number_of(name) == number
 
 
+def test_arrays_of_two_gpus_do_not_meet(gpus):
+    """A kernel would read one's memory on the other, which costs the process all it has there."""
+    one, two = (to_device(np.ones((2, 2), np.float32), name) for name in ("cuda", "cuda:1"))
+    assert Tensor(one).device == "cuda:0"  # though the other one is the current device
+    told = "arrays lie on cuda:0 and cuda:1, one device is needed"
+    for operation in (minillm.ops.matmul, minillm.ops.linear):
+        with pytest.raises(ValueError, match=told):
+            operation(Tensor(one), Tensor(two))
+    assert xp_of(one, np.ones(2), one) is sys.modules["cupy"]
+
+
 @pytest.mark.parametrize("name", ["", "tpu", "cuda:", "cuda:-1", "cuda:a", "cuda:1.5", "cpu:0"])
 def test_any_other_name_is_refused(name):
     with pytest.raises(ValueError, match=f"^device: '{name}' is not known, 'cpu' or 'cuda' is"):

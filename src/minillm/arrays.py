@@ -20,16 +20,21 @@ def xp_of(*arrays: object) -> ModuleType:
     """The array library of `arrays`: cupy if one of them is on a GPU, else numpy.
 
     That GPU becomes the current one of this thread, where what is computed next will lie.
+    ValueError for arrays of two GPUs: a kernel would read one's memory on the other.
     """
     cupy = sys.modules.get("cupy")
-    if cupy is not None:
-        for array in arrays:
-            if isinstance(array, cupy.ndarray):
-                number = array.device.id
-                if cupy.cuda.runtime.getDevice() != number:
-                    cupy.cuda.Device(number).use()
-                return cupy
-    return numpy
+    if cupy is None:
+        return numpy
+    found = [array.device.id for array in arrays if isinstance(array, cupy.ndarray)]
+    if not found:
+        return numpy
+    number = found[0]
+    if found.count(number) != len(found):
+        other = next(one for one in found if one != number)
+        raise ValueError(f"arrays lie on cuda:{number} and cuda:{other}, one device is needed")
+    if cupy.cuda.runtime.getDevice() != number:
+        cupy.cuda.Device(number).use()
+    return cupy
 
 
 def is_gpu_array(value: object) -> bool:

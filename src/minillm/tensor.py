@@ -135,7 +135,11 @@ class Tensor:
         if dtype is None and not hasattr(data, "dtype"):
             kind = numpy.asarray(data).dtype.kind
             dtype = numpy.float32 if kind == "f" else None
-        array = data.astype(dtype or data.dtype) if is_array(data) else numpy.array(data, dtype)
+        if is_array(data):
+            xp_of(data)  # a copy lies on the current device: let that be the array's own
+            array = data.astype(dtype or data.dtype)
+        else:
+            array = numpy.array(data, dtype)
         if array.dtype.kind not in "fiub" or array.dtype == numpy.float16:
             raise TypeError(
                 f"Tensor: dtype {array.dtype} cannot be computed with, float32 or float64 "

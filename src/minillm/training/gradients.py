@@ -96,7 +96,12 @@ class Gradients:
         self._off = not kernels.graphs
         self._notice = "no CUDA graphs: MINILLM_GRAPHS is off" if self._off else None
         self._capturing = self.cupy.cuda.Stream(non_blocking=True)  # the default one cannot be
+        self._pool = self.cupy.cuda.MemoryPool(self._common_memory())
         self.forget()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # of an interpreter that ends, or of what was never made
+            self.forget()
 
     @property
     def graphs(self) -> int:
@@ -113,7 +118,7 @@ class Gradients:
             self._constants: dict[Any, Array] = {}
             # Where gradients are left.
             self._lasting: list[Array | None] = [None] * len(self.trained)
-            self._pool = self.cupy.cuda.MemoryPool(self._common_memory())
+            self._pool.free_all_blocks()  # CuPy's pools keep it even when they are dropped (14.2)
 
     def turn_off(self, why: str) -> None:
         """Compute batch by batch without graphs from now on."""
@@ -147,7 +152,7 @@ class Gradients:
         pool, used = self._pool, self._pool.used_bytes()
         with self.cupy.cuda.using_allocator(self._own_memory):
             yield
-        if pool is self._pool and pool.used_bytes() != used:
+        if self._graphs and pool.used_bytes() != used:
             self.turn_off("something is kept in their memory")
 
     def _own_memory(self, size: int) -> Any:
@@ -162,6 +167,8 @@ class Gradients:
         """The loss of a batch; its gradient times `scale`, as `run` finds it, is added to that of
         the parameters."""
         if self._off:
+            if self._pool.total_bytes():  # of gradients that were still there, for one
+                self._pool.free_all_blocks()
             return self._eagerly(run, batch, part, scale)[0]
         key = self._key(batch)
         graph = self._graphs.get(key)
